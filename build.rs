@@ -1,0 +1,64 @@
+//! Builds `parhelion-init` and hands it to the runtime, which embeds it.
+//!
+//! A second run of cargo, with a target folder of its own inside OUT_DIR: the init is the same
+//! crate without std, for the same target, so one source serves both programs. Why the init is a
+//! program of its own stands in docs/decisions/0001.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What the init is made of; nothing else causes a second build.
+const SOURCES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "src/lib.rs",
+    "src/bin/parhelion-init.rs",
+    "src/init",
+    "src/rootfs",
+    "src/sys",
+];
+
+/// No start files and no libraries: the program brings its own entry (src/sys/freestanding.rs).
+/// A fixed address needs no relocation at start.
+const RUSTFLAGS: &[&str] = &[
+    "-Ctarget-feature=+crt-static",
+    "-Crelocation-model=static",
+    "-Clink-arg=-nostartfiles",
+    "-Clink-arg=-nostdlib",
+    "-Clink-arg=-static",
+    "-Clink-arg=-Wl,--build-id=none,-z,norelro,-z,noseparate-code",
+];
+
+fn main() {
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    if env::var_os("CARGO_FEATURE_FREESTANDING").is_some() {
+        return; // this is the second run: the init itself
+    }
+    let out = PathBuf::from(variable("OUT_DIR")).join("init");
+    let target = variable("TARGET");
+    let status = Command::new(variable("CARGO"))
+        .args(["build", "--quiet", "--locked", "--bin", "parhelion-init"])
+        .args(["--no-default-features", "--features", "freestanding"])
+        .args(["--profile", "freestanding", "--target", &target])
+        .arg("--manifest-path")
+        .arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&out)
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"))
+        // Clippy and coverage tools wrap the compiler for the crate under work, not for this.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_TARGET_DIR")
+        .status()
+        .expect("cannot run cargo to build parhelion-init");
+    assert!(status.success(), "building parhelion-init failed: {status}");
+    let program = out.join(target).join("freestanding/parhelion-init");
+    println!("cargo::rustc-env=PARHELION_INIT={}", program.display());
+}
+
+/// A variable that cargo sets for every build script.
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("cargo did not set {name}"))
+}

@@ -1,0 +1,123 @@
+//! config.json, checked or refused before any effect.
+//!
+//! A bundle that loads is one whose every field this release honours; one that does not is
+//! refused with everything that is wrong with it, each problem with its JSON path. Nothing has
+//! changed on the host by then. What a value means for cgroups, mounts or namespaces, beyond the
+//! specification's own rules, is left to the plans of these modules.
+
+mod checks;
+mod default;
+mod fields;
+mod fit;
+mod read;
+mod report;
+mod walk;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Mount, Spec,
+};
+use serde_json::Value;
+
+pub use default::{Owner, default_config};
+pub use fields::{FIELDS, Field, Kind, Support};
+use report::Report;
+
+/// A bundle whose configuration passed every check.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The bundle's directory, absolute and without symbolic links.
+    pub dir: PathBuf,
+    /// The configuration. Absent is absent: no field has a value that config.json does not give,
+    /// and an empty optional string, like null, counts as absent. `process`, `root` and
+    /// `process.args[0]` are there; mappings are sound; `fileMode` has no file type in it.
+    pub spec: Spec,
+    /// The directory `root.path`, absolute and without symbolic links.
+    pub rootfs: PathBuf,
+    /// What a person should know though the container runs, each with its JSON path, for the
+    /// log at warning level.
+    pub warnings: Vec<String>,
+}
+
+impl Bundle {
+    /// Reads the bundle in `dir` and checks all of it.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the path when there is no JSON object to check; else the
+    /// [`Problems`](crate::error::Problems) of the configuration, all at once.
+    pub fn load(dir: &Path) -> Result<Bundle> {
+        let dir = read::directory(dir)?;
+        let mut config = read::config(&dir)?;
+        let mut report = Report::default();
+        examine(&mut config, &mut report);
+        let rootfs = checks::root(&config, &dir, &mut report);
+        let context = || format!("{:?}", read::config_path(&dir));
+        report.refuse_problems().with_context(context)?;
+        let spec = fit::fit(&mut config, &mut report).with_context(context)?;
+        // A missing path was a problem, hence refused above.
+        let rootfs = rootfs.context("root.path: is required")?;
+        Ok(Bundle {
+            dir,
+            spec,
+            rootfs,
+            warnings: report.into_warnings(),
+        })
+    }
+
+    /// The entry of `linux.namespaces` for this type; None when the container is to be in the
+    /// runtime's own (config-linux.md, "Namespaces").
+    pub fn namespace(&self, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
+        let list = self.spec.linux().as_ref()?.namespaces().as_ref()?;
+        list.iter().find(|entry| entry.typ() == kind)
+    }
+
+    /// True when a new namespace of this type is to be made: listed, and without a path.
+    pub fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+        self.namespace(kind)
+            .is_some_and(|entry| entry.path().is_none())
+    }
+
+    /// `mounts` in the order in which they are to be made (config.md, "Mounts").
+    pub fn mounts(&self) -> &[Mount] {
+        self.spec.mounts().as_deref().unwrap_or_default()
+    }
+
+    /// `linux.devices`, without the default devices (config-linux.md, "Devices").
+    pub fn devices(&self) -> &[LinuxDevice] {
+        let linux = self.spec.linux().as_ref();
+        linux
+            .and_then(|linux| linux.devices().as_deref())
+            .unwrap_or_default()
+    }
+
+    /// `linux.uidMappings`; not to be applied when the user namespace is joined by path
+    /// (config-linux.md, "User namespace mappings").
+    pub fn uid_mappings(&self) -> &[LinuxIdMapping] {
+        let linux = self.spec.linux().as_ref();
+        linux
+            .and_then(|linux| linux.uid_mappings().as_deref())
+            .unwrap_or_default()
+    }
+
+    /// `linux.gidMappings`, as [`Bundle::uid_mappings`].
+    pub fn gid_mappings(&self) -> &[LinuxIdMapping] {
+        let linux = self.spec.linux().as_ref();
+        linux
+            .and_then(|linux| linux.gid_mappings().as_deref())
+            .unwrap_or_default()
+    }
+}
+
+/// Everything that can be said without the bundle's directory: the table, then the checks.
+fn examine(config: &mut Value, report: &mut Report) {
+    if let Some(fields) = config.as_object_mut() {
+        walk::walk(fields, report);
+    }
+    checks::check(config, report);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! From a bundle's directory to the JSON value of its config.json.
+//!
+//! Decides only whether there is a JSON object to look at; what it means is for `walk` and
+//! `checks`. Each failure is one line that names the path and says what to do.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::sys::{Errno, SysError};
+
+/// The largest config.json that is read. The kernel takes at most 6 MiB of arguments and
+/// environment; real configs have some 10 KiB, with a seccomp profile some 100 KiB.
+const MAX_SIZE: u64 = 8 << 20;
+
+/// The bundle's directory as an absolute path without symbolic links.
+pub(super) fn directory(dir: &Path) -> Result<PathBuf> {
+    let advice = "name a directory that holds config.json (--bundle)";
+    let found = match std::fs::canonicalize(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("bundle {dir:?} does not exist: {advice}");
+        }
+        other => other
+            .map_err(|error| os_error("realpath", dir, error))
+            .context("bundle")?,
+    };
+    if !found.is_dir() {
+        bail!("bundle {dir:?} is not a directory: {advice}");
+    }
+    Ok(found)
+}
+
+/// A failed call on a path, with the words that all of the runtime's errors have.
+pub(super) fn os_error(call: &str, path: &Path, error: std::io::Error) -> SysError {
+    // Without an errno, which no call on a path leaves out, EIO is nearest to what happened.
+    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    SysError::new(format!("{call}({path:?})"), errno)
+}
+
+/// The file of the configuration in a bundle's directory.
+pub(super) fn config_path(dir: &Path) -> PathBuf {
+    dir.join("config.json")
+}
+
+/// The JSON object in the bundle's config.json.
+pub(super) fn config(dir: &Path) -> Result<Value> {
+    let path = config_path(dir);
+    let bytes = bytes(&path)?;
+    parse(&bytes).with_context(|| format!("{path:?}"))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let missing =
+        || anyhow!("{path:?} does not exist: \"parhelion spec\" writes one to start from");
+    let info = match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+        Err(error) => return Err(os_error("stat", path, error).into()),
+        Ok(info) => info,
+    };
+    // Opening a fifo would wait for its writer, and a device may never end.
+    if !info.is_file() {
+        bail!("{path:?} is not a regular file: put the bundle's configuration there");
+    }
+    let mut bytes = Vec::with_capacity(info.len().min(MAX_SIZE) as usize + 1);
+    File::open(path)
+        .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
+        .map_err(|error| os_error("read", path, error))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        bail!(
+            "{path:?} is larger than {} MiB: make it smaller",
+            MAX_SIZE >> 20
+        );
+    }
+    Ok(bytes)
+}
+
+/// The JSON object in these bytes.
+fn parse(bytes: &[u8]) -> Result<Value> {
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bail!("begins with a byte order mark: save it as UTF-8 without one");
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let (line, column) = position(&bytes[..error.valid_up_to()]);
+        anyhow!("line {line} column {column}: not UTF-8: save it as UTF-8")
+    })?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let full = error.to_string();
+        let position = format!(" at line {line} column {column}");
+        let reason = full.strip_suffix(&position).unwrap_or(&full);
+        let reason = match reason {
+            // serde_json stops at a depth of 128, before the stack is in danger.
+            "recursion limit exceeded" => "nested too deeply",
+            other => other,
+        };
+        anyhow!("line {line} column {column}: {reason}: correct the JSON there")
+    })?;
+    if !value.is_object() {
+        bail!(
+            "line 1: must be a JSON object, is {}",
+            super::report::show(&value)
+        );
+    }
+    Ok(value)
+}
+
+/// Line and column, from 1, of the byte after these.
+fn position(before: &[u8]) -> (usize, usize) {
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before
+        .iter()
+        .rev()
+        .take_while(|byte| **byte != b'\n')
+        .count()
+        + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(bytes: &[u8]) -> String {
+        format!("{:#}", parse(bytes).unwrap_err())
+    }
+
+    #[test]
+    fn malformed_json_is_reported_with_line_and_column() {
+        assert_eq!(
+            failure(b"{\n  \"ociVersion\": \"1.0.0\"\n  \"root\": {}\n}"),
+            "line 3 column 3: expected `,` or `}`: correct the JSON there"
+        );
+        assert_eq!(
+            failure(b"{\"a\":"),
+            "line 1 column 5: EOF while parsing a value: correct the JSON there"
+        );
+        assert_eq!(
+            failure(b""),
+            "line 1 column 0: EOF while parsing a value: correct the JSON there"
+        );
+        assert_eq!(
+            failure(b"{} {}"),
+            "line 1 column 4: trailing characters: correct the JSON there"
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_reported_with_line_and_column() {
+        assert_eq!(
+            failure(b"{\n \"a\": \"\xff\"}"),
+            "line 2 column 8: not UTF-8: save it as UTF-8"
+        );
+        assert_eq!(
+            failure(b"\xef\xbb\xbf{}"),
+            "begins with a byte order mark: save it as UTF-8 without one"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_the_stack_ends() {
+        let deep = "[".repeat(1_000_000);
+        assert_eq!(
+            failure(deep.as_bytes()),
+            "line 1 column 128: nested too deeply: correct the JSON there"
+        );
+    }
+
+    #[test]
+    fn only_an_object_is_a_config() {
+        assert_eq!(failure(b"null"), "line 1: must be a JSON object, is null");
+        assert_eq!(
+            failure(b"[1]"),
+            "line 1: must be a JSON object, is an array"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! The share of processor time: `linux.resources.cpu` to `cpu.weight`, `cpu.max` and `cpu.idle`.
+//!
+//! Real-time limits exist only in cgroup v1 and are refused. `cpus` and `mems` are in cpuset.rs.
+
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
+
+use super::Controller;
+use super::plan::Draft;
+
+/// Row of `CONTROLLERS`.
+pub(super) struct Cpu;
+
+/// What cpu.max has at first, and takes when only a quota is given: microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+/// What the kernel takes as a period: 1 ms to 1 s (kernel/sched/core.c), in microseconds.
+const PERIODS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+/// The least quota that the kernel takes: 1 ms, in microseconds.
+const LEAST_QUOTA: i64 = 1_000;
+
+impl Controller for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn plan(&self, resources: &LinuxResources, draft: &mut Draft<'_>) {
+        let Some(cpu) = resources.cpu() else { return };
+        refuse_realtime(cpu, draft);
+        // Before cpu.idle: an idle cgroup refuses a weight.
+        if let Some(weight) = cpu.shares().and_then(weight) {
+            draft.limit("cpu.shares", "cpu.weight", weight);
+        }
+        bandwidth(cpu, draft);
+        match cpu.idle() {
+            None => {}
+            Some(0) => draft.lift("cpu.idle", "cpu.idle", 0),
+            Some(1) => draft.limit("cpu.idle", "cpu.idle", 1),
+            Some(other) => draft.refuse("cpu.idle", format!("must be 0 or 1, is {other}")),
+        }
+    }
+}
+
+fn refuse_realtime(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
+    if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0) {
+        draft.refuse_v1("cpu.realtimeRuntime");
+    }
+    if cpu.realtime_period().is_some_and(|period| period != 0) {
+        draft.refuse_v1("cpu.realtimePeriod");
+    }
+}
+
+/// Quota, period and burst, all in microseconds.
+fn bandwidth(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
+    let quota = cpu.quota().unwrap_or(0);
+    let period = cpu.period().filter(|&period| period != 0);
+    if quota < -1 || (1..LEAST_QUOTA).contains(&quota) {
+        let text = format!("must be at least {LEAST_QUOTA} us, or -1 for no limit, is {quota}");
+        draft.refuse("cpu.quota", text);
+    }
+    if let Some(wrong) = period.filter(|period| !PERIODS.contains(period)) {
+        let (least, most) = (PERIODS.start(), PERIODS.end());
+        draft.refuse(
+            "cpu.period",
+            format!("must be {least} to {most} us, is {wrong}"),
+        );
+    }
+    let period_us = period.unwrap_or(DEFAULT_PERIOD);
+    if quota > 0 {
+        draft.limit("cpu.quota", "cpu.max", format!("{quota} {period_us}"));
+    } else if cpu.quota().is_some_and(|quota| quota != 0) || period.is_some() {
+        let field = if period.is_some() {
+            "cpu.period"
+        } else {
+            "cpu.quota"
+        };
+        draft.lift(field, "cpu.max", format!("max {period_us}"));
+    }
+    // After cpu.max: a burst may not be larger than the quota in force.
+    match cpu.burst() {
+        None => {}
+        Some(0) => draft.lift("cpu.burst", "cpu.max.burst", 0),
+        Some(burst) if quota > 0 && burst > quota.unsigned_abs() => {
+            let text = format!("must be no larger than the quota of {quota} us, is {burst}");
+            draft.refuse("cpu.burst", text);
+        }
+        Some(burst) => draft.limit("cpu.burst", "cpu.max.burst", burst),
+    }
+}
+
+/// The weight (1 to 10000, 100 at first) for shares of cgroup v1 (2 to 262144, 1024 at first).
+///
+/// 0 means "not set". Shares out of range are moved into it, as the kernel of cgroup v1 does. The
+/// exponent is the parabola through the three points 2 -> 1, 1024 -> 100 and 262144 -> 10000, as
+/// in `ConvertCPUSharesToCgroupV2Value` of opencontainers/cgroups (runc 1.3.1) and
+/// `convert_shares_to_weight` of crun 1.23, so that a container keeps its share with us.
+fn weight(shares: u64) -> Option<u32> {
+    match shares {
+        0 => None,
+        1..=2 => Some(1),
+        262_144.. => Some(10_000),
+        shares => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            Some(10_f64.powf(exponent).ceil() as u32)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::{lines, problems};
+    use super::*;
+
+    #[test]
+    fn cpu_shares_become_a_weight() {
+        let fixed = [(0, None), (1, Some(1)), (2, Some(1)), (1024, Some(100))];
+        for (shares, expected) in fixed {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+        assert_eq!(weight(262_144), Some(10_000));
+        assert_eq!(weight(u64::MAX), Some(10_000));
+        assert!((2..262_144).all(|n| weight(n) <= weight(n + 1) && weight(n) >= Some(1)));
+        assert_eq!(
+            lines(r#"{"cpu": {"shares": 512}}"#),
+            ["write    cpu.weight 59"]
+        );
+    }
+
+    #[test]
+    fn quota_period_and_burst_become_cpu_max() {
+        let all = r#"{"cpu": {"quota": 50000, "period": 200000, "burst": 10000}}"#;
+        assert_eq!(
+            lines(all),
+            [
+                "late     cpu.max 50000 200000",
+                "late     cpu.max.burst 10000"
+            ]
+        );
+        assert_eq!(
+            lines(r#"{"cpu": {"quota": 50000}}"#),
+            ["late     cpu.max 50000 100000"]
+        );
+        let none = r#"{"cpu": {"quota": -1}}"#;
+        assert_eq!(lines(none), ["late     cpu.max max 100000, if it exists"]);
+    }
+
+    #[test]
+    fn zero_sets_nothing() {
+        let zero = r#"{"cpu": {"shares": 0, "quota": 0, "period": 0,
+            "realtimeRuntime": 0, "realtimePeriod": 0, "cpus": "", "mems": ""}}"#;
+        assert!(lines(zero).is_empty());
+    }
+
+    #[test]
+    fn the_weight_comes_before_idle_which_forbids_it() {
+        let both = r#"{"cpu": {"idle": 1, "shares": 1024}}"#;
+        assert_eq!(
+            lines(both),
+            ["write    cpu.weight 100", "write    cpu.idle 1"]
+        );
+    }
+
+    #[test]
+    fn values_that_the_kernel_would_refuse_are_problems() {
+        let wrong = r#"{"cpu": {"quota": 500, "period": 1000001, "burst": 501, "idle": 2,
+            "realtimeRuntime": 950000, "realtimePeriod": 1000000}}"#;
+        let places = [
+            "linux.resources.cpu.realtimeRuntime: ",
+            "linux.resources.cpu.realtimePeriod: ",
+            "linux.resources.cpu.quota: must be at least 1000 us, or -1 for no limit, is 500",
+            "linux.resources.cpu.period: must be 1000 to 1000000 us, is 1000001",
+            "linux.resources.cpu.burst: must be no larger than the quota of 500 us, is 501",
+            "linux.resources.cpu.idle: must be 0 or 1, is 2",
+        ];
+        let found = problems(wrong);
+        assert_eq!(found.len(), places.len(), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .zip(places)
+                .all(|(found, place)| found.starts_with(place)),
+            "{found:?}"
+        );
+    }
+}

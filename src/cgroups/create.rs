@@ -1,0 +1,272 @@
+//! Makes the planned cgroup: the directory, its controllers, its owner, its limits and devices.
+//!
+//! Acts on a [`Plan`] and decides nothing of it. A cgroup of this name that is there already is
+//! refused when processes are in it, and otherwise removed and made anew: limits and device
+//! programs that an earlier container left behind must not hold for this one.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, bail};
+use rustix::fs::Mode;
+
+use super::plan::{Action, Missing, Phase, Plan, Step};
+use super::{CONTROLLERS, Cgroup, Hierarchy, devices, files, owner, remove, tree};
+use crate::sys::{Call, Errno, SysError, SysResult};
+
+/// Enabled besides [`CONTROLLERS`]: config.json has no field for it but `unified`.
+const MISC: &str = "misc";
+
+/// How often directories that others make and remove at the same time are tried.
+const ATTEMPTS: usize = 8;
+
+impl Cgroup {
+    /// Makes the cgroup, with everything that must hold before a process is in it. Removed again
+    /// on drop unless it is kept.
+    ///
+    /// All controllers that the host offers are enabled for it, as their figures are wanted too.
+    ///
+    /// # Errors
+    ///
+    /// The directory exists and has processes in it; a limit's controller can not be enabled; the
+    /// kernel refuses a limit or the device program. Nothing is left behind then.
+    pub fn create(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
+        let program = plan.devices.load()?; // what fails most likely comes before any effect
+        let cgroup = make(plan, hierarchy)?;
+        enable(&cgroup, plan, hierarchy)?;
+        if let Some(owner) = plan.owner {
+            owner::give(cgroup.fd(), owner)
+                .call(|| format!("chown({:?}, {owner})", cgroup.place("")))?;
+        }
+        cgroup.apply(plan, Phase::Early)?;
+        if let Some(program) = program {
+            devices::attach(cgroup.fd(), &program)?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Writes the limits by which setting up is not to be measured: memory, processes and
+    /// processor time. To be called when init is ready, before it executes anything.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a limit, or `checkBeforeUpdate` finds more memory in use.
+    pub fn apply_late(&self, plan: &Plan) -> Result<()> {
+        self.apply(plan, Phase::Late)
+    }
+
+    fn apply(&self, plan: &Plan, phase: Phase) -> Result<()> {
+        plan.steps(phase)
+            .try_for_each(|step| self.take(step).context(step.field.clone()))
+    }
+
+    fn take(&self, step: &Step) -> Result<()> {
+        let (value, missing) = match &step.action {
+            Action::Write { value, missing } => (value, missing),
+            Action::CheckBelow(limit) => return self.check_below(&step.file, *limit),
+        };
+        let result = self.write(&step.file, value);
+        match (result, missing) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), _) if error.errno != Errno::NOENT => Err(error.into()),
+            (Err(_), Missing::Ignore) => Ok(()),
+            (Err(_), Missing::Instead { file, value }) => Ok(self.write(file, value)?),
+            (Err(error), Missing::Fail) => Err(error.into()),
+        }
+    }
+
+    fn check_below(&self, file: &str, limit: u64) -> Result<()> {
+        let text = self.read(file)?.unwrap_or_default();
+        match text.trim().parse::<u64>() {
+            Ok(present) if present >= limit => {
+                bail!("{file} is {present} already, the limit would be {limit}")
+            }
+            // Without a figure there is nothing to compare: the limit itself will fail.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes the directory and those above it that are missing.
+fn make(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
+    let (root, path) = (hierarchy.root(), plan.path());
+    let mut made = 0;
+    let result = make_directories(hierarchy, path, &mut made)
+        .and_then(|()| Ok(tree::open(root, path).call(|| call("open", hierarchy, path))?));
+    match result {
+        Ok(directory) => Ok(Cgroup::new(hierarchy, path, directory, made)),
+        Err(error) => {
+            remove::made(root, path, made);
+            Err(error)
+        }
+    }
+}
+
+/// `made` is how many directories at the end of `path` are new, also after an error.
+fn make_directories(hierarchy: &Hierarchy, path: &Path, made: &mut usize) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        match mkdir(hierarchy.root(), path) {
+            Ok(()) => {
+                *made += 1;
+                return Ok(());
+            }
+            Err(Errno::NOENT) => *made = make_parents(hierarchy, path)?,
+            Err(Errno::EXIST) => remove_left_over(hierarchy, path)?,
+            Err(errno) => return Ok(Err(errno).call(|| call("mkdir", hierarchy, path))?),
+        }
+    }
+    bail!(
+        "{}: others make and remove it at the same time",
+        call("mkdir", hierarchy, path)
+    )
+}
+
+fn mkdir(root: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o755))
+}
+
+/// Makes the directories above `path`. Says how many of the last ones are new.
+fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<usize> {
+    let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+    parents.pop(); // the root itself
+    let mut made = 0;
+    for parent in parents.into_iter().rev() {
+        match mkdir(hierarchy.root(), parent) {
+            Ok(()) => made += 1,
+            Err(Errno::EXIST) => made = 0,
+            Err(errno) => {
+                let above = parent.parent().unwrap_or(parent);
+                remove::made(hierarchy.root(), above, made);
+                return Ok(Err(errno).call(|| call("mkdir", hierarchy, parent))?);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Removes a cgroup without processes that an earlier container left behind.
+fn remove_left_over(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+    let Some(left_over) = Cgroup::open(hierarchy, path)? else {
+        return Ok(());
+    };
+    if left_over.is_populated()? {
+        let pids: Vec<String> = left_over.pids()?.iter().map(i32::to_string).collect();
+        bail!(
+            "cgroup {path:?} has processes of others in it ({}): end them, or choose another \
+             linux.cgroupsPath",
+            pids.join(", ")
+        );
+    }
+    left_over.remove()
+}
+
+fn call(name: &str, hierarchy: &Hierarchy, path: &Path) -> String {
+    format!("{name}({:?})", hierarchy.mount_point().join(path))
+}
+
+/// Enables all offered controllers for the new cgroup, from the root down.
+///
+/// What the cgroup has is looked at first: as a rule the directories above are set up already.
+fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+    let present = files::read(cgroup.fd(), "cgroup.controllers")
+        .call(|| format!("read({:?})", cgroup.place("cgroup.controllers")))?;
+    let known = CONTROLLERS
+        .iter()
+        .map(|controller| controller.name())
+        .chain([MISC]);
+    let missing: Vec<&str> = known
+        .filter(|&name| hierarchy.controllers().contains(name) && !has(&present, name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut refused = enable_down_to(hierarchy, plan.path(), missing)?;
+    for (controller, field) in plan.needed_controllers() {
+        if let Some(error) = refused.remove(controller) {
+            let reason = reason(error.errno);
+            let text = format!("{field}: can not enable the controller {controller}{reason}");
+            return Err(Error::new(error).context(text));
+        }
+    }
+    // A controller that serves no limit of this container would only have given figures.
+    Ok(())
+}
+
+/// Whether a list of controllers, as the kernel prints it, has this one.
+fn has(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|controller| controller == name)
+}
+
+/// Enables `controllers` in every directory above `path`. Returns those that the kernel refused.
+fn enable_down_to<'a>(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    mut controllers: Vec<&'a str>,
+) -> Result<BTreeMap<&'a str, SysError>> {
+    let mut refused = BTreeMap::new();
+    let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+    parents.reverse();
+    for parent in parents {
+        let opened;
+        let directory = match parent.as_os_str().is_empty() {
+            true => hierarchy.root(),
+            false => {
+                opened = tree::open(hierarchy.root(), parent)
+                    .call(|| call("open", hierarchy, parent))?;
+                opened.as_fd()
+            }
+        };
+        let place = hierarchy
+            .mount_point()
+            .join(parent)
+            .join("cgroup.subtree_control");
+        for (name, error) in enable_in(directory, &place, &controllers)? {
+            controllers.retain(|&other| other != name);
+            refused.insert(name, error);
+        }
+    }
+    Ok(refused)
+}
+
+/// Enables `controllers` for the children of one cgroup, if possible with one write.
+fn enable_in<'a>(
+    directory: BorrowedFd<'_>,
+    place: &PathBuf,
+    controllers: &[&'a str],
+) -> SysResult<Vec<(&'a str, SysError)>> {
+    const FILE: &str = "cgroup.subtree_control";
+    let enabled = files::read(directory, FILE).call(|| format!("read({place:?})"))?;
+    let missing = || controllers.iter().filter(|&&name| !has(&enabled, name));
+    let all: String = missing().map(|name| format!("+{name} ")).collect();
+    if all.is_empty() || files::write(directory, FILE, all.trim_end()).is_ok() {
+        return Ok(Vec::new());
+    }
+    // The kernel enables all or none: find out which one it is.
+    let one = |name: &&'a str| {
+        let value = format!("+{name}");
+        let write = files::write(directory, FILE, &value);
+        Some((
+            *name,
+            write
+                .call(|| format!("write({place:?}, {value:?})"))
+                .err()?,
+        ))
+    };
+    Ok(missing().filter_map(one).collect())
+}
+
+/// Why the kernel refuses to enable a controller (cgroup_subtree_control_write), where the errno
+/// alone does not tell.
+fn reason(errno: Errno) -> &'static str {
+    match errno {
+        Errno::BUSY => {
+            ", as there are processes in the cgroup itself: it can have processes or divide \
+             controllers, not both"
+        }
+        Errno::NOENT => ", as the cgroup above does not have it",
+        Errno::INVAL => ", as there are real-time processes outside of the root cgroup",
+        Errno::OPNOTSUPP => ", as the cgroup is threaded",
+        _ => "",
+    }
+}

@@ -1,0 +1,235 @@
+//! The processes in a cgroup and below it: listing, signalling, killing, freezing, waiting.
+//!
+//! Nothing here decides who is to be signalled, nor knows containers.
+
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::events::Events;
+use super::{Cgroup, files, tree};
+use crate::sys::{Call, Errno, SysError};
+
+/// How long the kernel may take to stop or wake all processes. One in an uninterruptible wait,
+/// as for a dead network file system, is not stopped before this wait ends.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After so many rounds of new processes the cgroup is frozen to signal the rest.
+const SIGNAL_ROUNDS: usize = 16;
+
+/// How many processes are held open at once: RLIMIT_NOFILE is 1024 as a rule.
+const OPEN_PROCESSES: usize = 256;
+
+impl Cgroup {
+    /// The process ids in the cgroup and below it, rising. Processes of other pid namespaces that
+    /// the caller can not see are left out.
+    ///
+    /// # Errors
+    ///
+    /// A cgroup.procs can not be read. A cgroup that is gone has no processes.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut list = Pids(Vec::new());
+        match tree::walk(self.fd(), &mut list) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
+            Err(errno) => Err(errno).call(|| format!("read({:?})", self.place("cgroup.procs")))?,
+        }
+        list.0.sort_unstable();
+        list.0.dedup();
+        Ok(list.0)
+    }
+
+    /// Kills every process in the cgroup and below it, at once (cgroup.kill, Linux 5.14). Also
+    /// those that are frozen, and those that are forked meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is older, or denies the write. A cgroup that is gone is fine.
+    pub fn kill_all(&self) -> Result<()> {
+        match self.write("cgroup.kill", "1") {
+            Err(error) if is_gone(&error) && self.is_gone() => Ok(()),
+            Err(error) if error.errno == Errno::NOENT => {
+                Err(error).context("killing a whole cgroup needs Linux 5.14")
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Sends `signal` to every process in the cgroup and below it. Returns how many got it.
+    ///
+    /// New processes are looked for until there are none. A process that exits before its turn is
+    /// fine, and one that took over its id elsewhere is not signalled.
+    ///
+    /// # Errors
+    ///
+    /// `signal` is no signal's number; a process may not be signalled.
+    pub fn signal_all(&self, signal: i32) -> Result<usize> {
+        if signal == Signal::KILL.as_raw() {
+            let count = self.pids()?.len();
+            return self.kill_all().map(|()| count);
+        }
+        let Some(signal) = Signal::from_named_raw(signal) else {
+            bail!("{signal} is not a signal that can be sent to a whole container");
+        };
+        let mut reached = BTreeSet::new();
+        for _ in 0..SIGNAL_ROUNDS {
+            if !self.signal_new(signal, &mut reached)? {
+                return Ok(reached.len());
+            }
+        }
+        // They fork faster than we signal; frozen they do not.
+        let was_frozen = self.is_frozen()?;
+        self.freeze()?;
+        let result = self.signal_new(signal, &mut reached);
+        if !was_frozen {
+            self.thaw()?;
+        }
+        result.map(|_| reached.len())
+    }
+
+    /// Signals the processes that are not in `reached`; false when there were none.
+    fn signal_new(&self, signal: Signal, reached: &mut BTreeSet<i32>) -> Result<bool> {
+        let new: Vec<i32> = self
+            .pids()?
+            .into_iter()
+            .filter(|pid| !reached.contains(pid))
+            .collect();
+        for pids in new.chunks(OPEN_PROCESSES) {
+            let mut open = Vec::with_capacity(pids.len());
+            for &pid in pids {
+                match Pid::from_raw(pid)
+                    .map(|p| rustix::process::pidfd_open(p, PidfdFlags::empty()))
+                {
+                    Some(Ok(process)) => open.push((pid, process)),
+                    None | Some(Err(Errno::SRCH)) => {}
+                    Some(Err(errno)) => Err(errno).call(|| format!("pidfd_open({pid})"))?,
+                }
+            }
+            // An id that is still listed after the open was not given to a process elsewhere.
+            let listed = self.pids()?;
+            for (pid, process) in open {
+                if listed.binary_search(&pid).is_err() {
+                    continue;
+                }
+                match rustix::process::pidfd_send_signal(&process, signal) {
+                    Ok(()) | Err(Errno::SRCH) => reached.insert(pid),
+                    Err(errno) => {
+                        let call = || format!("pidfd_send_signal({pid}, {})", signal.as_raw());
+                        Err(errno).call(call)?
+                    }
+                };
+            }
+        }
+        Ok(!new.is_empty())
+    }
+
+    /// Waits until no process is in the cgroup or below it.
+    ///
+    /// # Errors
+    ///
+    /// There still are some after `timeout`.
+    pub fn wait_empty(&self, timeout: Duration) -> Result<()> {
+        if self.wait("populated", false, timeout)? {
+            return Ok(());
+        }
+        let pids: Vec<String> = self.pids()?.iter().map(i32::to_string).collect();
+        bail!(
+            "{self}: still has processes after {timeout:?}: {}",
+            pids.join(", ")
+        )
+    }
+
+    /// Stops all processes and waits until they are (cgroup.freeze, Linux 5.2).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, or some run on after ten seconds: then all run again.
+    pub fn freeze(&self) -> Result<()> {
+        self.write("cgroup.freeze", "1")?;
+        if self.wait("frozen", true, FREEZE_TIMEOUT)? {
+            return Ok(());
+        }
+        self.write("cgroup.freeze", "0")?;
+        bail!("{self}: not all processes could be stopped within {FREEZE_TIMEOUT:?}")
+    }
+
+    /// Lets all processes run again and waits until they do.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, or a cgroup above is frozen too.
+    pub fn thaw(&self) -> Result<()> {
+        self.write("cgroup.freeze", "0")?;
+        if self.wait("frozen", false, FREEZE_TIMEOUT)? {
+            return Ok(());
+        }
+        bail!("{self}: still frozen after {FREEZE_TIMEOUT:?}: a cgroup above it is frozen")
+    }
+
+    /// True when all processes are stopped, by this cgroup's freezer or by one above.
+    ///
+    /// # Errors
+    ///
+    /// The state can not be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.is("frozen")
+    }
+
+    /// True when there is a process in the cgroup or below it.
+    ///
+    /// # Errors
+    ///
+    /// The state can not be read.
+    pub fn is_populated(&self) -> Result<bool> {
+        self.is("populated")
+    }
+
+    fn is(&self, key: &str) -> Result<bool> {
+        let is = Events::open(self.fd()).and_then(|events| events.is(key));
+        self.or_gone(is, false)
+    }
+
+    fn wait(&self, key: &str, value: bool, timeout: Duration) -> Result<bool> {
+        let done = Events::open(self.fd()).and_then(|events| events.wait(key, value, timeout));
+        self.or_gone(done, true)
+    }
+
+    /// The answer from cgroup.events, or `gone` when the cgroup has been removed.
+    fn or_gone(&self, answer: Result<bool, Errno>, gone: bool) -> Result<bool> {
+        match answer {
+            Err(Errno::NOENT | Errno::NODEV) => Ok(gone),
+            answer => Ok(answer.call(|| format!("read({:?})", self.place("cgroup.events")))?),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        Events::open(self.fd()).is_err()
+    }
+}
+
+/// True when a write failed as it does in a removed cgroup.
+fn is_gone(error: &SysError) -> bool {
+    matches!(error.errno, Errno::NOENT | Errno::NODEV)
+}
+
+/// Collects cgroup.procs of every directory.
+struct Pids(Vec<i32>);
+
+impl tree::Visit for Pids {
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+        match files::read(directory, "cgroup.procs") {
+            // 0 stands for a process of a pid namespace that we can not see.
+            Ok(text) => self.0.extend(
+                text.lines()
+                    .flat_map(str::parse)
+                    .filter(|&pid: &i32| pid != 0),
+            ),
+            // Removed meanwhile; or threaded: its processes are listed further up.
+            Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+}

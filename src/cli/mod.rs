@@ -1,0 +1,98 @@
+//! The command line: one clap variant per OCI verb, one lifecycle call each.
+
+mod output;
+mod verbs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::error::{self, Log, LogFormat};
+
+/// An OCI container runtime on namespaces and cgroup v2.
+#[derive(Debug, Parser)]
+#[command(
+    name = "parhelion",
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    /// Directory of all containers' state
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// File that receives warnings and errors
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Format of the log: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Log every decision
+    #[arg(long)]
+    debug: bool,
+    /// Leave cgroups to systemd
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// true, false or auto: accepted for callers of runc; privileges are found out, not told
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
+    rootless: String,
+    /// Print the version
+    #[arg(long, short = 'v')]
+    version: bool,
+    #[command(subcommand)]
+    verb: Option<verbs::Verb>,
+}
+
+/// Runs the command line of this process; the exit code is the program's for a foreground `run`.
+///
+/// A wrong command line, like every other failure, ends with exit code 1, as in runc.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => return output::usage(&told),
+    };
+    let format = if arguments.log_format == "json" {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    error::set_log(Log {
+        path: arguments.log.clone(),
+        format,
+        debug: arguments.debug,
+    });
+    match run(arguments) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Err(error) => {
+            error::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<i32> {
+    if arguments.version {
+        output::version()?;
+        return Ok(0);
+    }
+    let verb = arguments
+        .verb
+        .context("a command is needed: see `parhelion --help`")?;
+    let root = match arguments.root {
+        Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
+        None => default_root()?,
+    };
+    verb.run(root, arguments.systemd_cgroup)
+}
+
+/// `/run/parhelion`, or its like below a user's own runtime directory.
+fn default_root() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/run/parhelion"));
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR")
+        .context("XDG_RUNTIME_DIR is not set: say where state is kept with --root")?;
+    Ok(PathBuf::from(folder).join("parhelion"))
+}

@@ -1,0 +1,81 @@
+//! What commands print on standard output.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's answer"
+)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::lifecycle::query::State;
+
+/// The version of runtime-spec that is implemented.
+const SPECIFICATION: &str = "1.3.0";
+
+/// Prints the version in runc's three lines, which Docker reads.
+pub(super) fn version() -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    text(&format!(
+        "parhelion version {version}\ncommit: {version}\nspec: {SPECIFICATION}\n"
+    ))
+}
+
+/// Prints help where it was asked for, else what is wrong with the command line.
+pub(super) fn usage(told: &clap::Error) -> ExitCode {
+    let asked = !told.use_stderr();
+    // Nobody is left to tell when the stream is closed.
+    let _ = told.print();
+    if asked {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints `text` as it is.
+pub(super) fn text(text: &str) -> Result<()> {
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Prints `value` as JSON on one line, or indented for `state`.
+pub(super) fn json<T: serde::Serialize>(value: &T, indented: bool) -> Result<()> {
+    let line = if indented {
+        serde_json::to_string_pretty(value)?
+    } else {
+        serde_json::to_string(value)?
+    };
+    text(&format!("{line}\n"))
+}
+
+/// Prints containers as runc's table.
+pub(super) fn table(states: &[State]) -> Result<()> {
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(head)
+        .chain(states.iter().map(|s| {
+            let bundle = s.bundle.display().to_string();
+            let (created, owner) = (s.created.clone(), s.owner.clone());
+            [
+                s.id.clone(),
+                s.pid.to_string(),
+                s.status.clone(),
+                bundle,
+                created,
+                owner,
+            ]
+        }))
+        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let line = |row: &[String; 6]| {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}   "));
+        format!("{}\n", cells.collect::<String>().trim_end())
+    };
+    text(&rows.iter().map(line).collect::<String>())
+}

@@ -1,0 +1,358 @@
+//! What can go wrong, for callers that branch on it, and the only place that prints an error.
+//!
+//! Most errors are [`anyhow::Error`] with context; [`Kind`] exists where a caller branches.
+//! [`Problems`] collects everything that is wrong with a configuration, so that a person sees all
+//! of it at once.
+//!
+//! [`report`], [`warn`] and [`debug`] write lines for people to stderr and, with `--log`, for
+//! callers to a file: the only place that does. Callers read the last line of level `error` there.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// An error that a caller branches on.
+///
+/// The messages carry the words that containerd, Docker and Podman look for in a runtime's last
+/// error ("does not exist", "container not running").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// No container has this id.
+    NotFound(String),
+    /// A container with this id exists already.
+    Exists(String),
+    /// The verb is not legal in the container's present status.
+    WrongStatus {
+        /// The container.
+        id: String,
+        /// What was asked and what the status is, as one phrase that stands for itself:
+        /// "cannot start an already running container".
+        reason: String,
+    },
+    /// The container has no process to signal.
+    NotRunning(String),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::NotFound(id) => write!(f, "container \"{id}\" does not exist"),
+            Kind::Exists(id) => write!(
+                f,
+                "container with id \"{id}\" already exists: choose another id, or delete it first"
+            ),
+            // These reach people after the verb and the id: `kill "web": container not running`.
+            Kind::WrongStatus { reason, .. } => f.write_str(reason),
+            Kind::NotRunning(_) => f.write_str("container not running"),
+        }
+    }
+}
+
+impl std::error::Error for Kind {}
+
+/// Everything that is wrong with a configuration: each problem with its JSON path.
+///
+/// ```
+/// use parhelion::error::Problems;
+/// let mut problems = Problems::default();
+/// problems.add("process.cwd", "must be an absolute path, is \"tmp\"");
+/// assert_eq!(problems.into_result().unwrap_err().to_string(),
+///     "process.cwd: must be an absolute path, is \"tmp\"");
+/// ```
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+/// One thing that is wrong: where, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Path in config.json as `linux.namespaces[2].path`.
+    pub path: String,
+    /// What is wrong and what to do, in one lower-case phrase.
+    pub message: String,
+}
+
+impl Problems {
+    /// Notes a problem at a JSON path.
+    pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        let (path, message) = (path.into(), message.into());
+        self.0.push(Problem { path, message });
+    }
+
+    /// True when nothing was found wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems in the order in which they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// Ok when nothing was found wrong, else all problems as one error.
+    ///
+    /// # Errors
+    ///
+    /// The problems themselves.
+    pub fn into_result(self) -> Result<(), Problems> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", problem.path, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// How lines in the log file look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time="2026-01-02T03:04:05Z" level=error msg="…"`, as logrus writes.
+    Text,
+    /// `{"level":"error","msg":"…","time":"2026-01-02T03:04:05Z"}`.
+    Json,
+}
+
+/// Where lines go, and which.
+#[derive(Debug)]
+pub struct Log {
+    /// The file to append to; it is opened with the first line, most commands write none.
+    pub path: Option<PathBuf>,
+    /// How lines look there.
+    pub format: LogFormat,
+    /// Whether lines of level `debug` are written.
+    pub debug: bool,
+}
+
+/// The log that the command line asked for. Set once, before anything can go wrong.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Debug,
+    Warning,
+    Error,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        }
+    }
+}
+
+/// Says where lines go from now on. A second call changes nothing.
+pub fn set_log(log: Log) {
+    // Only the command line's driver calls this, once; tests share a process and keep the first.
+    let _ = LOG.set(log);
+}
+
+/// Tells a person, and the log, why the command failed: one line.
+#[allow(clippy::print_stderr, reason = "this is the only printing")]
+pub fn report(error: &anyhow::Error) {
+    let message = one_line(error);
+    eprintln!("{message}");
+    if let Err(reason) = append(Level::Error, &message) {
+        eprintln!("{reason}");
+    }
+}
+
+/// Tells what went wrong without failing the command: in the log, or on stderr without one.
+pub fn warn(error: &anyhow::Error) {
+    write_line(Level::Warning, &one_line(error));
+}
+
+/// Notes a step, with `--debug`: in the log, or on stderr without one.
+pub fn debug(message: impl FnOnce() -> String) {
+    if LOG.get().is_some_and(|log| log.debug) {
+        write_line(Level::Debug, &message());
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "this is the only printing")]
+fn write_line(level: Level, message: &str) {
+    match append(level, message) {
+        Ok(true) => {}
+        Ok(false) => eprintln!("{}: {message}", level.name()),
+        Err(reason) => eprintln!("{reason}\n{}: {message}", level.name()),
+    }
+}
+
+/// The error and its causes as one line, whatever a message contains.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join("; ")
+}
+
+/// Appends a line to the log file; false when there is none.
+///
+/// Opened anew for each line: there are few, and a file that was rotated away is not written to.
+fn append(level: Level, message: &str) -> Result<bool, String> {
+    let Some((log, path)) = LOG.get().and_then(|log| Some((log, log.path.as_ref()?))) else {
+        return Ok(false);
+    };
+    let line = log_line(log.format, level, message, &present());
+    let open = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path);
+    // One write per line, so that lines of parallel commands do not mix.
+    open.and_then(|mut file: File| file.write_all(line.as_bytes()))
+        .map(|()| true)
+        .map_err(|error| format!("log {}: {error}", path.display()))
+}
+
+/// One line of the log, with its end.
+fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        level: Level,
+        msg: &'a str,
+        time: &'a str,
+    }
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    match format {
+        LogFormat::Json => {
+            let line = Line {
+                level,
+                msg: message,
+                time,
+            };
+            // Cannot fail: the fields are text.
+            serde_json::to_string(&line).unwrap_or_default() + "\n"
+        }
+        LogFormat::Text => {
+            format!(
+                "time={} level={} msg={}\n",
+                quoted(time),
+                level.name(),
+                quoted(message)
+            )
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "lines carry the moment they were written"
+)]
+fn present() -> String {
+    rfc3339(SystemTime::now())
+}
+
+/// A moment as people and callers read it, in UTC: `2026-01-02T03:04:05.67Z`.
+///
+/// Fractions of a second are as short as they can be, down to none; a moment before 1970 is 1970.
+pub fn rfc3339(moment: SystemTime) -> String {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second_of_day) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+    );
+    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    if since.subsec_nanos() > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ".{:09}", since.subsec_nanos());
+        text.truncate(text.trim_end_matches('0').len());
+    }
+    text + "Z"
+}
+
+/// Year, month and day, so many days after 1970-01-01 in the Gregorian calendar.
+///
+/// Counts from a 1 March, so that the leap day is a year's last, in eras of 400 years, after which
+/// the calendar repeats.
+fn date(days_since_1970: u64) -> (u64, u64, u64) {
+    const DAYS_TO_1970: u64 = 719_468; // from 0000-03-01
+    const ERA: u64 = 146_097;
+    let days = days_since_1970 + DAYS_TO_1970;
+    let day_of_era = days % ERA;
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / (ERA - 1);
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = days / ERA * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(seconds: u64, nanos: u32) -> String {
+        rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos))
+    }
+
+    #[test]
+    fn moments_are_written_as_rfc_3339_with_the_shortest_fraction() {
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(1_709_210_096, 0), "2024-02-29T12:34:56Z");
+        assert_eq!(at(951_868_799, 120_000_000), "2000-02-29T23:59:59.12Z");
+        assert_eq!(at(4_107_542_400, 1), "2100-03-01T00:00:00.000000001Z");
+        assert_eq!(at(1_798_675_199, 0), "2026-12-30T23:59:59Z");
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_follows_the_one_before() {
+        let mut before = date(0);
+        for day in 1..=146_097 {
+            let now = date(day);
+            let next_day = (before.0, before.1, before.2 + 1) == now;
+            let next_month = (before.0, before.1 + 1, 1) == now && before.2 >= 28;
+            let next_year = (before.0 + 1, 1, 1) == now && (before.1, before.2) == (12, 31);
+            assert!(next_day || next_month || next_year, "{before:?} -> {now:?}");
+            before = now;
+        }
+        assert_eq!(before, (2370, 1, 1));
+    }
+
+    #[test]
+    fn a_line_for_callers_is_one_json_object_with_the_fields_they_read() {
+        let line = log_line(LogFormat::Json, Level::Error, "no \"web\"\n", "T");
+        assert_eq!(
+            line,
+            "{\"level\":\"error\",\"msg\":\"no \\\"web\\\"\\n\",\"time\":\"T\"}\n"
+        );
+        let text = log_line(LogFormat::Text, Level::Warning, "a \"b\"", "T");
+        assert_eq!(text, "time=\"T\" level=warning msg=\"a \\\"b\\\"\"\n");
+    }
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let error = anyhow::anyhow!("first\n  second\n\n").context("run");
+        assert_eq!(one_line(&error), "run: first; second");
+    }
+}

@@ -1,0 +1,241 @@
+//! Makes init's plan from config.json: everything that is decided, on the host, before the clone.
+
+use anyhow::{Context as _, Result};
+use oci_spec::runtime::{self, Process, Spec};
+use rustix::fs::{Mode, OFlags};
+
+use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
+use crate::namespaces::{self, Kind};
+use crate::rootfs::{self, OpenTree};
+use crate::sys::fd::{Inheritance, InheritedFd};
+
+/// What the plan depends on beside config.json.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The configuration.
+    pub spec: &'a Spec,
+    /// The container's id, for the keyring's name.
+    pub id: &'a str,
+    /// Its namespaces.
+    pub namespaces: &'a namespaces::Plan,
+    /// Its file system, opened.
+    pub rootfs: rootfs::Plan<OpenTree>,
+    /// A session keyring of its own.
+    pub keyring: bool,
+    /// Where a later `start` says go.
+    pub gate: Option<InheritedFd>,
+    /// The lock that tells *created* from *running*.
+    pub lock: InheritedFd,
+    /// Descriptors beside the standard streams that the program gets.
+    pub preserved: u32,
+    /// Descriptors passed by socket activation (sd_listen_fds(3)), the first of `preserved`.
+    pub listening: u32,
+    /// The state while the container is created, as JSON cut where the process id belongs.
+    pub creating: [String; 2],
+    /// The state before it is started, likewise.
+    pub created: [String; 2],
+}
+
+/// The plan, and what of the configuration the host can not grant, for the log.
+///
+/// # Errors
+///
+/// `/proc` of the host can not be opened.
+pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Plan, Vec<String>)> {
+    let spec = request.spec;
+    let process = spec.process().as_ref().context("process is missing")?;
+    let linux = spec.linux().as_ref();
+    let mut warnings = Vec::new();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let host_proc = rustix::fs::open("/proc", flags, Mode::empty()).context("open(\"/proc\")")?;
+    let mut sysctls: Vec<Sysctl> = linux
+        .and_then(|l| l.sysctl().as_ref())
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| Sysctl {
+            file: sysctl_file(name),
+            value: value.clone(),
+        })
+        .collect();
+    sysctls.sort_by(|a, b| a.file.cmp(&b.file));
+    let plan = Plan {
+        keyring: request.keyring.then(|| format!("_ses.{}", request.id)),
+        loopback: request.namespaces.is_new(Kind::Network),
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        rootfs: request.rootfs,
+        host_proc: inheritance.give(host_proc),
+        sysctls,
+        hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
+        program: program(process, request.listening),
+        identity: identity(
+            process,
+            request.namespaces.is_own(Kind::User),
+            &mut warnings,
+        )?,
+        terminal: terminal(process),
+        gate: request.gate,
+        lock: request.lock,
+        preserved: request.preserved,
+    };
+    Ok((plan, warnings))
+}
+
+/// The file below /proc/sys: `.` separates, unless a `/` comes first (sysctl.d(5)).
+fn sysctl_file(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        Some(_) | None => name.to_owned(),
+    }
+}
+
+fn hooks(hooks: Option<&runtime::Hooks>, creating: [String; 2], created: [String; 2]) -> Hooks {
+    let list = |name: &str, list: Option<&Vec<runtime::Hook>>| {
+        list.into_iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, h)| hook(name, i, h))
+            .collect()
+    };
+    let any = |list: Option<&Vec<runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
+    #[allow(
+        deprecated,
+        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
+    )]
+    let prestart = hooks.and_then(|h| h.prestart().as_ref());
+    Hooks {
+        host: any(prestart) || any(hooks.and_then(|h| h.create_runtime().as_ref())),
+        create_container: list(
+            "createContainer",
+            hooks.and_then(|h| h.create_container().as_ref()),
+        ),
+        start_container: list(
+            "startContainer",
+            hooks.and_then(|h| h.start_container().as_ref()),
+        ),
+        creating,
+        created,
+    }
+}
+
+fn hook(name: &str, index: usize, hook: &runtime::Hook) -> Hook {
+    Hook {
+        json_path: format!("hooks.{name}[{index}]"),
+        path: hook.path().to_string_lossy().into_owned(),
+        args: hook.args().clone().unwrap_or_default(),
+        env: hook.env().clone().unwrap_or_default(),
+        timeout_ms: hook
+            .timeout()
+            .map(|seconds| seconds.unsigned_abs().saturating_mul(1000)),
+    }
+}
+
+fn program(process: &Process, listening: u32) -> Program {
+    let mut env = process.env().clone().unwrap_or_default();
+    if listening > 0 {
+        // The program is process 1 of its own namespace when it is executed.
+        env.push(format!("LISTEN_FDS={listening}"));
+        env.push("LISTEN_PID=1".to_owned());
+    }
+    Program {
+        args: process.args().clone().unwrap_or_default(),
+        env,
+        cwd: process.cwd().to_string_lossy().into_owned(),
+    }
+}
+
+fn terminal(process: &Process) -> Option<Terminal> {
+    let size = process.console_size();
+    let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    process.terminal().unwrap_or(false).then(|| Terminal {
+        rows: size.map_or(0, |s| clamp(s.height())),
+        columns: size.map_or(0, |s| clamp(s.width())),
+    })
+}
+
+fn identity(
+    process: &Process,
+    user_namespace: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Identity> {
+    let user = process.user();
+    Ok(Identity {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(0o022),
+        capabilities: capabilities(process, user_namespace, warnings)?,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+    })
+}
+
+/// The sets asked for, without what can not be granted: that is a warning, not an error
+/// (config.md, "capabilities").
+fn capabilities(
+    process: &Process,
+    user_namespace: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Capabilities> {
+    let Some(sets) = process.capabilities() else {
+        return Ok(Capabilities::default()); // none, as the specification's set is empty
+    };
+    // In a user namespace init holds them all; on the host it holds what the runtime holds.
+    let held = if user_namespace {
+        u64::MAX
+    } else {
+        rustix::thread::capabilities(None)
+            .context("capget()")?
+            .permitted
+            .bits()
+    };
+    let mut set = |name: &str, wanted: &Option<runtime::Capabilities>, allowed: u64| {
+        let mut bits = 0;
+        for capability in wanted.iter().flatten() {
+            let text = format!("CAP_{capability}");
+            match text.parse::<caps::Capability>() {
+                Ok(known) if allowed & known.bitmask() != 0 => bits |= known.bitmask(),
+                Ok(_) | Err(_) => warnings.push(format!(
+                    "process.capabilities.{name}: {text} can not be granted here and is left out"
+                )),
+            }
+        }
+        bits
+    };
+    let bounding = set("bounding", sets.bounding(), held);
+    let permitted = set("permitted", sets.permitted(), held);
+    let effective = set("effective", sets.effective(), permitted);
+    let inheritable = set("inheritable", sets.inheritable(), held);
+    let ambient = set("ambient", sets.ambient(), permitted & inheritable);
+    Ok(Capabilities {
+        bounding,
+        effective,
+        inheritable,
+        permitted,
+        ambient,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_name_becomes_a_file() {
+        assert_eq!(sysctl_file("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(
+            sysctl_file("net/ipv4/conf/eth0.1/forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+        assert_eq!(
+            sysctl_file("net.ipv4.conf.eth0/1.forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs the hooks that belong inside the container: createContainer and startContainer.
+//!
+//! State and output go through memory files, so that a hook which reads or writes nothing, or
+//! much, blocks nobody.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::process::{Signal, WaitIdOptions, WaitIdStatus};
+
+use super::plan::Hook;
+use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::{Call, SysError};
+
+/// How much of a failed hook's output is told.
+const OUTPUT_TOLD: u64 = 2048;
+
+/// Runs `hooks` in order; the first that fails ends it. `state` is cut where this process' id, as
+/// the container sees it, belongs (runtime-spec, "State").
+pub(super) fn run(hooks: &[Hook], state: &[String; 2]) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let pid = rustix::process::getpid().as_raw_nonzero();
+    let state = format!("{}{pid}{}", state[0], state[1]);
+    for hook in hooks {
+        run_one(hook, &state).with_context(|| format!("{} (\"{}\")", hook.json_path, hook.path))?;
+    }
+    Ok(())
+}
+
+fn run_one(hook: &Hook, state: &str) -> Result<()> {
+    let input = memory_file("hook-state")?;
+    rustix::io::write(&input, state.as_bytes()).call(|| "write(state)".to_string())?;
+    rustix::fs::seek(&input, SeekFrom::Start(0)).call(|| "lseek(state)".to_string())?;
+    let output = memory_file("hook-output")?;
+    match process::clone(CloneRequest::default())? {
+        Cloned::Child => execute(hook, &input, &output),
+        Cloned::Parent { pid: _, pidfd } => {
+            let in_time = wait(&pidfd, hook.timeout_ms)?;
+            if !in_time {
+                // It may end by itself at this moment; then there is nothing to kill.
+                let _ended = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            }
+            let options = WaitIdOptions::EXITED;
+            let status =
+                rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), options)
+                    .call(|| "waitid(hook)".to_string())?;
+            if !in_time {
+                bail!(
+                    "killed after {} ms, its timeout",
+                    hook.timeout_ms.unwrap_or(0)
+                );
+            }
+            judge(status, &output)
+        }
+    }
+}
+
+fn memory_file(name: &str) -> Result<OwnedFd, SysError> {
+    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).call(|| format!("memfd_create(\"{name}\")"))
+}
+
+/// In the child: streams, then the hook. Its exit status is 127 when it can not be executed, with
+/// the reason in its output, as from a shell.
+fn execute(hook: &Hook, input: &OwnedFd, output: &OwnedFd) -> ! {
+    let failed = || -> Result<(), SysError> {
+        process::duplicate_onto(input.as_fd(), 0)?;
+        process::duplicate_onto(output.as_fd(), 1)?;
+        process::duplicate_onto(output.as_fd(), 2)?;
+        process::close_on_exec_from(3)?;
+        let args = if hook.args.is_empty() {
+            &[hook.path.to_owned()]
+        } else {
+            &hook.args[..]
+        };
+        let (args, env) = (process::c_strings(args)?, process::c_strings(&hook.env)?);
+        Err(process::execute(
+            &process::c_string(&hook.path)?,
+            &args,
+            &env,
+        ))
+    };
+    if let Err(error) = failed() {
+        // Nobody reads it when this fails, and the status says enough.
+        let _ = rustix::io::write(output, error.to_string().as_bytes());
+    }
+    process::exit(127)
+}
+
+/// Waits for the process to end; false when `timeout_ms` passed first.
+fn wait(pidfd: &OwnedFd, timeout_ms: Option<u64>) -> Result<bool, SysError> {
+    let timeout = timeout_ms.map(|ms| Timespec {
+        tv_sec: (ms / 1000) as i64,
+        tv_nsec: ((ms % 1000) * 1_000_000) as i64,
+    });
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))
+        .call(|| "poll(hook)".to_string())
+        .map(|ready| ready > 0)
+}
+
+fn judge(status: Option<WaitIdStatus>, output: &OwnedFd) -> Result<()> {
+    let how = match status
+        .as_ref()
+        .map(|s| (s.exit_status(), s.terminating_signal()))
+    {
+        Some((Some(0), _)) => return Ok(()),
+        Some((Some(code), _)) => format!("exit status {code}"),
+        Some((None, Some(signal))) => format!("killed by signal {signal}"),
+        Some((None, None)) | None => "ended for a reason unknown".to_string(),
+    };
+    match tail(output) {
+        text if text.is_empty() => bail!("{how}"),
+        text => bail!("{how}: {text}"),
+    }
+}
+
+/// The end of what the hook wrote, on one line.
+fn tail(output: &OwnedFd) -> String {
+    let length = rustix::fs::fstat(output).map_or(0, |stat| stat.st_size as u64);
+    let mut buffer = [0; OUTPUT_TOLD as usize];
+    let read = rustix::io::pread(output, &mut buffer, length.saturating_sub(OUTPUT_TOLD));
+    let text = String::from_utf8_lossy(&buffer[..read.unwrap_or(0)]);
+    text.trim().replace('\n', "; ")
+}

@@ -1,0 +1,130 @@
+//! What init does, as data: written by the runtime, read once by init.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rootfs::{self, OpenTree};
+use crate::sys::fd::InheritedFd;
+
+/// Everything that init needs to know; nothing is left to look up inside.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the session keyring to join, if one is wanted.
+    pub keyring: Option<String>,
+    /// The network namespace is new: its loopback interface is brought up.
+    pub loopback: bool,
+    /// Host name to set, in a UTS namespace of the container's own.
+    pub hostname: Option<String>,
+    /// NIS domain name to set, likewise.
+    pub domainname: Option<String>,
+    /// The file system.
+    pub rootfs: rootfs::Plan<OpenTree>,
+    /// The host's /proc, for sysctls.
+    pub host_proc: InheritedFd,
+    /// Files below /proc/sys and what is written to them.
+    pub sysctls: Vec<Sysctl>,
+    /// Hooks.
+    pub hooks: Hooks,
+    /// The program.
+    pub program: Program,
+    /// Who the program is and what it may do.
+    pub identity: Identity,
+    /// A terminal is made for the program.
+    pub terminal: Option<Terminal>,
+    /// Where a later `start` says go; None when whoever created the container says it.
+    pub gate: Option<InheritedFd>,
+    /// Locked from before the clone until the program is executed: how others tell *created* from
+    /// *running*.
+    pub lock: InheritedFd,
+    /// How many descriptors after standard error the program gets.
+    pub preserved: u32,
+}
+
+/// One kernel parameter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// The file, as `net/ipv4/ip_forward`.
+    pub file: String,
+    /// What is written to it.
+    pub value: String,
+}
+
+/// The hooks that concern init.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hooks {
+    /// The runtime has hooks to run while the mounts are made and the root is not entered.
+    pub host: bool,
+    /// Run by init before the root is entered.
+    pub create_container: Vec<Hook>,
+    /// Run by init after start and before the program.
+    pub start_container: Vec<Hook>,
+    /// The state while the container is created, as JSON cut where the process id belongs.
+    pub creating: [String; 2],
+    /// The state before it is started, likewise.
+    pub created: [String; 2],
+}
+
+/// One hook.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hook {
+    /// Where config.json has it.
+    pub json_path: String,
+    /// The file to execute.
+    pub path: String,
+    /// Arguments; the first is the name it is called by.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<String>,
+    /// After how many milliseconds it is killed; None: never.
+    pub timeout_ms: Option<u64>,
+}
+
+/// The program that the container is for.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Arguments; the first is looked up in `PATH` when it has no slash.
+    pub args: Vec<String>,
+    /// Environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory, made when missing.
+    pub cwd: String,
+}
+
+/// Who the program is and what it may do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups; these and no others.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Capabilities, a bit each.
+    pub capabilities: Capabilities,
+    /// No file that is executed later can raise privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
+    pub no_new_privileges: bool,
+}
+
+/// The five sets of capabilities(7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names of capabilities(7)")]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+/// The terminal's size; 0 by 0 when none is asked for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}

@@ -1,0 +1,87 @@
+//! The program that runs inside: an independent copy of `parhelion-init`, out of everyone's reach.
+//!
+//! A container that could open the runtime's own file, or a page of it, could change what runs on
+//! the host next (CVE-2019-5736, and page-cache attacks on shared read-only files). So what is
+//! executed inside is a fresh copy in memory, sealed against every change.
+
+use anyhow::{Context as _, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+
+use crate::sys::mount::NewFileSystem;
+use crate::sys::{Call, Errno};
+
+/// The program, built for this target by build.rs.
+static PROGRAM: &[u8] = include_bytes!(env!("PARHELION_INIT"));
+
+/// A copy that can be executed and never changed.
+///
+/// # Errors
+///
+/// Out of memory or descriptors.
+pub(super) fn copy() -> Result<OwnedFd> {
+    match memory_file() {
+        // vm.memfd_noexec=2 forbids executable memory files in this pid namespace.
+        Err(Errno::ACCESS) => detached_file().context("copy of init (vm.memfd_noexec is 2)"),
+        result => Ok(result.call(|| "memfd_create(\"parhelion-init\")".to_owned())?),
+    }
+}
+
+fn memory_file() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux 6.3 asks for MFD_EXEC, older kernels do not know it.
+    let file = match rustix::fs::memfd_create("parhelion-init", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create("parhelion-init", flags)?,
+        result => result?,
+    };
+    write_all(&file)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// A file in a file system of its own that is mounted nowhere: no path leads to it.
+fn detached_file() -> Result<OwnedFd> {
+    let mount =
+        NewFileSystem::open("tmpfs")?.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?;
+    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&mount, "parhelion-init", write, Mode::from_raw_mode(0o555))?;
+    write_all(&file)?;
+    drop(file); // a file that is open for writing is not executed (ETXTBSY)
+    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(
+        &mount,
+        "parhelion-init",
+        read,
+        Mode::empty(),
+    )?)
+}
+
+fn write_all(file: &OwnedFd) -> Result<(), Errno> {
+    let mut rest = PROGRAM;
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(file, rest)?..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_can_not_be_changed() {
+        let file = copy().unwrap();
+        assert_eq!(rustix::io::pwrite(&file, b"x", 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&file, 0), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn the_copy_without_a_memory_file_holds_the_program() {
+        let file = detached_file().unwrap();
+        assert_eq!(
+            rustix::fs::fstat(&file).unwrap().st_size as usize,
+            PROGRAM.len()
+        );
+    }
+}

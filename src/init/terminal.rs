@@ -1,0 +1,95 @@
+//! The program's terminal, or its three streams when it has none.
+//!
+//! The terminal comes from the container's own devpts, through descriptors only: its slave side is
+//! asked for from the master (TIOCGPTPEER), so no path that the image controls is opened
+//! (CVE-2025-52565).
+
+use alloc::format;
+use alloc::string::ToString;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{OFlags, Uid, makedev};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+use super::handshake::{self, FromInit};
+use super::plan;
+use crate::sys::channel::Channel;
+use crate::sys::confined::{ContainerPath, Missing, Root};
+use crate::sys::{Call, Errno, SysResult, mount, process};
+
+/// Both sides of the terminal.
+pub(super) struct Terminal {
+    master: OwnedFd,
+    slave: OwnedFd,
+}
+
+/// Makes the terminal and puts it at /dev/console.
+pub(super) fn make(
+    wanted: Option<plan::Terminal>,
+    uid: u32,
+    root: Root<'_>,
+) -> Result<Option<Terminal>> {
+    let Some(size) = wanted else {
+        return Ok(None);
+    };
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = root
+        .open(&ContainerPath::new("dev/pts/ptmx"), flags)
+        .context("process.terminal: needs a devpts mount at /dev/pts")?;
+    let stat = rustix::fs::fstat(&master).call(|| "fstat(ptmx)".to_string())?;
+    if stat.st_rdev != makedev(5, 2) {
+        bail!("process.terminal: /dev/pts/ptmx is no terminal multiplexer");
+    }
+    rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)".to_string())?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave =
+        rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)".to_string())?;
+    if size.rows != 0 || size.columns != 0 {
+        let size = Winsize {
+            ws_row: size.rows,
+            ws_col: size.columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&slave, size).call(|| "ioctl(TIOCSWINSZ)".to_string())?;
+    }
+    rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
+        .call(|| format!("fchown(terminal, {uid})"))?;
+    let console = root.ensure(&ContainerPath::new("dev/console"), Missing::File)?;
+    let tree = mount::copy_tree(slave.as_fd(), "", false)?;
+    mount::attach(tree.as_fd(), console.as_fd()).context("/dev/console")?;
+    Ok(Some(Terminal { master, slave }))
+}
+
+/// Hands the master to the runtime and makes the slave this session's terminal and streams.
+pub(super) fn take_over(talk: &Channel, terminal: Terminal) -> Result<()> {
+    handshake::send_with(talk, &FromInit::Terminal, &terminal.master)?;
+    process::set_controlling_terminal(terminal.slave.as_fd())?;
+    for number in 0..=2 {
+        process::duplicate_onto(terminal.slave.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Makes the program's user the owner of the streams it inherits, so that it can open
+/// /dev/stdout and the like again.
+pub(super) fn give_streams(uid: u32) -> SysResult<()> {
+    for number in 0..=2 {
+        let stream = process::standard_stream(number);
+        let Ok(stat) = rustix::fs::fstat(stream) else {
+            continue; // closed by whoever called the runtime
+        };
+        if stat.st_uid == uid || stat.st_rdev == makedev(1, 3) {
+            continue;
+        }
+        match rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
+            // A file on a read-only or foreign file system, or of an owner that is not mapped,
+            // works as a stream all the same.
+            Err(Errno::PERM | Errno::ROFS | Errno::INVAL) => {}
+            result => result.call(|| format!("fchown({number}, {uid})"))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Parhelion, an OCI container runtime written directly on the Linux kernel.
+//!
+//! The story every module serves: **a container**, `create -> start -> kill -> delete` of an OCI
+//! bundle. To read it in order:
+//!
+//! `cli -> lifecycle::create -> bundle -> plans -> init -> lifecycle::start -> kill -> delete`
+//!
+//! # Layers
+//!
+//! ```text
+//! sys, error                    import nothing of ours; sys is the only home of unsafe
+//! namespaces cgroups rootfs     mechanisms; never import each other
+//! bundle                        config.json, checked or refused before any effect
+//! init                          the container's first process, clone to execve
+//! lifecycle                     the recipes behind each OCI verb
+//! cli                           one clap variant per verb, one lifecycle call each
+//! ```
+//!
+//! `tests/architecture.rs` holds this table and enforces it.
+//!
+//! # Two programs from one crate
+//!
+//! `parhelion` runs on the host (feature `runtime`). `parhelion-init` runs inside, from the clone
+//! to the `execve` of the container's program; it is built from the same modules without std and
+//! libc (feature `freestanding`) and embedded in `parhelion` by `build.rs`. What both share is
+//! compiled without std.
+#![cfg_attr(not(feature = "runtime"), no_std)]
+
+extern crate alloc;
+
+#[cfg(feature = "runtime")]
+pub mod bundle;
+#[cfg(feature = "runtime")]
+pub mod cgroups;
+#[cfg(feature = "runtime")]
+pub mod cli;
+#[cfg(feature = "runtime")]
+pub mod error;
+pub mod init;
+#[cfg(feature = "runtime")]
+pub mod lifecycle;
+#[cfg(feature = "runtime")]
+pub mod namespaces;
+pub mod rootfs;
+pub mod sys;

@@ -1,0 +1,355 @@
+//! `create` and `run`: from a bundle to a process that waits for its start.
+//!
+//! Everything is read, checked and planned before the first effect. Each effect is undone when a
+//! later step fails, and can be found by `delete --force` when this process is killed: the record
+//! that names the cgroup is written before the cgroup is made.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{Hooks, Spec};
+use rustix::process::geteuid;
+
+use super::foreground::{Child, Foreground, Orphans};
+use super::process::Process;
+use super::record::{Facts, Record, now};
+use super::terminal::Relay;
+use super::{
+    CreateRequest, RunOptions, Status, delete, descriptors, handover, hooks, limits, start,
+};
+use crate::bundle::Bundle;
+use crate::cgroups::{self, Cgroup, Hierarchy};
+use crate::error::{self, Problems};
+use crate::init::handshake::{FromInit, ToInit};
+use crate::init::{self, Init, Spawn};
+use crate::namespaces::{self, Kind};
+use crate::rootfs::{self, HostTree};
+use crate::sys::fd::Inheritance;
+
+/// Creates a container; its program waits for `start`.
+///
+/// # Errors
+///
+/// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
+pub fn create(request: &CreateRequest) -> Result<()> {
+    let made = make(request, Start::Later)?;
+    made.init.say(&ToInit::Continue)?;
+    let _init_lives_on = made.init.release();
+    made.record.keep();
+    Ok(())
+}
+
+/// Creates a container and starts it; in the foreground, stands for it until it ends.
+///
+/// Returns the program's exit code, 128 and the number of the signal that ended it, or 0 for one
+/// that goes on in the background.
+///
+/// # Errors
+///
+/// As for [`create`]; nothing is left then.
+pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
+    let foreground = match options.detach {
+        true => None,
+        false => Some(Foreground::prepare(orphans(*options))?),
+    };
+    let start = if options.detach {
+        Start::Detached
+    } else {
+        Start::Foreground
+    };
+    let mut made = make(request, start)?;
+    let terminal = made.terminal.take();
+    if let Err(error) = begin(&made) {
+        drop(made.init);
+        return Err(undo(made.record, error));
+    }
+    let pid = made.init.pid().as_raw_nonzero().get();
+    let pidfd = made.init.release();
+    start::run_poststart_hooks(&made.record, pid);
+    let id = made.record.id.clone();
+    made.record.keep();
+    let Some(foreground) = foreground else {
+        return Ok(0);
+    };
+    let relay = terminal.map(Relay::begin).transpose()?;
+    let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
+    let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
+    if !options.keep {
+        delete::delete(&request.root, &id, delete::Force::Yes)?;
+    }
+    Ok(code)
+}
+
+fn orphans(options: RunOptions) -> Orphans {
+    if options.no_subreaper {
+        Orphans::LeftToHost
+    } else {
+        Orphans::Adopted
+    }
+}
+
+fn begin(made: &Made) -> Result<()> {
+    made.init.say(&ToInit::Continue)?;
+    made.init.say(&ToInit::Start)?;
+    made.init.wait_until_executed()
+}
+
+/// Who says that the program is to be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// A later `start`.
+    Later,
+    /// This process, which then ends.
+    Detached,
+    /// This process, which then stands for the container.
+    Foreground,
+}
+
+/// A container that is complete but for its start.
+struct Made {
+    record: Record,
+    init: Init,
+    /// The terminal's master, when this process relays it.
+    terminal: Option<OwnedFd>,
+}
+
+fn make(request: &CreateRequest, start: Start) -> Result<Made> {
+    request.check()?;
+    let passed = descriptors::Passed::find(request.preserve_fds)?;
+    let bundle = Bundle::load(&request.bundle)?;
+    for warning in &bundle.warnings {
+        error::warn(&anyhow::anyhow!("{warning}"));
+    }
+    check_terminal(&bundle.spec, request, start)?;
+    let hierarchy = Hierarchy::find()?;
+    let plans = Plans::new(&bundle, request, &hierarchy)?; // nothing has changed yet
+    let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
+    let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            record.remove()?; // and nothing else: a cgroup that was there before is not ours
+            return Err(error);
+        }
+    };
+    match set_up(
+        request,
+        &bundle,
+        plans,
+        cgroup,
+        &mut record,
+        (start, passed),
+    ) {
+        Ok((init, terminal)) => Ok(Made {
+            record,
+            init,
+            terminal,
+        }),
+        Err(error) => Err(undo(record, error)),
+    }
+}
+
+/// Removes what a failed creation left, and keeps its error as the one to be told.
+fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
+    match delete::destroy(record) {
+        Ok(()) => error,
+        Err(left) => error.context(format!("and not all of it could be removed ({left:#})")),
+    }
+}
+
+/// What is decided before the first effect.
+struct Plans {
+    namespaces: namespaces::Plan,
+    cgroup: cgroups::Plan,
+    rootfs: rootfs::Plan<HostTree>,
+}
+
+impl Plans {
+    fn new(bundle: &Bundle, request: &CreateRequest, hierarchy: &Hierarchy) -> Result<Plans> {
+        let mut problems = Problems::default();
+        let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+        let id = request.id.as_str();
+        let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
+        let context = rootfs::Context {
+            rootfs: &bundle.rootfs,
+            cgroup: &hierarchy.mount_point().join(cgroup.path()),
+            own_mount_namespace: namespaces.is_new(Kind::Mount),
+            user_namespace: namespaces.is_own(Kind::User),
+            cgroup_namespace: namespaces.is_own(Kind::Cgroup),
+            no_pivot: request.no_pivot,
+        };
+        let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        problems
+            .into_result()
+            .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
+        error::debug(|| format!("plan:\n{namespaces}{cgroup}{rootfs}"));
+        Ok(Plans {
+            namespaces,
+            cgroup,
+            rootfs,
+        })
+    }
+}
+
+/// A terminal needs somebody at its other end, and a socket for one needs a terminal.
+fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Result<()> {
+    let wanted = spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.terminal())
+        .unwrap_or(false);
+    match (wanted, &request.console_socket, start) {
+        (true, None, Start::Later | Start::Detached) => bail!(
+            "process.terminal: a container in the background needs --console-socket for its terminal"
+        ),
+        (false, Some(_), _) => bail!(
+            "--console-socket: there is no terminal to send; set process.terminal, or leave it out"
+        ),
+        (true, Some(_), _) | (true, None, Start::Foreground) | (false, None, _) => Ok(()),
+    }
+}
+
+fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
+    let spec = &bundle.spec;
+    let hooks = spec.hooks().as_ref();
+    let list = |list: Option<&Vec<_>>| list.cloned().unwrap_or_default();
+    Facts {
+        oci_version: spec.version().clone(),
+        bundle: bundle.dir.clone(),
+        rootfs: bundle.rootfs.clone(),
+        cgroup: Some(plans.cgroup.path().to_path_buf()),
+        annotations: spec
+            .annotations()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        created: now(),
+        owner: geteuid().as_raw(),
+        own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
+        poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
+        poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
+    }
+}
+
+/// Clones init and takes it as far as it goes without its start.
+fn set_up(
+    request: &CreateRequest,
+    bundle: &Bundle,
+    plans: Plans,
+    mut cgroup: Cgroup,
+    record: &mut Record,
+    (start, passed): (Start, descriptors::Passed),
+) -> Result<(Init, Option<OwnedFd>)> {
+    let mut inheritance = Inheritance::default();
+    let rootfs = plans.rootfs.open(&mut inheritance)?;
+    let lock = inheritance.give(record.lock_for_init()?);
+    let gate = match start {
+        Start::Later => Some(inheritance.give(record.listen_for_start()?)),
+        Start::Detached | Start::Foreground => None,
+    };
+    let wanted = init::Request {
+        spec: &bundle.spec,
+        id: request.id.as_str(),
+        namespaces: &plans.namespaces,
+        rootfs,
+        keyring: !request.no_new_keyring,
+        gate,
+        lock,
+        preserved: passed.total(),
+        listening: passed.listening(),
+        creating: hooks::state_around_pid(record, &Status::Creating),
+        created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
+    };
+    let (plan, warnings) = init::build(wanted, &mut inheritance)?;
+    for warning in warnings {
+        error::warn(&anyhow::anyhow!("{warning}"));
+    }
+    let init = init::spawn(Spawn {
+        namespaces: &plans.namespaces,
+        cgroup: cgroup.fd(),
+        inheritance,
+    })?;
+    let terminal = guide(&init, plan, bundle, record, request)?;
+    cgroup.apply_late(&plans.cgroup)?;
+    limits::apply(init.pid(), &bundle.spec)?;
+    announce(&init, record, request)?;
+    cgroup.keep();
+    Ok((init, terminal))
+}
+
+/// Sends init its plan and answers it until it is ready.
+fn guide(
+    init: &Init,
+    plan: init::plan::Plan,
+    bundle: &Bundle,
+    record: &Record,
+    request: &CreateRequest,
+) -> Result<Option<OwnedFd>> {
+    init.say(&ToInit::Plan(Box::new(plan)))?;
+    let mut terminal = None;
+    loop {
+        match init.hear()? {
+            (FromInit::HostHooksDue, _) => {
+                run_creation_hooks(bundle, record, init.pid().as_raw_nonzero().get())?;
+                init.say(&ToInit::Continue)?;
+            }
+            (FromInit::Terminal, Some(master)) => match &request.console_socket {
+                Some(socket) => handover::send_terminal(socket, master)?,
+                None => terminal = Some(master),
+            },
+            (FromInit::Ready, _) => return Ok(terminal),
+            (said @ (FromInit::Terminal | FromInit::Executing | FromInit::Failed(_)), _) => {
+                bail!("init said {said:?} where it should have been getting ready")
+            }
+        }
+    }
+}
+
+/// The hooks of the runtime's namespaces, while the container's are made and its root is not
+/// entered yet: prestart first, as it is the older of the two.
+fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> {
+    let state = hooks::state(record, &Status::Creating, Some(pid));
+    let all = bundle.spec.hooks().as_ref();
+    #[allow(
+        deprecated,
+        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
+    )]
+    let prestart = |h: &Hooks| h.prestart().clone();
+    let lists = [
+        ("prestart", all.and_then(prestart)),
+        (
+            "createRuntime",
+            all.and_then(|h| h.create_runtime().clone()),
+        ),
+    ];
+    for (name, list) in lists {
+        hooks::run(name, &list.unwrap_or_default(), &state, &bundle.dir)?;
+    }
+    Ok(())
+}
+
+/// Writes down, and tells whoever asked, which process it is.
+fn announce(init: &Init, record: &mut Record, request: &CreateRequest) -> Result<()> {
+    let pid = init.pid().as_raw_nonzero().get();
+    record.created(Process::of(pid)?)?;
+    if let Some(path) = &request.pid_file {
+        write_pid_file(path, pid).with_context(|| format!("--pid-file {}", path.display()))?;
+    }
+    if let Some(socket) = &request.pidfd_socket {
+        handover::send_pidfd(socket, init.pidfd().as_fd())?;
+    }
+    Ok(())
+}
+
+/// Whole or not at all: callers read it as soon as it is there.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path
+        .file_name()
+        .context("is no file name")?
+        .to_string_lossy();
+    let temporary: PathBuf = path.with_file_name(format!(".{name}.{pid}"));
+    std::fs::write(&temporary, pid.to_string())?;
+    Ok(std::fs::rename(&temporary, path)?)
+}

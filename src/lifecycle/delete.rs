@@ -1,0 +1,281 @@
+//! The end of a container: `delete`, and what `create` and `run` do when theirs has failed or ended.
+//!
+//! In this order, so that the record goes last: every process is killed and has ended, the cgroup
+//! is removed, the poststop hooks run, the state directory is removed. A failure does not stop
+//! what can still be done, and all failures are reported; the record then stays, so that the next
+//! `delete` finds what is left.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::id::ContainerId;
+use super::process::{Process, send_signal, wait_for_exit};
+use super::record::{Record, Snapshot, Unread};
+use super::{Status, Verb, hooks, permit, query};
+use crate::error::{self, Kind};
+use crate::sys::Errno;
+
+/// How long killed processes may take to end. The kernel needs microseconds, unless one is stuck
+/// in a device or a network file system.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether a container may be deleted while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// Only one that is stopped, or was never started.
+    No,
+    /// Any, and that there is none is no error.
+    Yes,
+}
+
+/// Deletes a container.
+///
+/// # Errors
+///
+/// [`Kind::NotFound`], [`Kind::WrongStatus`]; or everything that could not be removed.
+pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
+    let unread = match lock(root, id, force) {
+        Err(error) if force == Force::Yes && is_not_found(&error) => return Ok(()),
+        other => other?,
+    };
+    let record = match unread.read() {
+        Ok(record) => record,
+        Err((error, unread)) if force == Force::Yes => {
+            unread.remove()?;
+            return Err(error.context("deleted without knowing its processes and cgroup"));
+        }
+        Err((error, _)) => return Err(error),
+    };
+    if !record.is_written() && !record.holds_only_our_files()? {
+        return Err(Kind::NotFound(id.to_string()).into());
+    }
+    if force == Force::No {
+        permit(Verb::Delete, id, &query::status(&record)?)?;
+    }
+    destroy(record)
+}
+
+/// Ends and removes everything that the record speaks of, and the record.
+///
+/// # Errors
+///
+/// Everything that could not be removed; the record stays then.
+pub fn destroy(record: Record) -> Result<()> {
+    let ended = end_processes(&record);
+    let removed = remove_cgroup(&record);
+    let failures: Vec<_> = [ended, removed]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    if !failures.is_empty() {
+        record.keep();
+        return Err(all_of(&failures));
+    }
+    // OCI: a poststop hook that fails is a warning, and the next one runs.
+    let state = hooks::state(&record, &Status::Stopped, None);
+    for error in hooks::run_each(
+        "poststop",
+        &record.facts.poststop,
+        &state,
+        &record.facts.bundle,
+    ) {
+        error::warn(&error);
+    }
+    record.remove()
+}
+
+/// Locks the container. Whoever is changing it is given the chance to end: with force, its
+/// processes are killed, so that a `create` or `start` that waits for one of them fails.
+fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
+    if force == Force::Yes {
+        if let Some(unread) = Unread::at_once(root, id)? {
+            return Ok(unread);
+        }
+        if let Err(error) = Snapshot::read(root, id).and_then(|busy| end_processes(&busy)) {
+            // What is left is ended under the lock; this was only to get it sooner.
+            error::debug(|| format!("delete {id}: before its lock: {error:#}"));
+        }
+    }
+    Unread::wait(root, id)
+}
+
+/// Kills every process and waits until all have ended.
+fn end_processes(container: &Snapshot) -> Result<()> {
+    let init = match &container.init {
+        Some(init) => init.open()?,
+        None => None,
+    };
+    if let Some(cgroup) = query::cgroup(container)? {
+        cgroup.kill_all()?;
+        cgroup.wait_empty(END_LIMIT)?;
+    }
+    // Normally dead by now; it lives if someone has moved it out of its cgroup.
+    let Some(pidfd) = init else { return Ok(()) };
+    match send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.errno != Errno::SRCH => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    if !wait_for_exit(pidfd.as_fd(), Some(END_LIMIT))? {
+        let pid = container
+            .init
+            .as_ref()
+            .map_or(0, |Process { pid, .. }| *pid);
+        bail!(
+            "process {pid} has not ended {} s after SIGKILL",
+            END_LIMIT.as_secs()
+        );
+    }
+    Ok(())
+}
+
+fn remove_cgroup(container: &Snapshot) -> Result<()> {
+    match query::cgroup(container)? {
+        Some(cgroup) => cgroup.remove(),
+        None => Ok(()),
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
+}
+
+/// Several errors as one, in the order in which they came; the same one only once.
+fn all_of(errors: &[anyhow::Error]) -> anyhow::Error {
+    let mut texts: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
+    texts.dedup();
+    anyhow!(texts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::record::Facts;
+    use crate::lifecycle::testing::{Root, Sleeper, facts, id};
+    use oci_spec::runtime::HookBuilder;
+    use std::fs;
+
+    fn running(root: &Root, child: &Sleeper, facts: Facts) {
+        let mut record = Record::reserve(root.path(), &id("web"), facts).unwrap();
+        record.created(child.process()).unwrap();
+        record.keep();
+    }
+
+    #[test]
+    fn delete_refuses_a_running_container() {
+        let root = Root::new();
+        let child = Sleeper::new();
+        running(&root, &child, facts());
+        let error = delete(root.path(), &id("web"), Force::No).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot delete container web that is not stopped: running"
+        );
+        assert!(root.path().join("web/state.json").exists());
+    }
+
+    #[test]
+    fn delete_removes_a_stopped_container_and_one_that_is_only_created() {
+        let root = Root::new();
+        let child = Sleeper::new();
+        running(&root, &child, facts());
+        child.end_without_reaping();
+        delete(root.path(), &id("web"), Force::No).unwrap();
+        let child = Sleeper::new();
+        let mut record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
+        record.created(child.process()).unwrap();
+        let _lock = record.lock_for_init().unwrap();
+        record.keep();
+        delete(root.path(), &id("web"), Force::No).unwrap();
+        assert_eq!(child.ended_by(), Some(9));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn delete_by_force_ends_a_running_container() {
+        let root = Root::new();
+        let child = Sleeper::new();
+        running(&root, &child, facts());
+        delete(root.path(), &id("web"), Force::Yes).unwrap();
+        assert_eq!(child.ended_by(), Some(9));
+        assert!(!root.path().join("web").exists());
+    }
+
+    #[test]
+    fn an_unknown_container_is_an_error_only_without_force() {
+        let root = Root::new();
+        let error = delete(root.path(), &id("no"), Force::No).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Kind::NotFound("no".into())));
+        delete(root.path(), &id("no"), Force::Yes).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_create_leaves_is_deleted() {
+        let root = Root::new();
+        for force in [Force::No, Force::Yes] {
+            fs::create_dir(root.path().join("half")).unwrap();
+            delete(root.path(), &id("half"), force).unwrap();
+            Record::reserve(root.path(), &id("half"), facts())
+                .unwrap()
+                .keep();
+            delete(root.path(), &id("half"), force).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_needs_force_and_is_told() {
+        let root = Root::new();
+        Record::reserve(root.path(), &id("web"), facts())
+            .unwrap()
+            .keep();
+        fs::write(root.path().join("web/state.json"), "").unwrap();
+        delete(root.path(), &id("web"), Force::No).unwrap_err();
+        let error = delete(root.path(), &id("web"), Force::Yes)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "deleted without knowing its processes and cgroup");
+        delete(root.path(), &id("web"), Force::Yes).unwrap();
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_not_deleted() {
+        let root = Root::new();
+        fs::create_dir_all(root.path().join("home/files")).unwrap();
+        fs::create_dir(root.path().join("runc")).unwrap();
+        fs::write(root.path().join("runc/state.json"), "{\"id\":\"runc\"}").unwrap();
+        fs::write(root.path().join("runc/exec.fifo"), "").unwrap();
+        for name in ["home", "runc"] {
+            assert!(delete(root.path(), &id(name), Force::Yes).is_err());
+        }
+        assert!(
+            root.path().join("home/files").exists() && root.path().join("runc/state.json").exists()
+        );
+    }
+
+    #[test]
+    fn poststop_hooks_run_before_the_record_goes_and_their_failure_is_no_error() {
+        let root = Root::new();
+        let seen = root.path().join("seen");
+        let state = root.path().join("web/state.json");
+        let script = format!(
+            "test -e {} && cat > {}; exit 1",
+            state.display(),
+            seen.display()
+        );
+        let args = ["sh", "-c", &script].map(String::from);
+        let hook = HookBuilder::default().path("/bin/sh").args(args);
+        let hook = hook.env(["PATH=/bin:/usr/bin".to_owned()]).build().unwrap();
+        let facts = Facts {
+            poststop: vec![hook],
+            ..facts()
+        };
+        Record::reserve(root.path(), &id("web"), facts)
+            .unwrap()
+            .keep();
+        delete(root.path(), &id("web"), Force::No).unwrap();
+        let state = fs::read_to_string(seen).unwrap();
+        assert!(state.contains("\"status\":\"stopped\""), "{state}");
+    }
+}

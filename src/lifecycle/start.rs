@@ -1,0 +1,45 @@
+//! `start`: executes the program of a container that was created.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::id::ContainerId;
+use super::record::Record;
+use super::{Status, Verb, hooks, permit, query};
+use crate::error;
+use crate::init::handshake::{self, ToInit};
+use crate::init::wait_until_executed;
+use crate::sys::channel::Channel;
+
+/// Starts a container, and returns when its program was executed.
+///
+/// # Errors
+///
+/// [`crate::error::Kind::NotFound`], [`crate::error::Kind::WrongStatus`]; or why the program could
+/// not be executed: the container has stopped then.
+pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
+    let record = Record::open(root, id)?;
+    let status = query::status(&record)?;
+    permit(Verb::Start, id, &status)?;
+    let gate: OwnedFd = record.connect_to_init()?;
+    let talk = Channel::over(gate);
+    handshake::send(&talk, &ToInit::Start).context("init has ended")?;
+    wait_until_executed(&talk)?;
+    if let Some(pid) = status.pid() {
+        run_poststart_hooks(&record, pid);
+    }
+    record.keep();
+    Ok(())
+}
+
+/// Runs the hooks for after the start; one that fails is a warning, and the next one runs
+/// (runtime.md, "Lifecycle", step 9).
+pub(super) fn run_poststart_hooks(record: &Record, pid: i32) {
+    let state = hooks::state(record, &Status::Running { pid }, Some(pid));
+    let facts = &record.facts;
+    for failure in hooks::run_each("poststart", &facts.poststart, &state, &facts.bundle) {
+        error::warn(&failure);
+    }
+}

@@ -1,0 +1,170 @@
+//! Attaches the root and everything that is mounted in it, in the order of the plan.
+//!
+//! Runs in init, before devices are made and before the root is entered.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use anyhow::Context as _;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::OFlags;
+
+use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
+use crate::sys::confined::{ContainerPath, Missing, Root};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{Call, Errno, SysError};
+
+/// The container's file system, mounted and not yet entered.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) root: OwnedFd,
+    /// Mounts that become read-only when nothing has to be made in them any more.
+    pub(super) read_only_late: Vec<OwnedFd>,
+}
+
+impl Prepared {
+    /// The root, to resolve paths in.
+    #[must_use]
+    pub fn root(&self) -> Root<'_> {
+        Root::new(self.root.as_fd())
+    }
+}
+
+impl Plan<OpenTree> {
+    /// Makes all mounts, then devices and links.
+    ///
+    /// # Errors
+    ///
+    /// The first step that fails: which of how many, and the call.
+    pub fn prepare(&mut self) -> anyhow::Result<Prepared> {
+        let root = self.root.fd.claim();
+        self.attach_root(root.as_fd()).context("rootfs")?;
+        let mut prepared = Prepared {
+            root,
+            read_only_late: Vec::new(),
+        };
+        let total = self.mounts.len();
+        for (i, mount) in core::mem::take(&mut self.mounts).into_iter().enumerate() {
+            let label = format!(
+                "mount {} of {total} (mounts[{i}], to \"/{}\")",
+                i + 1,
+                mount.target
+            );
+            prepared.mount(mount).context(label)?;
+        }
+        prepared.make_nodes(core::mem::take(&mut self.nodes))?;
+        Ok(prepared)
+    }
+
+    /// Puts the root where it can be reached: over `/`, out of sight of the host's namespace.
+    fn attach_root(&self, root: BorrowedFd<'_>) -> Result<(), SysError> {
+        if let Some(host) = self.host_propagation {
+            mount::set_root_propagation(host.kind, host.recursive)?;
+            if host.kind == libc::MS_SHARED {
+                // Else attaching the root would be seen on the host; pivot_root(2) asks for it too.
+                mount::set_root_propagation(libc::MS_PRIVATE, false)?;
+            }
+        }
+        match self.entry {
+            Entry::Pivot | Entry::Move => mount::attach_over_root(root),
+            Entry::Chroot => Ok(()),
+        }
+    }
+}
+
+impl Prepared {
+    fn mount(&mut self, mount: Mount<OpenTree>) -> anyhow::Result<()> {
+        let mounted = match mount.source {
+            Source::Tree(tree) => self.bind(tree, &mount.target)?,
+            Source::New(new) => self.mount_new(&new, &mount.target)?,
+            Source::Remount {
+                attributes,
+                options,
+            } => self.remount(&mount.target, attributes, &options)?,
+        };
+        for propagation in mount.propagation {
+            mount::set_propagation(mounted.as_fd(), propagation.kind, propagation.recursive)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches a tree of the host.
+    pub(super) fn bind(&self, tree: OpenTree, target: &ContainerPath) -> anyhow::Result<OwnedFd> {
+        let missing = if tree.directory {
+            Missing::Directory(0o755)
+        } else {
+            Missing::File
+        };
+        let place = self.root().ensure(target, missing)?;
+        let mounted = tree.fd.claim();
+        mount::attach(mounted.as_fd(), place.as_fd())?;
+        Ok(mounted)
+    }
+
+    fn mount_new(
+        &mut self,
+        new: &NewFileSystem,
+        target: &ContainerPath,
+    ) -> anyhow::Result<OwnedFd> {
+        let place = self.root().ensure(target, Missing::Directory(0o755))?;
+        if new.fstype == "proc" || new.fstype == "sysfs" {
+            refuse_a_link(self.root(), target)?;
+        }
+        let mounted = make(new)?;
+        if new.copy_up {
+            copy_up::copy(place.as_fd(), mounted.as_fd()).context("tmpcopyup")?;
+        }
+        mount::attach(mounted.as_fd(), place.as_fd())?;
+        if new.read_only_late {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&mounted, 3).call(|| "dup".to_string())?;
+            self.read_only_late.push(copy);
+        }
+        Ok(mounted)
+    }
+
+    fn remount(
+        &self,
+        target: &ContainerPath,
+        attributes: Attributes,
+        options: &[alloc::string::String],
+    ) -> anyhow::Result<OwnedFd> {
+        let mounted = self.root().open(target, OFlags::PATH)?;
+        if !attributes.is_empty() {
+            mount::set_attributes(mounted.as_fd(), attributes, false)?;
+        }
+        if !options.is_empty() {
+            mount::reconfigure(mounted.as_fd(), options)?;
+        }
+        Ok(mounted)
+    }
+}
+
+/// The file system, detached, with its attributes.
+fn make(new: &NewFileSystem) -> Result<OwnedFd, SysError> {
+    let fs = mount::NewFileSystem::open(&new.fstype)?;
+    if let Some(source) = &new.source {
+        fs.string("source", source)?;
+    }
+    for option in &new.options {
+        fs.option(option)?;
+    }
+    let late = if new.read_only_late {
+        libc::MOUNT_ATTR_RDONLY
+    } else {
+        0
+    };
+    fs.mount(new.attributes.set & !late)
+}
+
+/// An image whose `/proc` or `/sys` is a link would send writes of label or sysctl files
+/// elsewhere (CVE-2019-19921, CVE-2023-27561).
+fn refuse_a_link(root: Root<'_>, target: &ContainerPath) -> Result<(), SysError> {
+    match root.open(target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
+        Ok(_) => Ok(()),
+        Err(error) if error.errno == Errno::LOOP || error.errno == Errno::NOTDIR => Err(
+            SysError::new(format!("\"/{target}\" is a link in the image"), Errno::LOOP),
+        ),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,188 @@
+//! Whole messages, and descriptors with them, over a connected stream socket.
+//!
+//! A message is its length (four bytes, native order: both ends are one machine) and its bytes.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::{Call, Errno, SysError, SysResult};
+
+/// The largest message: more than execve(2) lets arguments and environment be.
+const LIMIT: usize = 64 * 1024 * 1024;
+
+/// One end of a conversation.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Two connected ends, both close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` or `ENFILE` when descriptors are out.
+    pub fn pair() -> SysResult<(Channel, Channel)> {
+        let (flags, family) = (SocketFlags::CLOEXEC, AddressFamily::UNIX);
+        rustix::net::socketpair(family, SocketType::STREAM, flags, None)
+            .call(|| "socketpair(AF_UNIX)".to_string())
+            .map(|(a, b)| (Channel(a), Channel(b)))
+    }
+
+    /// A conversation over a socket that is connected already.
+    #[must_use]
+    pub fn over(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the other end is closed.
+    pub fn send(&self, message: &[u8]) -> SysResult<()> {
+        self.send_parts(message, None)
+    }
+
+    /// Sends a message and a descriptor with it.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the other end is closed.
+    pub fn send_with(&self, message: &[u8], fd: BorrowedFd<'_>) -> SysResult<()> {
+        self.send_parts(message, Some(fd))
+    }
+
+    fn send_parts(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        let length = (message.len() as u32).to_ne_bytes();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd]);
+        if let Some(fds) = &fds {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let parts = [IoSlice::new(&length), IoSlice::new(message)];
+        let mut sent = rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)
+        })
+        .call(|| format!("sendmsg({} bytes)", message.len()))?;
+        while sent < length.len() + message.len() {
+            // A signal or a full buffer split it; the length itself is never split off a new
+            // message, as sendmsg of a stream socket takes at least what fits one page.
+            let rest = &message[sent - length.len()..];
+            sent +=
+                rustix::io::retry_on_intr(|| rustix::net::send(&self.0, rest, SendFlags::NOSIGNAL))
+                    .call(|| format!("send({} bytes)", rest.len()))?;
+        }
+        Ok(())
+    }
+
+    /// The next message; None when the other end is closed.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNRESET` when the other end died in the middle of a message.
+    pub fn receive(&self) -> SysResult<Option<Vec<u8>>> {
+        Ok(self.receive_with()?.map(|(message, _no_fd)| message))
+    }
+
+    /// The next message with the descriptor that came with it; None when the other end is closed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Channel::receive`].
+    pub fn receive_with(&self) -> SysResult<Option<(Vec<u8>, Option<OwnedFd>)>> {
+        let mut length = [0; 4];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let first = rustix::io::retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut length)];
+            rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
+        let first = match first {
+            // A peer that dies with unread data behind it resets the connection.
+            Err(Errno::CONNRESET) => return Ok(None),
+            other => other.call(|| "recvmsg(…)".to_string())?.bytes,
+        };
+        if first == 0 {
+            return Ok(None);
+        }
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        self.fill(&mut length, first)?;
+        let length = u32::from_ne_bytes(length) as usize;
+        if length > LIMIT {
+            return Err(SysError::new(
+                format!("recv(): {length} bytes"),
+                Errno::MSGSIZE,
+            ));
+        }
+        let mut message = vec![0; length];
+        self.fill(&mut message, 0)?;
+        Ok(Some((message, fd)))
+    }
+
+    fn fill(&self, buffer: &mut [u8], mut filled: usize) -> SysResult<()> {
+        while filled < buffer.len() {
+            let rest = &mut buffer[filled..];
+            let got = rustix::io::retry_on_intr(|| {
+                rustix::net::recv(&self.0, &mut *rest, RecvFlags::empty())
+            })
+            .call(|| "recv(…)".to_string())?;
+            if got.0 == 0 {
+                return Err(SysError::new("recv(…)", Errno::CONNRESET));
+            }
+            filled += got.0;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_message_arrives_whole() {
+        let (a, b) = Channel::pair().unwrap();
+        let message = vec![7; 3_000_000];
+        let copy = message.clone();
+        let sender = std::thread::spawn(move || a.send(&copy).unwrap());
+        assert_eq!(b.receive().unwrap().unwrap(), message);
+        sender.join().unwrap();
+        assert_eq!(b.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn a_descriptor_travels_with_its_message() {
+        let (a, b) = Channel::pair().unwrap();
+        let (c, d) = Channel::pair().unwrap();
+        a.send_with(b"take", c.as_fd()).unwrap();
+        let (message, fd) = b.receive_with().unwrap().unwrap();
+        assert_eq!(message, b"take");
+        Channel::over(fd.unwrap()).send(b"hello").unwrap();
+        assert_eq!(d.receive().unwrap().unwrap(), b"hello");
+    }
+}

@@ -1,0 +1,288 @@
+//! Mounts as descriptors: made detached, given their attributes, and attached last.
+//!
+//! The mount API of Linux 5.2 with mount_setattr(2) of Linux 5.12. A mount is complete before it
+//! can be seen, and a target is a descriptor, so no path can be swapped in between.
+
+#![allow(unsafe_code)]
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+use serde::{Deserialize, Serialize};
+
+use super::raw::syscall;
+use super::{Call, SysError, SysResult};
+
+/// Mount attributes to set and to clear, as `MOUNT_ATTR_*` bits (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Attributes to set.
+    pub set: u64,
+    /// Attributes to clear; setting an access-time attribute asks for all of them here.
+    pub clear: u64,
+}
+
+impl Attributes {
+    /// True when nothing is to change.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Attributes::default()
+    }
+}
+
+/// `struct mount_attr` (mount_setattr(2)).
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Copies the mount that `path` (below `dir`) lies on into a detached mount of its own.
+///
+/// # Errors
+///
+/// `ENOENT`, `EACCES` for the path; `EINVAL` for a mount that may not be copied (unbindable, or
+/// of another mount namespace).
+pub fn copy_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> SysResult<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(dir, path, flags).call(|| {
+        let rec = if recursive { "|RECURSIVE" } else { "" };
+        format!("open_tree(\"{path}\", CLONE{rec})")
+    })
+}
+
+/// A new instance of a file system, being configured.
+#[derive(Debug)]
+pub struct NewFileSystem {
+    context: OwnedFd,
+    fstype: String,
+}
+
+impl NewFileSystem {
+    /// Starts configuring a file system of type `fstype` (fsopen(2)).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` for a type that the kernel does not know.
+    pub fn open(fstype: &str) -> SysResult<Self> {
+        let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
+            .call(|| format!("fsopen(\"{fstype}\")"))?;
+        Ok(NewFileSystem {
+            context,
+            fstype: fstype.to_string(),
+        })
+    }
+
+    /// Gives one option: `key=value`, or a bare `key`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for what the file system does not accept, with the kernel's own words.
+    pub fn option(&self, option: &str) -> SysResult<()> {
+        match option.split_once('=') {
+            Some((key, value)) => self.string(key, value),
+            None => self.check(
+                rustix::mount::fsconfig_set_flag(&self.context, option),
+                || format!("fsconfig({}, \"{option}\")", self.fstype),
+            ),
+        }
+    }
+
+    /// Gives the option `key` the text `value`, which may hold any character.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NewFileSystem::option`].
+    pub fn string(&self, key: &str, value: &str) -> SysResult<()> {
+        self.check(
+            rustix::mount::fsconfig_set_string(&self.context, key, value),
+            || format!("fsconfig({}, \"{key}\", \"{value}\")", self.fstype),
+        )
+    }
+
+    /// Makes the file system and a detached mount of it with `attributes` (`MOUNT_ATTR_*` bits).
+    ///
+    /// # Errors
+    ///
+    /// What the file system answers, with the kernel's own words where it gives them.
+    pub fn mount(self, attributes: u64) -> SysResult<OwnedFd> {
+        self.check(rustix::mount::fsconfig_create(&self.context), || {
+            format!("fsconfig({}, CREATE)", self.fstype)
+        })?;
+        let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+        rustix::mount::fsmount(&self.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .call(|| format!("fsmount({}, {:#x})", self.fstype, attributes.bits()))
+    }
+
+    /// Adds the call's text and what the kernel wrote into the context's log.
+    fn check(
+        &self,
+        result: Result<(), rustix::io::Errno>,
+        text: impl FnOnce() -> String,
+    ) -> SysResult<()> {
+        result.map_err(|errno| {
+            let mut message = [0; 256];
+            let said = rustix::io::read(&self.context, &mut message).unwrap_or(0);
+            let said = core::str::from_utf8(&message[..said]).unwrap_or("").trim();
+            // Messages come as "e tmpfs: Bad value for 'size'": e, w or i is the severity.
+            let said = said.get(2..).unwrap_or("");
+            let call = text();
+            let call = if said.is_empty() {
+                call
+            } else {
+                format!("{call} [{said}]")
+            };
+            SysError::new(call, errno)
+        })
+    }
+}
+
+/// Changes options of the file system mounted at `mount`, and nothing of the mount itself.
+///
+/// # Errors
+///
+/// `EINVAL` for options that can not change.
+pub fn reconfigure(mount: BorrowedFd<'_>, options: &[String]) -> SysResult<()> {
+    use rustix::mount::{FsPickFlags, fspick};
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = fspick(mount, "", flags).call(|| "fspick(…)".to_string())?;
+    let fs = NewFileSystem {
+        context,
+        fstype: "remount".to_string(),
+    };
+    for option in options {
+        fs.option(option)?;
+    }
+    fs.check(rustix::mount::fsconfig_reconfigure(&fs.context), || {
+        "fsconfig(RECONFIGURE)".to_string()
+    })
+}
+
+/// Changes attributes of a mount, or of the whole tree below it when `recursive`.
+///
+/// # Errors
+///
+/// `EPERM` for an attribute that is locked, `EINVAL` for a descriptor that is no mount's root.
+pub fn set_attributes(mount: BorrowedFd<'_>, change: Attributes, recursive: bool) -> SysResult<()> {
+    let attr = MountAttr {
+        attr_set: change.set,
+        attr_clr: change.clear,
+        ..MountAttr::default()
+    };
+    set_attr(mount, &attr, recursive).call(|| {
+        format!(
+            "mount_setattr(set {:#x}, clear {:#x})",
+            change.set, change.clear
+        )
+    })
+}
+
+/// Changes the propagation of a mount: one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`,
+/// `MS_UNBINDABLE`.
+///
+/// # Errors
+///
+/// `EINVAL` for a descriptor that is no mount's root.
+pub fn set_propagation(mount: BorrowedFd<'_>, kind: u64, recursive: bool) -> SysResult<()> {
+    let attr = MountAttr {
+        propagation: kind,
+        ..MountAttr::default()
+    };
+    set_attr(mount, &attr, recursive).call(|| format!("mount_setattr(propagation {kind:#x})"))
+}
+
+/// Maps the ids of a detached mount by the user namespace `user_namespace` (Linux 5.12).
+///
+/// # Errors
+///
+/// `EINVAL` for a file system that can not be id-mapped, `EPERM` for one that is already.
+pub fn map_ids(
+    mount: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> SysResult<()> {
+    let attr = MountAttr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    set_attr(mount, &attr, recursive).call(|| "mount_setattr(IDMAP)".to_string())
+}
+
+fn set_attr(
+    mount: BorrowedFd<'_>,
+    attr: &MountAttr,
+    recursive: bool,
+) -> Result<(), rustix::io::Errno> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let args = [
+        mount.as_raw_fd() as usize,
+        c"".as_ptr() as usize,
+        flags as usize,
+        core::ptr::from_ref(attr) as usize,
+        size_of::<MountAttr>(),
+        0,
+    ];
+    // SAFETY: the structure has the size given and lives until the call returns.
+    unsafe { syscall(libc::SYS_mount_setattr, args) }.map(drop)
+}
+
+/// Attaches a detached mount over `target`, an open directory or file.
+///
+/// # Errors
+///
+/// `ENOTDIR` when one is a directory and the other is not, `EINVAL` for a target outside this
+/// mount namespace, `ELOOP` for a tree that would contain itself.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", target, "", flags).call(|| "move_mount(…)".to_string())
+}
+
+/// Attaches a detached mount over the root of this mount namespace.
+///
+/// # Errors
+///
+/// As for [`attach`].
+pub fn attach_over_root(mount: BorrowedFd<'_>) -> SysResult<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", rustix::fs::CWD, "/", flags)
+        .call(|| "move_mount(rootfs, \"/\")".to_string())
+}
+
+/// Changes the propagation of every mount below `/`.
+///
+/// # Errors
+///
+/// `EINVAL` when `/` is no mount point.
+pub fn set_root_propagation(kind: u64, recursive: bool) -> SysResult<()> {
+    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
+        .call(|| "open(\"/\")".to_string())?;
+    set_propagation(root.as_fd(), kind, recursive)
+}
+
+/// Makes the working directory, the root of a mount, this process' root, and forgets the old one.
+///
+/// `pivot_root(".", ".")` stacks the old root over the new one, from where it is detached: no
+/// directory for it is needed (pivot_root(2)).
+///
+/// # Errors
+///
+/// `EINVAL` when the working directory is no mount point or has shared propagation.
+pub fn pivot_into_working_directory() -> SysResult<()> {
+    rustix::process::pivot_root(".", ".").call(|| "pivot_root(\".\", \".\")".to_string())?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)
+        .call(|| "umount2(old root, MNT_DETACH)".to_string())
+}

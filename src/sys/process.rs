@@ -1,0 +1,351 @@
+//! Processes: clone, execute, join namespaces, wait, end.
+
+#![allow(unsafe_code)]
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char};
+
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::process::Pid;
+
+use super::raw::syscall;
+use super::{Call, Errno, SysError, SysResult};
+
+/// How a process is cloned: a copy of the caller, as fork(2) makes, with what is asked here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CloneRequest<'a> {
+    /// `CLONE_NEW*` flags: the namespaces that are new.
+    pub namespaces: u64,
+    /// The cgroup in which the process starts (`CLONE_INTO_CGROUP`, Linux 5.7).
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The new process becomes the caller's sibling (`CLONE_PARENT`): its parent's child.
+    pub sibling: bool,
+}
+
+/// What [`clone`] returns, once in each process.
+#[derive(Debug)]
+pub enum Cloned {
+    /// In the caller: the child's id, as the caller's pid namespace sees it, and its pidfd.
+    Parent {
+        /// The child's process id.
+        pid: Pid,
+        /// A descriptor of the child (pidfd_open(2)), close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// In the child.
+    Child,
+}
+
+/// linux/sched.h; libc's constant of this name is too narrow to hold it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` (clone(2)), of which `set_tid` is not used.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes a copy of this process by clone3(2) (Linux 5.7 for a cgroup).
+///
+/// The caller must have a single thread, else a lock that another thread holds stays locked in
+/// the child; both programs of this crate have one.
+///
+/// # Errors
+///
+/// What the kernel answers: `EPERM` without privilege for a namespace, `ENOSPC` beyond a limit on
+/// namespaces, `EBUSY` or `EOPNOTSUPP` for a cgroup that can hold no process.
+pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
+    let mut pidfd: i32 = -1;
+    let mut args = CloneArgs {
+        flags: request.namespaces | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = request.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    if request.sibling {
+        args.flags |= libc::CLONE_PARENT as u64;
+        args.exit_signal = 0; // taken over from the caller (clone(2), CLONE_PARENT)
+    }
+    let call = [
+        (&raw const args) as usize,
+        size_of::<CloneArgs>(),
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: without CLONE_VM the child runs on its own copy of this memory and stack; `args`
+    // and `pidfd` live until the call returns.
+    let pid = unsafe { syscall(libc::SYS_clone3, call) }.call(|| {
+        format!(
+            "clone3(flags {:#x}, cgroup {:?})",
+            args.flags, request.cgroup
+        )
+    })?;
+    match Pid::from_raw(pid as i32) {
+        None => Ok(Cloned::Child),
+        Some(pid) => {
+            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// Pointers to `strings`, with the null pointer at the end that execve(2) asks for.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain([core::ptr::null()])
+        .collect()
+}
+
+/// Executes the file at `path`; returns only when that failed.
+pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> SysError {
+    let (argv, envp) = (pointers(args), pointers(env));
+    let call = [
+        path.as_ptr() as usize,
+        argv.as_ptr() as usize,
+        envp.as_ptr() as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: path, arrays and the strings they point to live until the call returns, if it does.
+    let errno = unsafe { syscall(libc::SYS_execve, call) }
+        .err()
+        .unwrap_or(Errno::INVAL);
+    SysError::new(format!("execve({path:?})"), errno)
+}
+
+/// Executes the open file `program`; returns only when that failed.
+pub fn execute_fd(program: BorrowedFd<'_>, args: &[CString]) -> SysError {
+    let argv = pointers(args);
+    let envp: [*const c_char; 1] = [core::ptr::null()];
+    let call = [
+        program.as_raw_fd() as usize,
+        c"".as_ptr() as usize,
+        argv.as_ptr() as usize,
+        envp.as_ptr() as usize,
+        libc::AT_EMPTY_PATH as usize,
+        0,
+    ];
+    // SAFETY: arrays and the strings they point to live until the call returns, if it does.
+    let errno = unsafe { syscall(libc::SYS_execveat, call) }
+        .err()
+        .unwrap_or(Errno::INVAL);
+    SysError::new("execveat(init)", errno)
+}
+
+/// Ends this process at once, without running anything else.
+pub fn exit(status: i32) -> ! {
+    loop {
+        let args = [status as usize, 0, 0, 0, 0, 0];
+        // SAFETY: the call does not return.
+        let _never = unsafe { syscall(libc::SYS_exit_group, args) };
+    }
+}
+
+/// Joins the namespace that `namespace` refers to (setns(2)).
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_ADMIN in the namespace's owner, `EINVAL` for a namespace of another
+/// kind than `kind`, or one that can not be joined again.
+pub fn join_namespace(namespace: BorrowedFd<'_>, kind: u64, name: &str) -> SysResult<()> {
+    let args = [namespace.as_raw_fd() as usize, kind as usize, 0, 0, 0, 0];
+    // SAFETY: setns touches no memory.
+    unsafe { syscall(libc::SYS_setns, args) }
+        .call(|| format!("setns({name})"))
+        .map(drop)
+}
+
+/// Leaves the namespaces in `flags` for new ones (unshare(2)).
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a kind the kernel lacks.
+pub fn unshare(flags: u64) -> SysResult<()> {
+    // SAFETY: namespaces only; no memory or descriptor table is unshared.
+    unsafe { syscall(libc::SYS_unshare, [flags as usize, 0, 0, 0, 0, 0]) }
+        .call(|| format!("unshare({flags:#x})"))
+        .map(drop)
+}
+
+/// Joins a new session keyring called `name` (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+///
+/// # Errors
+///
+/// `ENOSYS` in a kernel without keys, `EDQUOT` beyond the user's quota.
+pub fn join_session_keyring(name: &str) -> SysResult<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1; // linux/keyctl.h
+    let text = c_string(name)?;
+    let args = [
+        KEYCTL_JOIN_SESSION_KEYRING,
+        text.as_ptr() as usize,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the name lives until the call returns.
+    unsafe { syscall(libc::SYS_keyctl, args) }
+        .call(|| format!("keyctl(JOIN_SESSION_KEYRING, \"{name}\")"))
+        .map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2), Linux 5.11).
+///
+/// # Errors
+///
+/// `ENOSYS` or `EINVAL` on an older kernel.
+pub fn close_on_exec_from(first: u32) -> SysResult<()> {
+    const CLOSE_RANGE_CLOEXEC: usize = 4; // linux/close_range.h
+    let args = [
+        first as usize,
+        u32::MAX as usize,
+        CLOSE_RANGE_CLOEXEC,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: a flag of descriptors changes; none is closed behind its owner.
+    unsafe { syscall(libc::SYS_close_range, args) }
+        .call(|| format!("close_range({first}, MAX, CLOEXEC)"))
+        .map(drop)
+}
+
+/// Sends signal `number` to the process that `pidfd` refers to (pidfd_send_signal(2)); 0 only asks
+/// whether one could be sent. Any number, also a real-time signal's.
+///
+/// # Errors
+///
+/// `ESRCH` when it has ended, `EINVAL` for a number that is no signal.
+pub fn send_signal(pidfd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
+    let args = [pidfd.as_raw_fd() as usize, number as usize, 0, 0, 0, 0];
+    // SAFETY: the third argument, a siginfo_t, is null: the kernel fills in its own.
+    unsafe { syscall(libc::SYS_pidfd_send_signal, args) }
+        .call(|| format!("pidfd_send_signal({number})"))
+        .map(drop)
+}
+
+/// Lets descriptor `number` stay open across the next `execve`.
+///
+/// # Errors
+///
+/// `EBADF` when it is not open.
+pub fn keep_on_exec(number: i32) -> SysResult<()> {
+    let args = [number as usize, libc::F_SETFD as usize, 0, 0, 0, 0];
+    // SAFETY: a flag of a descriptor changes; F_SETFD takes no pointer.
+    unsafe { syscall(libc::SYS_fcntl, args) }
+        .call(|| format!("fcntl({number}, F_SETFD, 0)"))
+        .map(drop)
+}
+
+/// Unblocks all signals, as a program expects at its start.
+pub fn unblock_signals() {
+    let none: u64 = 0;
+    let args = [
+        libc::SIG_SETMASK as usize,
+        (&raw const none) as usize,
+        0,
+        size_of::<u64>(), // sizeof(sigset_t) in the kernel
+        0,
+        0,
+    ];
+    // SAFETY: reads eight bytes of a local. It can not fail with these arguments.
+    let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
+}
+
+/// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
+/// foreground has blocked all signals.
+#[cfg(feature = "runtime")]
+pub fn unblock_signals_of(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let unblock = || {
+        unblock_signals();
+        Ok(())
+    };
+    // SAFETY: between fork and execve it makes one system call and touches no memory that another
+    // thread could hold locked.
+    unsafe { command.pre_exec(unblock) };
+}
+
+/// Makes `terminal` the controlling terminal of this session (TIOCSCTTY, ioctl_tty(2)).
+///
+/// # Errors
+///
+/// `EPERM` when this process leads no session or has a terminal already.
+pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> SysResult<()> {
+    let args = [
+        terminal.as_raw_fd() as usize,
+        libc::TIOCSCTTY as usize,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: TIOCSCTTY takes no pointer.
+    unsafe { syscall(libc::SYS_ioctl, args) }
+        .call(|| "ioctl(TIOCSCTTY)".to_string())
+        .map(drop)
+}
+
+/// Makes `fd` available as descriptor `number`, which programs expect it to have (0 to 2).
+///
+/// # Errors
+///
+/// `EBUSY` while another process opens that number in a shared table, which can not be here.
+pub fn duplicate_onto(fd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
+    let args = [fd.as_raw_fd() as usize, number as usize, 0, 0, 0, 0];
+    // SAFETY: only standard streams are replaced, which no OwnedFd of this program owns.
+    unsafe { syscall(libc::SYS_dup3, args) }
+        .call(|| format!("dup3(…, {number})"))
+        .map(drop)
+}
+
+/// The standard stream `number` (0, 1 or 2), which is open in every program of this crate.
+#[must_use]
+pub fn standard_stream(number: i32) -> BorrowedFd<'static> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: the standard streams are never closed by this program.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// A NUL-ended copy of `text`.
+///
+/// # Errors
+///
+/// `EINVAL` when there is a NUL inside.
+pub fn c_string(text: &str) -> SysResult<CString> {
+    CString::new(text)
+        .map_err(|_| SysError::new(format!("{text:?} has a NUL inside"), Errno::INVAL))
+}
+
+/// NUL-ended copies of `texts`.
+///
+/// # Errors
+///
+/// `EINVAL` when there is a NUL inside one.
+pub fn c_strings(texts: &[String]) -> SysResult<Vec<CString>> {
+    texts.iter().map(|t| c_string(t)).collect()
+}

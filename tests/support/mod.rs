@@ -1,0 +1,149 @@
+//! A bundle of busybox and the runtime's program, for tests against the real kernel.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+/// A bundle, a state directory of its own, and what was created in it; removed on drop.
+pub struct Bundle {
+    pub folder: PathBuf,
+    pub id: String,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// The programs that the image has.
+const PROGRAMS: &[&str] = &[
+    "cat", "echo", "env", "false", "hostname", "id", "ip", "ls", "mount", "sh", "sleep", "stat",
+    "true", "touch", "pwd", "kill",
+];
+
+impl Bundle {
+    /// A bundle that runs `script` in a shell.
+    pub fn new(script: &str) -> Bundle {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let id = format!("test-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(format!("parhelion-{id}"));
+        let bin = folder.join("rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        for below in ["proc", "sys", "dev", "tmp", "etc"] {
+            fs::create_dir_all(folder.join("rootfs").join(below)).unwrap();
+        }
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+            .iter()
+            .find(|p| Path::new(p).exists());
+        let busybox = busybox.expect("busybox is missing: apt-get install busybox-static");
+        fs::copy(busybox, bin.join("busybox")).unwrap();
+        for program in PROGRAMS {
+            symlink("busybox", bin.join(program)).unwrap();
+        }
+        let bundle = Bundle { folder, id };
+        bundle
+            .parhelion(&["spec", "--bundle", bundle.path()])
+            .success();
+        bundle.edit(|config| {
+            config["process"]["terminal"] = json!(false);
+            config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+        });
+        bundle
+    }
+
+    pub fn path(&self) -> &str {
+        self.folder.to_str().unwrap()
+    }
+
+    /// Changes config.json.
+    pub fn edit(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.folder.join("config.json");
+        let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(&path, serde_json::to_vec_pretty(&config).unwrap()).unwrap();
+    }
+
+    /// Runs the program with `arguments`, in this bundle's state directory.
+    pub fn parhelion(&self, arguments: &[&str]) -> Ran {
+        let output = Command::new(env!("CARGO_BIN_EXE_parhelion"))
+            .arg("--root")
+            .arg(self.folder.join("state"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Ran(output)
+    }
+
+    pub fn run(&self) -> Ran {
+        self.parhelion(&["run", "--bundle", self.path(), &self.id])
+    }
+
+    pub fn create(&self) -> Ran {
+        // Not through `output`: init keeps the pipes open for as long as it waits.
+        let log = fs::File::create(self.folder.join("output")).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_parhelion"))
+            .arg("--root")
+            .arg(self.folder.join("state"))
+            .args(["create", "--bundle", self.path(), &self.id])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .status()
+            .unwrap();
+        let stderr = fs::read(self.folder.join("output")).unwrap();
+        Ran(Output {
+            status,
+            stdout: Vec::new(),
+            stderr,
+        })
+    }
+
+    pub fn verb(&self, verb: &str) -> Ran {
+        self.parhelion(&[verb, &self.id])
+    }
+
+    pub fn status(&self) -> String {
+        let state: Value = serde_json::from_str(&self.verb("state").success()).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        self.parhelion(&["delete", "--force", &self.id]);
+        // A test that failed is told already; a folder left behind is not worth a second panic.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What a command answered.
+pub struct Ran(pub Output);
+
+impl Ran {
+    /// Its output; it must have ended well.
+    pub fn success(&self) -> String {
+        assert!(
+            self.0.status.success(),
+            "{:?}: {}",
+            self.0.status,
+            self.stderr()
+        );
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    /// Its error; it must have failed.
+    pub fn failure(&self) -> String {
+        assert!(!self.0.status.success(), "it did not fail");
+        self.stderr()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    pub fn code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+}
