@@ -22,7 +22,7 @@ use oci_spec::runtime::{
 use serde_json::Value;
 
 pub use default::{Owner, default_config};
-pub use fields::{FIELDS, Field, Kind, Support};
+pub use fields::{FIELDS, Field, Kind, Platform, Support};
 use report::Report;
 
 /// A bundle whose configuration passed every check.

@@ -6,7 +6,8 @@
 //! - a property that is null is gone, and so is an optional string that is empty: Go's decoder,
 //!   by which every writer of bundles measures, makes no difference between these and absence;
 //! - an unknown property is gone, with a warning;
-//! - a value that has a problem is null, so that `checks` does not look at it twice.
+//! - a value that has a problem is null, so that `checks` does not look at it twice, and so is a
+//!   field that is not honoured but asks for nothing.
 
 use serde_json::{Map, Value};
 
@@ -67,7 +68,9 @@ fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
         Support::NotYet | Support::NotYetIfSet => {
             Some("not supported yet by this release: remove it".to_owned())
         }
-        Support::OtherPlatform(name) => Some(format!("is for {name}, not for Linux: remove it")),
+        Support::OtherPlatform(other) => {
+            Some(format!("is for {}, not for Linux: remove it", other.name()))
+        }
     };
     if let Some(refusal) = refusal {
         report.problem(place, refusal);
@@ -137,7 +140,8 @@ fn own_problem(value: &Value, field: &Field) -> Option<String> {
         // These went on to their parts when the value was one.
         Kind::Object | Kind::Closed | Kind::Map | Kind::Array => false,
         Kind::Bool => value.is_boolean(),
-        Kind::Int { min, max } => integer(value).is_some_and(|n| min <= n && n <= max),
+        Kind::Int { min, max } => integer(value)
+            .is_some_and(|number| i128::from(min) <= number && number <= i128::from(max)),
         Kind::Text | Kind::Free => text.is_some(),
         Kind::Path => text.is_some_and(|text| text.starts_with('/')),
         Kind::Words(words) => text.is_some_and(|text| words.contains(&text)),

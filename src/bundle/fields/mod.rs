@@ -39,9 +39,9 @@ pub enum Kind {
     /// A whole number in a range, both ends included.
     Int {
         /// The smallest value.
-        min: i128,
+        min: i64,
         /// The largest value.
-        max: i128,
+        max: u64,
     },
     /// A string that reaches the kernel, hence without a zero byte.
     Text,
@@ -62,8 +62,36 @@ pub enum Support {
     NotYet,
     /// Refused until a later release even when empty, as presence alone asks for something.
     NotYetIfSet,
-    /// For the named platform: refused, unless the value asks for nothing.
-    OtherPlatform(&'static str),
+    /// For another platform: refused, unless the value asks for nothing.
+    OtherPlatform(Platform),
+}
+
+/// A platform of the specification that this runtime is not for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// config-freebsd.md
+    FreeBsd,
+    /// config-solaris.md
+    Solaris,
+    /// config-vm.md
+    VirtualMachines,
+    /// config-windows.md
+    Windows,
+    /// config-zos.md
+    Zos,
+}
+
+impl Platform {
+    /// The name as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Platform::FreeBsd => "FreeBSD",
+            Platform::Solaris => "Solaris",
+            Platform::VirtualMachines => "virtual machines",
+            Platform::Windows => "Windows",
+            Platform::Zos => "z/OS",
+        }
+    }
 }
 
 // Short names, so that each row is one line.
@@ -72,28 +100,28 @@ const MAY: bool = false;
 const YES: Support = Support::Honoured;
 const LATER: Support = Support::NotYet;
 const LATER_IF_SET: Support = Support::NotYetIfSet;
-const SOLARIS: Support = Support::OtherPlatform("Solaris");
-const WINDOWS: Support = Support::OtherPlatform("Windows");
-const VM: Support = Support::OtherPlatform("virtual machines");
-const ZOS: Support = Support::OtherPlatform("z/OS");
-const FREEBSD: Support = Support::OtherPlatform("FreeBSD");
-const I32: Kind = int(i32::MIN as i128, i32::MAX as i128);
-const I64: Kind = int(i64::MIN as i128, i64::MAX as i128);
-const U8: Kind = int(0, u8::MAX as i128);
-const U16: Kind = int(0, u16::MAX as i128);
-const U32: Kind = int(0, u32::MAX as i128);
-const U64: Kind = int(0, u64::MAX as i128);
+const SOLARIS: Support = Support::OtherPlatform(Platform::Solaris);
+const WINDOWS: Support = Support::OtherPlatform(Platform::Windows);
+const VM: Support = Support::OtherPlatform(Platform::VirtualMachines);
+const ZOS: Support = Support::OtherPlatform(Platform::Zos);
+const FREEBSD: Support = Support::OtherPlatform(Platform::FreeBsd);
+const I32: Kind = int(i32::MIN as i64, i32::MAX as u64);
+const I64: Kind = int(i64::MIN, i64::MAX as u64);
+const U8: Kind = int(0, u8::MAX as u64);
+const U16: Kind = int(0, u16::MAX as u64);
+const U32: Kind = int(0, u32::MAX as u64);
+const U64: Kind = int(0, u64::MAX);
 /// A user or group: (uid_t)-1 means "none" to the kernel, so it names nobody.
-const ID: Kind = int(0, u32::MAX as i128 - 1);
+const ID: Kind = int(0, u32::MAX as u64 - 1);
 /// How many ids a mapping has.
-const SIZE: Kind = int(1, u32::MAX as i128);
+const SIZE: Kind = int(1, u32::MAX as u64);
 /// A hook's timeout; config.md: greater than zero.
-const SECONDS: Kind = int(1, i64::MAX as i128);
+const SECONDS: Kind = int(1, i64::MAX as u64);
 const NANOS: Kind = int(0, 999_999_999);
 /// Seconds that a clock is moved: the kernel takes no time beyond half of KTIME_SEC_MAX.
 const CLOCK: Kind = int(-4_611_686_018, 4_611_686_018);
 
-const fn int(min: i128, max: i128) -> Kind {
+const fn int(min: i64, max: u64) -> Kind {
     Kind::Int { min, max }
 }
 
@@ -128,26 +156,30 @@ const fn join() -> [Field; COUNT] {
     all
 }
 
-/// What the compiler derives from the paths: each row's own name and where its subtree ends.
+/// What the compiler derives from the paths. Indices and not references: each reference in a
+/// static is patched at every start of the program, for every verb.
 static LINKS: [Link; COUNT] = link(&join());
 
 #[derive(Clone, Copy)]
 struct Link {
-    name: &'static str,
-    end: usize,
+    /// Where in the path the row's own name begins.
+    name: u16,
+    /// The first row that is not below this one.
+    end: u16,
 }
 
 const fn link(rows: &[Field; COUNT]) -> [Link; COUNT] {
-    let mut links = [Link { name: "", end: 0 }; COUNT];
+    let mut links = [Link { name: 0, end: 0 }; COUNT];
     let mut i = 0;
     while i < COUNT {
+        let path = rows[i].path.as_bytes();
         let mut end = i + 1;
-        while end < COUNT && is_below(rows[i].path.as_bytes(), rows[end].path.as_bytes()) {
+        while end < COUNT && is_below(path, rows[end].path.as_bytes()) {
             end += 1;
         }
         links[i] = Link {
-            name: last_name(rows[i].path),
-            end,
+            name: name_start(path) as u16,
+            end: end as u16,
         };
         i += 1;
     }
@@ -168,13 +200,13 @@ const fn is_below(above: &[u8], path: &[u8]) -> bool {
     true
 }
 
-/// The part after the last dot; for an element row, which has no name, what is left there.
-const fn last_name(path: &'static str) -> &'static str {
+/// The name is what follows the last dot; an element row has none, and is not asked for it.
+const fn name_start(path: &[u8]) -> usize {
     let mut start = path.len();
-    while start > 0 && path.as_bytes()[start - 1] != b'.' {
+    while start > 0 && path[start - 1] != b'.' {
         start -= 1;
     }
-    path.split_at(start).1
+    start
 }
 
 /// A row of [`FIELDS`] with its place in the tree.
@@ -189,14 +221,14 @@ impl Row {
 
     /// The property's name in the object above.
     pub(super) fn name(self) -> &'static str {
-        LINKS[self.0].name
+        &FIELDS[self.0].path[usize::from(LINKS[self.0].name)..]
     }
 
     /// The rows directly below.
     pub(super) fn children(self) -> Rows {
         Rows {
             next: self.0 + 1,
-            end: LINKS[self.0].end,
+            end: usize::from(LINKS[self.0].end),
         }
     }
 
@@ -229,7 +261,7 @@ impl Iterator for Rows {
         if self.next >= self.end {
             return None;
         }
-        self.next = LINKS[self.next].end;
+        self.next = usize::from(LINKS[self.next].end);
         Some(row)
     }
 }
