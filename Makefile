@@ -14,7 +14,8 @@ demo: build
 	tools/demo $(TARGET)/$(HOST)/release/parhelion
 
 test:
-	tools/setup demo
+	tools/setup test
 	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
 	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
 	cargo test --locked --test runtime

@@ -1,5 +1,7 @@
 //! The layers of the crate: who may import whom, and where `unsafe` lives.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -552,9 +552,10 @@ mod tests {
         let mut reached = vec![false; program.len()];
         reached[0] = true;
         for (i, insn) in program.iter().enumerate() {
-            let skip = match insn {
-                Insn::JumpIf { skip, .. } | Insn::Jump { skip } => usize::try_from(*skip).unwrap(),
-                _ => 0,
+            let skip = if let Insn::JumpIf { skip, .. } | Insn::Jump { skip } = insn {
+                usize::try_from(*skip).unwrap()
+            } else {
+                0
             };
             if reached[i] && *insn != Insn::Exit {
                 reached[i + 1 + skip] = true;

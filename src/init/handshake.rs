@@ -17,7 +17,6 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::OwnedFd;
@@ -86,7 +85,7 @@ pub fn receive<M: DeserializeOwned>(channel: &Channel) -> Result<Option<(M, Opti
     Ok(Some((decode(&bytes)?, fd)))
 }
 
-fn decode<M: DeserializeOwned>(bytes: &Vec<u8>) -> Result<M> {
+fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M> {
     postcard::from_bytes(bytes)
         .map_err(|e| anyhow::anyhow!("{e}"))
         .with_context(|| {

@@ -70,11 +70,10 @@ mod tests {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut data)];
         let got = recvmsg(&stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-        let fds = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            other => panic!("{}", std::any::type_name_of_val(&other)),
-        });
-        let fd = fds.unwrap().next().unwrap();
+        let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else {
+            panic!("no descriptor came along");
+        };
+        let fd = fds.next().unwrap();
         (String::from_utf8(data[..got.bytes].to_vec()).unwrap(), fd)
     }
 

@@ -95,11 +95,11 @@ fn copy_entry(
     set_owner_and_mode(made.as_fd(), stat)?;
     let times = Timestamps {
         last_access: Timespec {
-            tv_sec: stat.st_atime as i64,
+            tv_sec: stat.st_atime as _,
             tv_nsec: stat.st_atime_nsec as _,
         },
         last_modification: Timespec {
-            tv_sec: stat.st_mtime as i64,
+            tv_sec: stat.st_mtime as _,
             tv_nsec: stat.st_mtime_nsec as _,
         },
     };

@@ -121,9 +121,11 @@ impl Channel {
         if first == 0 {
             return Ok(None);
         }
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
+        let fd = control.drain().find_map(|message| {
+            let RecvAncillaryMessage::ScmRights(mut fds) = message else {
+                return None;
+            };
+            fds.next()
         });
         self.fill(&mut length, first)?;
         let length = u32::from_ne_bytes(length) as usize;

@@ -6,7 +6,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
+
+/// Trials named after the functions, each with the file it is in: `mounts::a_bind_mount_is_read_only`.
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::support::trial(
+            concat!(module_path!(), "::", stringify!($test)), $test
+        )),*]
+    };
+}
+pub(crate) use tests;
+
+/// One trial; use `tests!`.
+pub fn trial(path: &str, test: fn()) -> Trial {
+    let name = path.trim_start_matches("runtime::");
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
 
 /// A bundle, a state directory of its own, and what was created in it; removed on drop.
 pub struct Bundle {
@@ -15,6 +35,34 @@ pub struct Bundle {
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// The program under test: this build's, or PARHELION where it was built elsewhere.
+pub fn program() -> PathBuf {
+    std::env::var_os("PARHELION").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_parhelion")),
+        PathBuf::from,
+    )
+}
+
+/// `trials`, if this host's cgroup v2 tree has the controllers; said loudly where it has not.
+pub fn needs_controllers(names: &[&str], trials: Vec<Trial>) -> Vec<Trial> {
+    let offered = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+    let offers = |name: &&&str| offered.split_whitespace().any(|offered| offered == **name);
+    let missing: Vec<&&str> = names.iter().filter(|name| !offers(name)).collect();
+    if missing.is_empty() {
+        return trials;
+    }
+    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
+    assert!(
+        !all,
+        "this host must have the cgroup controllers {missing:?}"
+    );
+    let count = trials.len();
+    println!(
+        "NOT HERE: {count} tests, as cgroup v2 has no controller {missing:?}: make test runs them in the virtual host"
+    );
+    Vec::new()
+}
 
 /// The programs that the image has.
 const PROGRAMS: &[&str] = &[
@@ -66,7 +114,7 @@ impl Bundle {
 
     /// Runs the program with `arguments`, in this bundle's state directory.
     pub fn parhelion(&self, arguments: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_parhelion"))
+        let output = Command::new(program())
             .arg("--root")
             .arg(self.folder.join("state"))
             .args(arguments)
@@ -83,7 +131,7 @@ impl Bundle {
     pub fn create(&self) -> Ran {
         // Not through `output`: init keeps the pipes open for as long as it waits.
         let log = fs::File::create(self.folder.join("output")).unwrap();
-        let status = Command::new(env!("CARGO_BIN_EXE_parhelion"))
+        let status = Command::new(program())
             .arg("--root")
             .arg(self.folder.join("state"))
             .args(["create", "--bundle", self.path(), &self.id])
