@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: build demo test
 
 # Static, so that what runs as root depends on nothing that is installed.
-STATIC := -C target-feature=+crt-static
+STATIC := -C target-feature=+crt-static -C relocation-model=static
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 build:

@@ -1,4 +1,4 @@
-//! Makes the planned cgroup: the directory, its controllers, its owner, its limits and devices.
+//! Makes the planned cgroup: the directory, its controllers, its owner, its limits, its devices.
 //!
 //! Acts on a [`Plan`] and decides nothing of it. A cgroup of this name that is there already is
 //! refused when processes are in it, and otherwise removed and made anew: limits and device
@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, bail};
 use rustix::fs::Mode;
 
 use super::plan::{Action, Missing, Phase, Plan, Step};
-use super::{CONTROLLERS, Cgroup, Hierarchy, devices, files, owner, remove, tree};
+use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
 use crate::sys::{Call, Errno, SysError, SysResult};
 
 /// Enabled besides [`CONTROLLERS`]: config.json has no field for it but `unified`.
@@ -32,7 +32,6 @@ impl Cgroup {
     /// The directory exists and has processes in it; a limit's controller can not be enabled; the
     /// kernel refuses a limit or the device program. Nothing is left behind then.
     pub fn create(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
-        let program = plan.devices.load()?; // what fails most likely comes before any effect
         let cgroup = make(plan, hierarchy)?;
         enable(&cgroup, plan, hierarchy)?;
         if let Some(owner) = plan.owner {
@@ -40,10 +39,17 @@ impl Cgroup {
                 .call(|| format!("chown({:?}, {owner})", cgroup.place("")))?;
         }
         cgroup.apply(plan, Phase::Early)?;
-        if let Some(program) = program {
-            devices::attach(cgroup.fd(), &program)?;
-        }
         Ok(cgroup)
+    }
+
+    /// Puts a device filter into force for all who are or will be in this cgroup. To be called when
+    /// the container's own devices were made, which the rules need not allow.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn filter_devices(&self, filter: &DeviceFilter) -> Result<()> {
+        devices::attach(self.fd(), filter)
     }
 
     /// Writes the limits by which setting up is not to be measured: memory, processes and

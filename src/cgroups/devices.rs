@@ -236,19 +236,22 @@ impl Filter {
     }
 
     /// Loads the program into the kernel; None when none is needed.
-    pub(super) fn load(&self) -> Result<Option<OwnedFd>> {
+    pub(super) fn load(&self) -> Result<Option<DeviceFilter>> {
         if self.allows_everything() {
             return Ok(None);
         }
-        bpf::load_device_program(&self.program())
-            .context(FIELD)
-            .map(Some)
+        let program = bpf::load_device_program(&self.program()).context(FIELD)?;
+        Ok(Some(DeviceFilter(program)))
     }
 }
 
+/// A device program in the kernel, which holds for nobody yet.
+#[derive(Debug)]
+pub struct DeviceFilter(OwnedFd);
+
 /// Puts a loaded program into force for all who are or will be in `cgroup`.
-pub(super) fn attach(cgroup: BorrowedFd<'_>, program: &OwnedFd) -> Result<()> {
-    bpf::attach_device_program(cgroup, program.as_fd()).context(FIELD)
+pub(super) fn attach(cgroup: BorrowedFd<'_>, filter: &DeviceFilter) -> Result<()> {
+    bpf::attach_device_program(cgroup, filter.0.as_fd()).context(FIELD)
 }
 
 /// Where the parts of a request are while the program runs.

@@ -1,9 +1,10 @@
 //! The container's cgroup: limits, devices, and the handle by which its processes are reached.
 //!
 //! [`Plan`] is made from config.json before any effect. [`Cgroup::create`] makes the directory,
-//! writes what must hold before init is cloned into it (CLONE_INTO_CGROUP) and attaches the device
-//! program; [`Cgroup::apply_late`] writes the rest when init is ready. No process is ever moved
-//! into a cgroup: that would wait for an RCU grace period of the kernel, several milliseconds.
+//! writes what must hold before init is cloned into it (CLONE_INTO_CGROUP);
+//! [`Cgroup::filter_devices`] and [`Cgroup::apply_late`] do the rest when init has made the devices
+//! and is ready. No process is ever moved into a cgroup: that would wait for an RCU grace period of
+//! the kernel, several milliseconds.
 //!
 //! Only cgroup v2, and only the file system itself; systemd's manager is a later file.
 //!
@@ -38,6 +39,7 @@ mod remove;
 mod tree;
 mod unified;
 
+pub use devices::DeviceFilter;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::devices::Filter;
+use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
 use super::{CONTROLLERS, network, owner, unified};
 use crate::error::Problems;
@@ -70,6 +70,16 @@ pub(super) enum Phase {
 }
 
 impl Plan {
+    /// Loads the device filter into the kernel, for [`super::Cgroup::filter_devices`]; None when
+    /// every device is allowed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the program: `EPERM` without CAP_BPF and CAP_NET_ADMIN or CAP_SYS_ADMIN.
+    pub fn load_device_filter(&self) -> anyhow::Result<Option<DeviceFilter>> {
+        self.devices.load()
+    }
+
     /// Plans the cgroup of container `id`. Adds everything that is wrong to `problems`: the plan
     /// may be used only when there is nothing.
     #[must_use]

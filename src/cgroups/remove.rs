@@ -18,6 +18,12 @@ use crate::sys::{Call, Errno};
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Cgroup {
+    /// Removes the cgroup if nothing is in it, neither processes nor children; true when it is gone.
+    #[must_use]
+    pub fn remove_at_once(&self) -> bool {
+        matches!(self.rmdir(), Ok(()) | Err(Errno::NOENT))
+    }
+
     /// Removes the cgroup, after its children. One that is gone already is fine.
     ///
     /// # Errors

@@ -4,12 +4,14 @@ mod output;
 mod verbs;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
 use crate::error::{self, Log, LogFormat};
+
+/// The exit code of every failure but a program's own.
+const FAILURE: i32 = 1;
 
 /// An OCI container runtime on namespaces and cgroup v2.
 #[derive(Debug, Parser)]
@@ -48,7 +50,7 @@ struct Arguments {
 ///
 /// A wrong command line, like every other failure, ends with exit code 1, as in runc.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> i32 {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
@@ -63,13 +65,10 @@ pub fn main() -> ExitCode {
         format,
         debug: arguments.debug,
     });
-    match run(arguments) {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
-        Err(error) => {
-            error::report(&error);
-            ExitCode::FAILURE
-        }
-    }
+    run(arguments).unwrap_or_else(|error| {
+        error::report(&error);
+        FAILURE
+    })
 }
 
 fn run(arguments: Arguments) -> Result<i32> {

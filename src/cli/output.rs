@@ -7,7 +7,6 @@
 )]
 
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use anyhow::Result;
 
@@ -25,15 +24,11 @@ pub(super) fn version() -> Result<()> {
 }
 
 /// Prints help where it was asked for, else what is wrong with the command line.
-pub(super) fn usage(told: &clap::Error) -> ExitCode {
+pub(super) fn usage(told: &clap::Error) -> i32 {
     let asked = !told.use_stderr();
     // Nobody is left to tell when the stream is closed.
     let _ = told.print();
-    if asked {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if asked { 0 } else { super::FAILURE }
 }
 
 /// Prints `text` as it is.

@@ -23,7 +23,9 @@ use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::plan::Plan;
+use crate::sys::Errno;
 use crate::sys::channel::Channel;
+use crate::sys::spawn::{Message, Step};
 
 /// What init hears.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +53,26 @@ pub enum FromInit {
     Executing,
     /// What went wrong, as one line.
     Failed(String),
+    /// Which step before init's own execve went wrong, and its errno.
+    NotExecuted(Step, i32),
+}
+
+/// The bytes that [`ToInit::Mapped`] has on its way: init waits for them before its execve, where it
+/// can not read them.
+#[must_use]
+pub fn length_of_mapped() -> usize {
+    let mut space = [0; 16];
+    let message = postcard::to_slice(&ToInit::Mapped, &mut space).map_or(0, |bytes| bytes.len());
+    Channel::framed_length(message)
+}
+
+/// The whole message [`FromInit::NotExecuted`], made without allocating.
+#[must_use]
+pub fn not_executed(step: Step, errno: Errno) -> Message {
+    let mut space = [0; size_of::<Message>() - size_of::<usize>()];
+    let message = FromInit::NotExecuted(step, errno.raw_os_error());
+    let length = postcard::to_slice(&message, &mut space).map_or(0, |bytes| bytes.len());
+    (space, length)
 }
 
 /// Sends one message.

@@ -70,6 +70,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
 /// What comes before the file system.
 fn begin(plan: &Plan) -> Result<()> {
     process::unblock_signals();
+    process::default_broken_pipes();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -8,16 +8,17 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Gid, Uid};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 use super::handshake::{self, FromInit, ToInit};
 use super::sealed;
-use crate::namespaces::{Joins, Kind, Plan};
+use crate::namespaces::{self, Joins, Kind, Plan};
 use crate::sys::channel::Channel;
 use crate::sys::fd::Inheritance;
 use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::spawn::{self, ChildMemory, Orders, Spawned, Step};
+use crate::sys::{Errno, SysError};
 
 /// What init is cloned with.
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub struct Init {
     pid: Pid,
     pidfd: Rc<OwnedFd>,
     talk: Channel,
+    /// What the process used until its execve, which is over when this value is dropped: it has
+    /// either said that it is ready by then, or was killed.
+    _memory: Option<ChildMemory>,
     ours: bool,
 }
 
@@ -50,25 +54,19 @@ pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
     let (talk, theirs) = Channel::pair()?;
     let child = Child {
         spawn: &spawn,
-        joins: &joins,
         program: &program,
         talk: &theirs,
     };
     let time = spawn.namespaces.enter_time()?;
-    let (pid, pidfd) = if spawn.namespaces.needs_a_step_between() {
-        clone_between(&child, &talk)?
+    let init = if spawn.namespaces.needs_a_step_between() {
+        clone_between(&child, &joins, talk)?
     } else {
-        clone_at_once(&child)?
+        let spawned = child.clone_init(Some(spawn.cgroup), &joins.all())?;
+        Init::new(spawned.pid, spawned.pidfd, talk, Some(spawned.memory))
     };
     drop((time, theirs));
-    let init = Init {
-        pid,
-        pidfd: Rc::new(pidfd),
-        talk,
-        ours: true,
-    };
     if let Some(maps) = spawn.namespaces.id_maps() {
-        maps.write(pid)?;
+        maps.write(init.pid)?;
         handshake::send(&init.talk, &ToInit::Mapped).or_else(|_gone| init.why_gone())?;
     }
     Ok(init)
@@ -77,79 +75,46 @@ pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
 /// What the cloned process needs to become init.
 struct Child<'a> {
     spawn: &'a Spawn<'a>,
-    joins: &'a Joins,
     program: &'a OwnedFd,
     talk: &'a Channel,
 }
 
-fn clone_at_once(child: &Child<'_>) -> Result<(Pid, OwnedFd)> {
-    let namespaces = child.spawn.namespaces.clone_flags();
-    let cgroup = Some(child.spawn.cgroup);
-    match process::clone(CloneRequest {
-        namespaces,
-        cgroup,
-        sibling: false,
-    })? {
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        Cloned::Child => child.end_by(|| {
-            child.joins.join()?;
-            child.become_init()
-        }),
-    }
-}
-
-/// Clones a process into the cgroup; it joins, and clones init, which starts where it is.
-fn clone_between(child: &Child<'_>, talk: &Channel) -> Result<(Pid, OwnedFd)> {
-    let (told, tell) = Channel::pair()?;
-    let cgroup = Some(child.spawn.cgroup);
-    match process::clone(CloneRequest {
-        cgroup,
-        ..CloneRequest::default()
-    })? {
-        Cloned::Child => child.end_by(|| {
-            child.joins.join()?;
-            let namespaces = child.spawn.namespaces.clone_flags();
-            match process::clone(CloneRequest {
-                namespaces,
-                cgroup: None,
-                sibling: true,
-            })? {
-                Cloned::Child => child.become_init(),
-                Cloned::Parent { pid, pidfd: _ } => {
-                    tell.send(&pid.as_raw_nonzero().get().to_ne_bytes())?;
-                    process::exit(0)
-                }
-            }
-        }),
-        Cloned::Parent {
-            pid: between,
-            pidfd: _,
-        } => {
-            drop(tell);
-            let answer = told.receive()?;
-            rustix::process::waitpid(Some(between), WaitOptions::empty())?;
-            let Some(bytes) = answer else {
-                return Err(said_last(talk));
-            };
-            let raw = bytes.try_into().map(i32::from_ne_bytes).unwrap_or(0);
-            let pid = Pid::from_raw(raw).context("clone3 returned no process")?;
-            // Our own child since the clone, so the number can not be another process' yet.
-            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-                .with_context(|| format!("pidfd_open({raw})"))?;
-            Ok((pid, pidfd))
-        }
-    }
-}
-
-/// Why a process in between ended without a clone: its own words, if it had any.
-fn said_last(talk: &Channel) -> anyhow::Error {
-    match handshake::receive(talk) {
-        Ok(Some((FromInit::Failed(reason), _no_fd))) => anyhow!(reason),
-        Ok(_) | Err(_) => anyhow!("the process that joins namespaces was killed"),
-    }
-}
-
 impl Child<'_> {
+    /// Clones the process that joins namespaces and executes the sealed program: into `cgroup`, or
+    /// as a sibling of the caller, where that is.
+    fn clone_init(
+        &self,
+        cgroup: Option<BorrowedFd<'_>>,
+        join: &[(BorrowedFd<'_>, u64)],
+    ) -> Result<Spawned> {
+        let (namespaces, talk) = (self.spawn.namespaces, self.talk.as_fd());
+        let inherited = self.spawn.inheritance.descriptors().iter();
+        let mut keep: Vec<RawFd> = inherited.map(AsRawFd::as_raw_fd).collect();
+        keep.push(talk.as_raw_fd());
+        let maps_first = namespaces.is_new(Kind::User);
+        let orders = Orders {
+            join,
+            become_root_after: namespaces.is_own(Kind::User).then(|| match maps_first {
+                true => handshake::length_of_mapped(),
+                false => 0,
+            }),
+            keep: &keep,
+            program: self.program.as_fd(),
+            args: &[
+                CString::from(c"parhelion-init"),
+                CString::new(talk.as_raw_fd().to_string())?,
+            ],
+            talk,
+            failure: handshake::not_executed,
+        };
+        let request = CloneRequest {
+            namespaces: namespaces.clone_flags(),
+            cgroup,
+            sibling: cgroup.is_none(),
+        };
+        Ok(spawn::spawn(request, namespaces.memory(), &orders)?)
+    }
+
     /// Does `work`, which does not return when it succeeds; tells what went wrong and ends.
     fn end_by(&self, work: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
         let Err(error) = work();
@@ -159,34 +124,63 @@ impl Child<'_> {
         }
         process::exit(1)
     }
+}
 
-    /// Executes the sealed program, as root of the user namespace when there is one: another
-    /// user's capabilities would not survive the execve.
-    fn become_init(&self) -> Result<std::convert::Infallible> {
-        if self.spawn.namespaces.is_new(Kind::User) {
-            let ToInit::Mapped = handshake::next(self.talk)? else {
-                bail!("the runtime did not say Mapped first");
+/// Clones a process into the cgroup; it joins, and clones init, which starts where it is.
+fn clone_between(child: &Child<'_>, joins: &Joins, talk: Channel) -> Result<Init> {
+    let (told, tell) = Channel::pair()?;
+    let cgroup = Some(child.spawn.cgroup);
+    match process::clone(CloneRequest {
+        cgroup,
+        ..CloneRequest::default()
+    })? {
+        Cloned::Child => child.end_by(|| {
+            joins.join()?;
+            let init = child.clone_init(None, &[])?;
+            tell.send(&init.pid.as_raw_nonzero().get().to_ne_bytes())?;
+            process::exit(0)
+        }),
+        Cloned::Parent {
+            pid: between,
+            pidfd: _,
+        } => {
+            drop(tell);
+            let answer = told.receive()?;
+            rustix::process::waitpid(Some(between), WaitOptions::empty())?;
+            let Some(bytes) = answer else {
+                return Err(said_last(&talk));
             };
+            let raw = bytes.try_into().map(i32::from_ne_bytes).unwrap_or(0);
+            let pid = Pid::from_raw(raw).context("clone3 returned no process")?;
+            // Our own child since the clone, so the number can not be another process' yet.
+            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                .with_context(|| format!("pidfd_open({raw})"))?;
+            Ok(Init::new(pid, pidfd, talk, None))
         }
-        if self.spawn.namespaces.is_own(Kind::User) {
-            let (uid, gid) = (Uid::ROOT, Gid::ROOT);
-            rustix::thread::set_thread_res_gid(gid, gid, gid).context("setresgid(0, 0, 0)")?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid).context("setresuid(0, 0, 0)")?;
+    }
+}
+
+/// Why a process in between ended without a clone: its own words, if it had any.
+fn said_last(talk: &Channel) -> anyhow::Error {
+    match handshake::receive(talk) {
+        Ok(Some((said, _no_fd))) => {
+            failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}"))
         }
-        for fd in self.spawn.inheritance.descriptors() {
-            process::keep_on_exec(fd.as_raw_fd())?;
-        }
-        let talk = self.talk.as_fd().as_raw_fd();
-        process::keep_on_exec(talk)?;
-        let args = [
-            CString::from(c"parhelion-init"),
-            CString::new(talk.to_string())?,
-        ];
-        Err(process::execute_fd(self.program.as_fd(), &args).into())
+        Ok(None) | Err(_) => anyhow!("the process that joins namespaces was killed"),
     }
 }
 
 impl Init {
+    fn new(pid: Pid, pidfd: OwnedFd, talk: Channel, memory: Option<ChildMemory>) -> Init {
+        Init {
+            pid,
+            pidfd: Rc::new(pidfd),
+            talk,
+            _memory: memory,
+            ours: true,
+        }
+    }
+
     /// Its process id, as the runtime's pid namespace sees it.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -213,8 +207,10 @@ impl Init {
     /// What init says went wrong, or how it ended.
     pub fn hear(&self) -> Result<(FromInit, Option<OwnedFd>)> {
         match handshake::receive(&self.talk)? {
-            Some((FromInit::Failed(reason), _no_fd)) => bail!(reason),
-            Some(said) => Ok(said),
+            Some((said, fd)) => match failure(said) {
+                Ok(reason) => Err(reason),
+                Err(said) => Ok((said, fd)),
+            },
             None => self.why_gone(),
         }
     }
@@ -237,8 +233,10 @@ impl Init {
 
     /// The last words of an init that closed its end, or else how it ended.
     fn why_gone<T>(&self) -> Result<T> {
-        if let Ok(Some((FromInit::Failed(reason), _no_fd))) = handshake::receive(&self.talk) {
-            bail!(reason);
+        if let Ok(Some((said, _no_fd))) = handshake::receive(&self.talk)
+            && let Ok(reason) = failure(said)
+        {
+            return Err(reason);
         }
         let id = WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -246,6 +244,30 @@ impl Init {
         match status.and_then(|s| s.terminating_signal()) {
             Some(signal) => bail!("init was killed by signal {signal}"),
             None => bail!("init ended before it was set up"),
+        }
+    }
+}
+
+/// Why init failed, if that is what it said; else what it said.
+fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
+    match said {
+        FromInit::Failed(reason) => Ok(anyhow!(reason)),
+        FromInit::NotExecuted(step, errno) => {
+            let call = match step {
+                Step::Join(flag) => {
+                    let name = namespaces::name_of(flag);
+                    format!("joining the {name} namespace: setns({name})")
+                }
+                Step::Wait => "waiting for the id maps: recv()".to_owned(),
+                Step::Group => "setresgid(0, 0, 0)".to_owned(),
+                Step::User => "setresuid(0, 0, 0)".to_owned(),
+                Step::Keep(fd) => format!("fcntl({fd}, F_SETFD, 0)"),
+                Step::Execute => "execveat(init)".to_owned(),
+            };
+            Ok(SysError::new(call, Errno::from_raw_os_error(errno)).into())
+        }
+        FromInit::HostHooksDue | FromInit::Terminal | FromInit::Ready | FromInit::Executing => {
+            Err(said)
         }
     }
 }
@@ -260,9 +282,10 @@ pub fn wait_until_executed(talk: &Channel) -> Result<()> {
     loop {
         match handshake::receive(talk)? {
             Some((FromInit::Executing, _no_fd)) => executing = true,
-            Some((FromInit::Failed(reason), _no_fd)) => bail!(reason),
-            Some((other @ (FromInit::HostHooksDue | FromInit::Terminal | FromInit::Ready), _)) => {
-                bail!("init said {other:?} where it should have executed the program")
+            Some((other, _no_fd)) => {
+                return Err(failure(other).unwrap_or_else(|other| {
+                    anyhow!("init said {other:?} where it should have executed the program")
+                }));
             }
             // The kernel closes init's end in the execve.
             None if executing => return Ok(()),

@@ -271,27 +271,38 @@ fn set_up(
         cgroup: cgroup.fd(),
         inheritance,
     })?;
-    let terminal = guide(&init, plan, bundle, record, request)?;
+    init.say(&ToInit::Plan(Box::new(plan)))?;
+    // Init is at work now; what waits for none of it is done beside it.
+    let mut filter = plans.cgroup.load_device_filter()?;
+    let process = Process::of(init.pid(), init.pidfd())?;
+    let mut restrict = || match filter.take() {
+        Some(filter) => cgroup.filter_devices(&filter),
+        None => Ok(()),
+    };
+    let terminal = guide(&init, bundle, record, request, &mut restrict)?;
+    restrict()?;
     cgroup.apply_late(&plans.cgroup)?;
     limits::apply(init.pid(), &bundle.spec)?;
-    announce(&init, record, request)?;
+    record.created(process)?;
+    announce(&init, request)?;
     cgroup.keep();
     Ok((init, terminal))
 }
 
-/// Sends init its plan and answers it until it is ready.
+/// Answers init until it is ready. `restrict` puts the device filter into force: before hooks,
+/// which may want to change it, and never before init has made the devices.
 fn guide(
     init: &Init,
-    plan: init::plan::Plan,
     bundle: &Bundle,
     record: &Record,
     request: &CreateRequest,
+    restrict: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Option<OwnedFd>> {
-    init.say(&ToInit::Plan(Box::new(plan)))?;
     let mut terminal = None;
     loop {
         match init.hear()? {
             (FromInit::HostHooksDue, _) => {
+                restrict()?;
                 run_creation_hooks(bundle, record, init.pid().as_raw_nonzero().get())?;
                 init.say(&ToInit::Continue)?;
             }
@@ -300,7 +311,13 @@ fn guide(
                 None => terminal = Some(master),
             },
             (FromInit::Ready, _) => return Ok(terminal),
-            (said @ (FromInit::Terminal | FromInit::Executing | FromInit::Failed(_)), _) => {
+            (
+                said @ (FromInit::Terminal
+                | FromInit::Executing
+                | FromInit::Failed(_)
+                | FromInit::NotExecuted(..)),
+                _,
+            ) => {
                 bail!("init said {said:?} where it should have been getting ready")
             }
         }
@@ -330,10 +347,9 @@ fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> 
     Ok(())
 }
 
-/// Writes down, and tells whoever asked, which process it is.
-fn announce(init: &Init, record: &mut Record, request: &CreateRequest) -> Result<()> {
+/// Tells whoever asked which process it is.
+fn announce(init: &Init, request: &CreateRequest) -> Result<()> {
     let pid = init.pid().as_raw_nonzero().get();
-    record.created(Process::of(pid)?)?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid).with_context(|| format!("--pid-file {}", path.display()))?;
     }

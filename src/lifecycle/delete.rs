@@ -15,6 +15,7 @@ use super::id::ContainerId;
 use super::process::{Process, send_signal, wait_for_exit};
 use super::record::{Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
+use crate::cgroups::Cgroup;
 use crate::error::{self, Kind};
 use crate::sys::Errno;
 
@@ -64,9 +65,15 @@ pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
 ///
 /// Everything that could not be removed; the record stays then.
 pub fn destroy(record: Record) -> Result<()> {
-    let ended = end_processes(&record);
-    let removed = remove_cgroup(&record);
-    let failures: Vec<_> = [ended, removed]
+    let (cgroup, found) = match query::cgroup(&record) {
+        Ok(cgroup) => (cgroup, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    // As a rule nobody is in it any more, and nothing below it.
+    let left = cgroup.filter(|cgroup| !cgroup.remove_at_once());
+    let ended = end_processes(&record, left.as_ref());
+    let removed = left.map_or(Ok(()), |cgroup| cgroup.remove());
+    let failures: Vec<_> = [found, ended, removed]
         .into_iter()
         .filter_map(Result::err)
         .collect();
@@ -94,7 +101,8 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
         if let Some(unread) = Unread::at_once(root, id)? {
             return Ok(unread);
         }
-        if let Err(error) = Snapshot::read(root, id).and_then(|busy| end_processes(&busy)) {
+        let end = |busy: Snapshot| end_processes(&busy, query::cgroup(&busy)?.as_ref());
+        if let Err(error) = Snapshot::read(root, id).and_then(end) {
             // What is left is ended under the lock; this was only to get it sooner.
             error::debug(|| format!("delete {id}: before its lock: {error:#}"));
         }
@@ -102,13 +110,13 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
     Unread::wait(root, id)
 }
 
-/// Kills every process and waits until all have ended.
-fn end_processes(container: &Snapshot) -> Result<()> {
+/// Kills init and every process in the cgroup, and waits until all have ended.
+fn end_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<()> {
     let init = match &container.init {
         Some(init) => init.open()?,
         None => None,
     };
-    if let Some(cgroup) = query::cgroup(container)? {
+    if let Some(cgroup) = cgroup {
         cgroup.kill_all()?;
         cgroup.wait_empty(END_LIMIT)?;
     }
@@ -129,13 +137,6 @@ fn end_processes(container: &Snapshot) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn remove_cgroup(container: &Snapshot) -> Result<()> {
-    match query::cgroup(container)? {
-        Some(cgroup) => cgroup.remove(),
-        None => Ok(()),
-    }
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -242,8 +242,8 @@ fn code(exit: Option<i32>, signal: Option<i32>) -> Result<i32> {
 #[allow(clippy::zombie_processes, reason = "supervise waits for them")]
 mod tests {
     use super::*;
-    use crate::lifecycle::process::Process;
     use crate::lifecycle::terminal::tests::{pty, relay};
+    use crate::lifecycle::testing::process_of;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::process::{Command, Stdio};
 
@@ -260,7 +260,7 @@ mod tests {
         let pid = running.id().try_into().unwrap();
         Child {
             pid,
-            pidfd: Process::of(pid).unwrap().open().unwrap().unwrap(),
+            pidfd: process_of(running).open().unwrap().unwrap(),
         }
     }
 

@@ -169,7 +169,7 @@ fn signal_init(container: &Snapshot, signal: Signal) -> Result<()> {
 mod tests {
     use super::*;
     use crate::lifecycle::record::Record;
-    use crate::lifecycle::testing::{Root, Sleeper, facts, id};
+    use crate::lifecycle::testing::{Root, Sleeper, earlier, facts, id};
 
     #[test]
     fn signals_are_known_by_name_and_number() {
@@ -231,9 +231,7 @@ mod tests {
         let root = Root::new();
         let child = Sleeper::new();
         let mut record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
-        let mut dead = child.process();
-        dead.start_time -= 1;
-        record.created(dead).unwrap();
+        record.created(earlier(child.process())).unwrap();
         assert!(kill(root.path(), &id("web"), Signal::KILL, Target::Init).is_err());
         assert!(child.process().open().unwrap().is_some());
     }

@@ -1,8 +1,9 @@
 //! Which process is meant, so that a pid that was given out again never passes for it.
 //!
-//! A pid alone names whatever process has that number now. With its start time (in clock ticks
-//! since boot) and the boot it names one process for ever. Signals go through a descriptor that
-//! was opened before the comparison, so no moment is left for the pid to change hands.
+//! A pid alone names whatever process has that number now. With its inode in pidfs (Linux 6.9,
+//! unique until the next boot) or, on older kernels, its start time, and with the boot, it names one
+//! process for ever. Signals go through a descriptor that was opened before the comparison, so no
+//! moment is left for the pid to change hands.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -18,28 +20,57 @@ use crate::sys::{Call, Errno, SysError, SysResult};
 /// Where the start time stands in /proc/PID/stat, counted from the field after the name.
 const START_TIME_AFTER_NAME: usize = 19;
 
+/// linux/magic.h, `PID_FS_MAGIC`: the file system of pidfds whose inodes tell processes apart.
+const PIDFS_MAGIC: u64 = 0x5049_4446;
+
 /// One process, for as long as anybody asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its pid in the runtime's pid namespace.
     pub pid: i32,
-    /// Field 22 of /proc/PID/stat.
-    pub start_time: u64,
-    /// The kernel's boot id: start times begin anew with every boot.
+    /// What no other process of this boot has.
+    pub mark: Mark,
+    /// The kernel's boot id: marks begin anew with every boot.
     pub boot: String,
 }
 
+/// What tells a process apart from all others of one boot that ever have its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mark {
+    /// The inode of its pidfd. Asked of the descriptor: nothing is looked up in /proc, which would
+    /// cost once more when the process ends and its entry there is removed.
+    PidfdInode(u64),
+    /// Field 22 of /proc/PID/stat, in clock ticks since boot.
+    StartTime(u64),
+}
+
+impl Mark {
+    /// The mark of the process that `pidfd` refers to and that has this pid now; None when it is
+    /// gone.
+    fn of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Option<Mark>> {
+        let call = || format!("fstatfs(pidfd of {pid})");
+        let magic = rustix::fs::fstatfs(pidfd).call(call)?.f_type;
+        if magic as u64 == PIDFS_MAGIC {
+            let stat = rustix::fs::fstat(pidfd).call(|| format!("fstat(pidfd of {pid})"))?;
+            return Ok(Some(Mark::PidfdInode(stat.st_ino)));
+        }
+        Ok(start_time(pid)?.map(Mark::StartTime))
+    }
+}
+
 impl Process {
-    /// The process that has this pid now: call it only for a child that is not reaped yet.
+    /// The process that `pidfd` refers to: call it only for a child that is not reaped yet.
     ///
     /// # Errors
     ///
     /// When there is no such process.
-    pub fn of(pid: i32) -> Result<Process> {
-        let start_time = start_time(pid)?.with_context(|| format!("process {pid} is gone"))?;
+    pub fn of(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Process> {
+        let pid = pid.as_raw_nonzero().get();
+        let mark = Mark::of(pid, pidfd)?.with_context(|| format!("process {pid} is gone"))?;
         Ok(Process {
             pid,
-            start_time,
+            mark,
             boot: boot_id()?,
         })
     }
@@ -64,7 +95,7 @@ impl Process {
                 return Err(SysError::new(format!("pidfd_open({})", self.pid), errno).into());
             }
         };
-        let same = start_time(self.pid)? == Some(self.start_time) && boot_id()? == self.boot;
+        let same = Mark::of(self.pid, pidfd.as_fd())? == Some(self.mark) && boot_id()? == self.boot;
         let alive = same && !wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))?;
         Ok(alive.then_some(pidfd))
     }
@@ -130,23 +161,23 @@ fn parse_start_time(stat: &[u8]) -> Option<u64> {
 /// The id of this boot.
 fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(PATH)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        .call(|| format!("read({PATH:?})"))?;
+    let call = || format!("read({PATH:?})");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(PATH, flags, Mode::empty()).call(call)?;
+    let mut text = [0; 64]; // a UUID and a newline, which one read returns
+    let length = rustix::io::read(&file, &mut text).call(call)?;
+    let text = std::str::from_utf8(&text[..length]).context(PATH)?;
     Ok(text.trim_end().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::testing::{earlier, process_of};
     use std::process::{Child, Command};
 
     fn sleeper() -> Child {
         Command::new("sleep").arg("1000").spawn().unwrap()
-    }
-
-    fn pid_of(child: &Child) -> i32 {
-        child.id().try_into().unwrap()
     }
 
     fn end(mut child: Child) {
@@ -157,7 +188,7 @@ mod tests {
     #[test]
     fn a_living_process_is_opened() {
         let child = sleeper();
-        let process = Process::of(pid_of(&child)).unwrap();
+        let process = process_of(&child);
         assert!(process.open().unwrap().is_some());
         end(child);
         assert!(process.open().unwrap().is_none(), "reaped");
@@ -166,7 +197,7 @@ mod tests {
     #[test]
     fn a_zombie_is_not_alive() {
         let mut child = sleeper();
-        let process = Process::of(pid_of(&child)).unwrap();
+        let process = process_of(&child);
         let pidfd = process.open().unwrap().unwrap();
         child.kill().unwrap();
         assert!(wait_for_exit(pidfd.as_fd(), None).unwrap());
@@ -177,12 +208,8 @@ mod tests {
     #[test]
     fn another_process_with_the_same_pid_is_not_taken_for_it() {
         let child = sleeper();
-        let real = Process::of(pid_of(&child)).unwrap();
-        let earlier = Process {
-            start_time: real.start_time - 1,
-            ..real.clone()
-        };
-        assert!(earlier.open().unwrap().is_none());
+        let real = process_of(&child);
+        assert!(earlier(real.clone()).open().unwrap().is_none());
         let last_boot = Process {
             boot: "another".into(),
             ..real
@@ -202,11 +229,7 @@ mod tests {
     #[test]
     fn waiting_for_a_process_that_goes_on_ends_with_the_time_limit() {
         let child = sleeper();
-        let pidfd = Process::of(pid_of(&child))
-            .unwrap()
-            .open()
-            .unwrap()
-            .unwrap();
+        let pidfd = process_of(&child).open().unwrap().unwrap();
         assert!(!wait_for_exit(pidfd.as_fd(), Some(Duration::from_millis(5))).unwrap());
         end(child);
     }

@@ -179,9 +179,8 @@ fn user_name_in(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::process::Process;
     use crate::lifecycle::record::{Facts, Record};
-    use crate::lifecycle::testing::{Root, Sleeper, facts, id};
+    use crate::lifecycle::testing::{Root, Sleeper, earlier, facts, id};
 
     /// A container whose init is this child, in status Created for as long as the lock lives.
     fn reserve(root: &Root, child: &Sleeper) -> Record {
@@ -214,12 +213,7 @@ mod tests {
         let root = Root::new();
         let child = Sleeper::new();
         let mut record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
-        let later = child.process();
-        let dead = Process {
-            start_time: later.start_time - 100,
-            ..later
-        };
-        record.created(dead).unwrap();
+        record.created(earlier(child.process())).unwrap();
         assert_eq!(status(&record).unwrap(), Status::Stopped);
     }
 

@@ -375,6 +375,7 @@ fn read_contents(directory: &Directory) -> Result<(Facts, Option<Process>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::process::Mark;
     use crate::lifecycle::testing::{Root, facts, id};
     use std::fs;
     use std::sync::mpsc;
@@ -429,7 +430,7 @@ mod tests {
         let mut record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
         let init = Process {
             pid: 7,
-            start_time: 8,
+            mark: Mark::StartTime(8),
             boot: "b".into(),
         };
         record.created(init.clone()).unwrap();

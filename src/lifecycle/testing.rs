@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::id::ContainerId;
-use super::process::{Process, wait_for_exit};
+use super::process::{Mark, Process, wait_for_exit};
 use super::record::Facts;
 
 /// A directory for one test, removed with it.
@@ -67,7 +67,7 @@ impl Sleeper {
     }
 
     pub fn process(&self) -> Process {
-        Process::of(self.0.id().try_into().unwrap()).unwrap()
+        process_of(&self.0)
     }
 
     /// Kills it and waits until it is a zombie.
@@ -89,4 +89,20 @@ impl Drop for Sleeper {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The process of a child that is not reaped yet.
+pub fn process_of(child: &Child) -> Process {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    Process::of(pid, pidfd.as_fd()).unwrap()
+}
+
+/// One that had the same pid earlier in this boot.
+pub fn earlier(process: Process) -> Process {
+    let mark = match process.mark {
+        Mark::PidfdInode(inode) => Mark::PidfdInode(inode - 1),
+        Mark::StartTime(ticks) => Mark::StartTime(ticks - 1),
+    };
+    Process { mark, ..process }
 }

@@ -12,10 +12,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::Problems;
 use crate::sys::process;
+use crate::sys::spawn::Memory;
 
 pub use idmap::IdMaps;
 
@@ -84,6 +85,15 @@ impl Kind {
     pub fn flag(self) -> u64 {
         self.row().1
     }
+}
+
+/// The name of the kind with this `CLONE_NEW*` flag.
+#[must_use]
+pub fn name_of(flag: u64) -> &'static str {
+    KINDS
+        .iter()
+        .find(|(_, _, of_kind)| *of_kind == flag)
+        .map_or("unknown", |(_, name, _)| name)
 }
 
 /// The container's namespaces; a kind that stands nowhere here is the host's.
@@ -171,6 +181,19 @@ impl Plan {
             || (user && !self.joined.is_empty())
     }
 
+    /// Whether init may have the runtime's memory until its execve: not where processes of others
+    /// reach it before that, by its pid or as its user namespace's root, nor where the kernel forbids
+    /// it, as for another time namespace.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let joins_pids = self.is_own(Kind::Pid) && !self.is_new(Kind::Pid);
+        if self.is_own(Kind::User) || self.is_own(Kind::Time) || joins_pids {
+            Memory::Copied
+        } else {
+            Memory::Shared
+        }
+    }
+
     /// Opens the namespaces to be joined, on the host.
     ///
     /// # Errors
@@ -230,6 +253,16 @@ impl Drop for TimeGuard {
 pub struct Joins(Vec<(Kind, OwnedFd)>);
 
 impl Joins {
+    /// All of them with their `CLONE_NEW*` flags, for a process that can join them in any order:
+    /// there is no user namespace among them.
+    #[must_use]
+    pub fn all(&self) -> Vec<(BorrowedFd<'_>, u64)> {
+        self.0
+            .iter()
+            .map(|(kind, fd)| (fd.as_fd(), kind.flag()))
+            .collect()
+    }
+
     /// Joins all of them, in the calling process.
     ///
     /// With the host's privileges first; what those do not allow (a namespace that belongs to the
@@ -253,12 +286,6 @@ impl Joins {
             join(kind, fd)?;
         }
         Ok(())
-    }
-
-    /// True when a user namespace is among them.
-    #[must_use]
-    pub fn has_user(&self) -> bool {
-        self.0.iter().any(|(kind, _)| *kind == Kind::User)
     }
 }
 

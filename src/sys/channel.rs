@@ -43,6 +43,12 @@ impl Channel {
         Channel(socket)
     }
 
+    /// How many bytes go over the socket for a message of this many.
+    #[must_use]
+    pub fn framed_length(message: usize) -> usize {
+        size_of::<u32>() + message
+    }
+
     /// The socket itself.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {

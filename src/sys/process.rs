@@ -45,18 +45,48 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `struct clone_args` (clone(2)), of which `set_tid` is not used.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
-    flags: u64,
+pub(super) struct CloneArgs {
+    pub(super) flags: u64,
     pidfd: u64,
     child_tid: u64,
     parent_tid: u64,
     exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
+    pub(super) stack: u64,
+    pub(super) stack_size: u64,
     tls: u64,
     set_tid: u64,
     set_tid_size: u64,
     cgroup: u64,
+}
+
+impl CloneArgs {
+    /// What `request` asks for. The kernel stores the pidfd in `pidfd`, which must still be there
+    /// when the call is made.
+    pub(super) fn new(request: CloneRequest<'_>, pidfd: &mut i32) -> CloneArgs {
+        let mut args = CloneArgs {
+            flags: request.namespaces | libc::CLONE_PIDFD as u64,
+            pidfd: (&raw mut *pidfd) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            ..CloneArgs::default()
+        };
+        if let Some(cgroup) = request.cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = cgroup.as_raw_fd() as u64;
+        }
+        if request.sibling {
+            args.flags |= libc::CLONE_PARENT as u64;
+            args.exit_signal = 0; // taken over from the caller (clone(2), CLONE_PARENT)
+        }
+        args
+    }
+}
+
+/// The call as an error prints it.
+pub(super) fn clone_text(args: &CloneArgs, request: CloneRequest<'_>) -> String {
+    format!(
+        "clone3(flags {:#x}, cgroup {:?})",
+        args.flags, request.cgroup
+    )
 }
 
 /// Makes a copy of this process by clone3(2) (Linux 5.7 for a cgroup).
@@ -70,20 +100,7 @@ struct CloneArgs {
 /// namespaces, `EBUSY` or `EOPNOTSUPP` for a cgroup that can hold no process.
 pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
     let mut pidfd: i32 = -1;
-    let mut args = CloneArgs {
-        flags: request.namespaces | libc::CLONE_PIDFD as u64,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = request.cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    if request.sibling {
-        args.flags |= libc::CLONE_PARENT as u64;
-        args.exit_signal = 0; // taken over from the caller (clone(2), CLONE_PARENT)
-    }
+    let args = CloneArgs::new(request, &mut pidfd);
     let call = [
         (&raw const args) as usize,
         size_of::<CloneArgs>(),
@@ -94,12 +111,7 @@ pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
     ];
     // SAFETY: without CLONE_VM the child runs on its own copy of this memory and stack; `args`
     // and `pidfd` live until the call returns.
-    let pid = unsafe { syscall(libc::SYS_clone3, call) }.call(|| {
-        format!(
-            "clone3(flags {:#x}, cgroup {:?})",
-            args.flags, request.cgroup
-        )
-    })?;
+    let pid = unsafe { syscall(libc::SYS_clone3, call) }.call(|| clone_text(&args, request))?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
         Some(pid) => {
@@ -111,7 +123,7 @@ pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
 }
 
 /// Pointers to `strings`, with the null pointer at the end that execve(2) asks for.
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings
         .iter()
         .map(|s| s.as_ptr())
@@ -135,25 +147,6 @@ pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> SysError {
         .err()
         .unwrap_or(Errno::INVAL);
     SysError::new(format!("execve({path:?})"), errno)
-}
-
-/// Executes the open file `program`; returns only when that failed.
-pub fn execute_fd(program: BorrowedFd<'_>, args: &[CString]) -> SysError {
-    let argv = pointers(args);
-    let envp: [*const c_char; 1] = [core::ptr::null()];
-    let call = [
-        program.as_raw_fd() as usize,
-        c"".as_ptr() as usize,
-        argv.as_ptr() as usize,
-        envp.as_ptr() as usize,
-        libc::AT_EMPTY_PATH as usize,
-        0,
-    ];
-    // SAFETY: arrays and the strings they point to live until the call returns, if it does.
-    let errno = unsafe { syscall(libc::SYS_execveat, call) }
-        .err()
-        .unwrap_or(Errno::INVAL);
-    SysError::new("execveat(init)", errno)
 }
 
 /// Ends this process at once, without running anything else.
@@ -274,6 +267,54 @@ pub fn unblock_signals() {
     ];
     // SAFETY: reads eight bytes of a local. It can not fail with these arguments.
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
+}
+
+/// Sets what becomes of this process when it writes to a pipe or socket that nobody reads:
+/// with `ignored` the write fails, else SIGPIPE ends it.
+fn set_broken_pipes(ignored: bool) {
+    let handler = if ignored {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
+    // The kernel's struct sigaction begins with the handler; flags, restorer and mask are zero.
+    let action: [usize; 4] = [handler, 0, 0, 0];
+    let args = [
+        libc::SIGPIPE as usize,
+        action.as_ptr() as usize,
+        0,
+        size_of::<u64>(), // sizeof(sigset_t) in the kernel
+        0,
+        0,
+    ];
+    // SAFETY: reads a local of at least the struct's size; no handler is installed. It can not fail
+    // with these arguments.
+    let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigaction, args) };
+}
+
+/// Lets a broken pipe end this process and what it executes, as a program expects at its start. An
+/// ignored signal stays ignored across execve(2), and the runtime ignores this one.
+pub fn default_broken_pipes() {
+    set_broken_pipes(false);
+}
+
+/// What must be true before the runtime does anything: the three standard streams are open, as a
+/// file that took the number of a closed one would receive what is written for people, and a
+/// broken pipe is an error like any other.
+#[cfg(feature = "runtime")]
+pub fn prepare_main() {
+    for number in 0..=2 {
+        // SAFETY: only asked whether it is open, which is what it may not be.
+        let stream = unsafe { BorrowedFd::borrow_raw(number) };
+        if rustix::io::fcntl_getfd(stream) == Err(Errno::BADF) {
+            let flags = rustix::fs::OFlags::RDWR;
+            // Takes the lowest free number: this one. Without /dev/null there is nothing to do.
+            if let Ok(null) = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()) {
+                core::mem::forget(null);
+            }
+        }
+    }
+    set_broken_pipes(true);
 }
 
 /// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
