@@ -232,7 +232,7 @@ impl Contestant {
     }
 
     fn state_folder(&self, host: &Host) -> PathBuf {
-        host.folder.join(format!("{}-state", self.name))
+        host.state().join(&self.name)
     }
 
     /// After a failure: first as a user would, then by force.

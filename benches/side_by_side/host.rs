@@ -26,6 +26,7 @@ pub struct Host {
 impl Host {
     /// Needs root, and a process that has no second thread yet.
     pub fn prepare() -> Result<Self> {
+        os::private_mounts().context("a private mount namespace needs root")?;
         if !has_pure_cgroup2()? {
             show_cgroup2_only()?;
         }
@@ -42,10 +43,18 @@ impl Host {
             limit: Duration::from_millis(u64::try_from(limit)?),
             enabled: missing_below_root()?,
         };
-        fs::create_dir(&host.folder).with_context(|| format!("make {:?}", host.folder))?;
+        let state = host.state();
+        fs::create_dir_all(&state).with_context(|| format!("make {state:?}"))?;
+        // Where runtimes keep their state, /run, is a tmpfs on every host with systemd.
+        os::mount("tmpfs", &state.to_string_lossy(), "tmpfs", 0)?;
         fs::create_dir(host.cgroup_path("")).context("make the benchmark's cgroup (root?)")?;
         host.enable_controllers()?;
         Ok(host)
+    }
+
+    /// The folder of all state folders.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     /// Where a container's cgroup (or with "" the one that holds them all) is in the file system.
@@ -81,6 +90,7 @@ impl Drop for Host {
         for name in &self.enabled {
             let _ = fs::write(subtree_control(), format!("-{name}"));
         }
+        let _ = os::detach(&self.state().to_string_lossy());
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -140,7 +150,6 @@ fn has_pure_cgroup2() -> Result<bool> {
 
 /// On a hybrid host crun refuses to work and others take the v1 tree: hide that, for us alone.
 fn show_cgroup2_only() -> Result<()> {
-    os::private_mounts().context("the host is hybrid; a private view needs root")?;
     if fs::read_to_string("/proc/self/mounts")?.contains(&format!(" {CGROUP_ROOT} ")) {
         os::detach(CGROUP_ROOT)?;
     }
