@@ -3,14 +3,15 @@
 //! Nothing here decides who is to be signalled, nor knows containers.
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 
 use super::events::Events;
 use super::{Cgroup, files, tree};
+use crate::sys::process::send_signal;
 use crate::sys::{Call, Errno, SysError};
 
 /// How long the kernel may take to stop or wake all processes. One in an uninterruptible wait,
@@ -57,7 +58,8 @@ impl Cgroup {
         }
     }
 
-    /// Sends `signal` to every process in the cgroup and below it. Returns how many got it.
+    /// Sends `signal` to every process in the cgroup and below it: any number that is a signal's,
+    /// or 0, which only asks. Returns how many got it.
     ///
     /// New processes are looked for until there are none. A process that exits before its turn is
     /// fine, and one that took over its id elsewhere is not signalled.
@@ -66,13 +68,10 @@ impl Cgroup {
     ///
     /// `signal` is no signal's number; a process may not be signalled.
     pub fn signal_all(&self, signal: i32) -> Result<usize> {
-        if signal == Signal::KILL.as_raw() {
+        if signal == libc::SIGKILL {
             let count = self.pids()?.len();
             return self.kill_all().map(|()| count);
         }
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            bail!("{signal} is not a signal that can be sent to a whole container");
-        };
         let mut reached = BTreeSet::new();
         for _ in 0..SIGNAL_ROUNDS {
             if !self.signal_new(signal, &mut reached)? {
@@ -90,7 +89,7 @@ impl Cgroup {
     }
 
     /// Signals the processes that are not in `reached`; false when there were none.
-    fn signal_new(&self, signal: Signal, reached: &mut BTreeSet<i32>) -> Result<bool> {
+    fn signal_new(&self, signal: i32, reached: &mut BTreeSet<i32>) -> Result<bool> {
         let new: Vec<i32> = self
             .pids()?
             .into_iter()
@@ -113,12 +112,11 @@ impl Cgroup {
                 if listed.binary_search(&pid).is_err() {
                     continue;
                 }
-                match rustix::process::pidfd_send_signal(&process, signal) {
-                    Ok(()) | Err(Errno::SRCH) => reached.insert(pid),
-                    Err(errno) => {
-                        let call = || format!("pidfd_send_signal({pid}, {})", signal.as_raw());
-                        Err(errno).call(call)?
+                match send_signal(process.as_fd(), signal) {
+                    Err(error) if error.errno != Errno::SRCH => {
+                        return Err(error).context(format!("process {pid}"));
                     }
+                    Ok(()) | Err(_) => reached.insert(pid),
                 };
             }
         }
