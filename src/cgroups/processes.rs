@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::events::Events;
+use super::events::{Deadline, Events};
 use super::{Cgroup, files, tree};
 use crate::sys::process::send_signal;
 use crate::sys::{Call, Errno, SysError};
@@ -146,10 +146,12 @@ impl Cgroup {
     /// The kernel refuses, or some run on after ten seconds: then all run again.
     pub fn freeze(&self) -> Result<()> {
         self.write("cgroup.freeze", "1")?;
-        if self.wait("frozen", true, FREEZE_TIMEOUT)? {
+        let stopped = self.wait_frozen(FREEZE_TIMEOUT);
+        if let Ok(true) = stopped {
             return Ok(());
         }
         self.write("cgroup.freeze", "0")?;
+        stopped?;
         bail!("{self}: not all processes could be stopped within {FREEZE_TIMEOUT:?}")
     }
 
@@ -190,8 +192,27 @@ impl Cgroup {
     }
 
     fn wait(&self, key: &str, value: bool, timeout: Duration) -> Result<bool> {
-        let done = Events::open(self.fd()).and_then(|events| events.wait(key, value, timeout));
+        let end = Deadline::after(timeout);
+        let done = Events::open(self.fd()).and_then(|events| events.wait(key, value, &end));
         self.or_gone(done, true)
+    }
+
+    /// Waits until everything is stopped in every cgroup from here down. The kernel calls a cgroup
+    /// frozen as soon as its own processes are, when those below may still run on
+    /// (cgroup_update_frozen).
+    fn wait_frozen(&self, timeout: Duration) -> Result<bool> {
+        let mut stopped = Stopped {
+            end: Deadline::after(timeout),
+            waited: true,
+            in_time: true,
+        };
+        // Until a whole round has nothing to wait for: one that runs may go where all were stopped.
+        while stopped.waited && stopped.in_time {
+            stopped.waited = false;
+            let walked = tree::walk(self.fd(), &mut stopped).map(|()| true);
+            self.or_gone(walked, true)?;
+        }
+        Ok(stopped.in_time)
     }
 
     /// The answer from cgroup.events, or `gone` when the cgroup has been removed.
@@ -210,6 +231,32 @@ impl Cgroup {
 /// True when a write failed as it does in a removed cgroup.
 fn is_gone(error: &SysError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NODEV)
+}
+
+/// Waits at every directory until it is frozen.
+struct Stopped {
+    end: Deadline,
+    /// Whether one was not frozen yet.
+    waited: bool,
+    /// Whether all were before the end.
+    in_time: bool,
+}
+
+impl tree::Visit for Stopped {
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+        let wait = Events::open(directory).and_then(|events| {
+            if !events.is("frozen")? {
+                self.waited = true;
+                self.in_time &= events.wait("frozen", true, &self.end)?;
+            }
+            Ok(())
+        });
+        match wait {
+            // Removed meanwhile.
+            Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Collects cgroup.procs of every directory.
