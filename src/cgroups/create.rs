@@ -56,6 +56,22 @@ impl Cgroup {
         self.apply(plan, Phase::Late)
     }
 
+    /// Adds to an error of a container's start that the kernel has killed a process of it for want
+    /// of memory, if so: init's end alone does not tell.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        let events = self.read("memory.events").ok().flatten();
+        match events
+            .as_deref()
+            .and_then(|text| files::value_of(text, "oom_kill"))
+        {
+            None | Some("0") => error,
+            Some(_) => error.context(
+                "out of memory while it was set up (linux.resources.memory.limit may be too low)",
+            ),
+        }
+    }
+
     fn apply(&self, plan: &Plan, phase: Phase) -> Result<()> {
         plan.steps(phase)
             .try_for_each(|step| self.take(step).context(step.field.clone()))
