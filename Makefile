@@ -1,17 +1,18 @@
 # make demo: see it.  make test: test it.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test
+.PHONY: build demo test test-vhost
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+PROGRAM := $(TARGET)/$(HOST)/release/parhelion
 
 build:
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
 
 demo: build
-	tools/demo $(TARGET)/$(HOST)/release/parhelion
+	tools/demo $(PROGRAM)
 
 test:
 	tools/setup test
@@ -19,3 +20,9 @@ test:
 	cargo clippy --locked --all-targets -- -D warnings
 	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
 	cargo test --locked --test runtime
+	$(MAKE) test-vhost
+
+# The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
+test-vhost: build
+	PARHELION=$(abspath $(PROGRAM)) cargo test --locked --test runtime \
+		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)

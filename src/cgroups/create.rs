@@ -62,6 +62,22 @@ impl Cgroup {
         self.apply(plan, Phase::Late)
     }
 
+    /// Adds to an error of a container's start that the kernel has killed a process of it for want
+    /// of memory, if so: init's end alone does not tell.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        let events = self.read("memory.events").ok().flatten();
+        match events
+            .as_deref()
+            .and_then(|text| files::value_of(text, "oom_kill"))
+        {
+            None | Some("0") => error,
+            Some(_) => error.context(
+                "out of memory while it was set up (linux.resources.memory.limit may be too low)",
+            ),
+        }
+    }
+
     fn apply(&self, plan: &Plan, phase: Phase) -> Result<()> {
         plan.steps(phase)
             .try_for_each(|step| self.take(step).context(step.field.clone()))
@@ -235,7 +251,8 @@ fn enable_down_to<'a>(
     Ok(refused)
 }
 
-/// Enables `controllers` for the children of one cgroup, if possible with one write.
+/// Enables `controllers` for the children of one cgroup, if possible with one write. Returns those
+/// that the kernel refused, or would have to.
 fn enable_in<'a>(
     directory: BorrowedFd<'_>,
     place: &PathBuf,
@@ -245,21 +262,41 @@ fn enable_in<'a>(
     let enabled = files::read(directory, FILE).call(|| format!("read({place:?})"))?;
     let missing = || controllers.iter().filter(|&&name| !has(&enabled, name));
     let all: String = missing().map(|name| format!("+{name} ")).collect();
-    if all.is_empty() || files::write(directory, FILE, all.trim_end()).is_ok() {
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let undividable = undividable(directory);
+    if undividable.is_none() && files::write(directory, FILE, all.trim_end()).is_ok() {
         return Ok(Vec::new());
     }
     // The kernel enables all or none: find out which one it is.
     let one = |name: &&'a str| {
         let value = format!("+{name}");
-        let write = files::write(directory, FILE, &value);
-        Some((
-            *name,
-            write
-                .call(|| format!("write({place:?}, {value:?})"))
-                .err()?,
-        ))
+        let write = match undividable {
+            None => files::write(directory, FILE, &value),
+            Some(errno) => Err(errno),
+        };
+        let error = write
+            .call(|| format!("write({place:?}, {value:?})"))
+            .err()?;
+        Some((*name, error))
     };
     Ok(missing().filter_map(one).collect())
+}
+
+/// Why a cgroup can not divide controllers: there are processes in it.
+///
+/// The kernel would still enable those that can divide threads (cpu, cpuset, pids), but this makes
+/// the cgroup the root of a threaded subtree: somebody's service would never get another domain
+/// controller, and no process could be cloned into a cgroup below it. The first cgroup of all,
+/// which has no type, can have both.
+fn undividable(directory: BorrowedFd<'_>) -> Option<Errno> {
+    files::read(directory, "cgroup.type").ok()?;
+    match files::read(directory, "cgroup.procs") {
+        Ok(processes) => (!processes.is_empty()).then_some(Errno::BUSY),
+        // It is threaded already; for everything else the write itself will tell.
+        Err(errno) => (errno == Errno::OPNOTSUPP).then_some(errno),
+    }
 }
 
 /// Why the kernel refuses to enable a controller (cgroup_subtree_control_write), where the errno

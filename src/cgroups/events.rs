@@ -23,23 +23,17 @@ impl Events {
         rustix::fs::openat(cgroup, "cgroup.events", flags, Mode::empty()).map(Events)
     }
 
-    /// True when `key` ("populated", "frozen") is 1. A cgroup that is gone has neither.
+    /// True when `key` ("populated", "frozen") is 1; `ENODEV` when the cgroup is gone.
     pub(super) fn is(&self, key: &str) -> Result<bool, Errno> {
         // Two lines with one digit each; later kernels may add some.
         let mut buffer = [0; 256];
-        match rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut buffer, 0)) {
-            Ok(length) => {
-                let text = String::from_utf8_lossy(&buffer[..length]);
-                Ok(files::value_of(&text, key) == Some("1"))
-            }
-            Err(Errno::NODEV) => Ok(false),
-            Err(errno) => Err(errno),
-        }
+        let length = rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut buffer, 0))?;
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        Ok(files::value_of(&text, key) == Some("1"))
     }
 
-    /// Waits until `key` has `value`; false when it has not after `timeout`.
-    pub(super) fn wait(&self, key: &str, value: bool, timeout: Duration) -> Result<bool, Errno> {
-        let end = Deadline::after(timeout);
+    /// Waits until `key` has `value`; false when it has not at `end`.
+    pub(super) fn wait(&self, key: &str, value: bool, end: &Deadline) -> Result<bool, Errno> {
         // Read before every poll: poll reports what changed since the last read.
         while self.is(key)? != value {
             let Some(left) = end.left() else {
@@ -56,12 +50,12 @@ impl Events {
 }
 
 /// A moment after which a wait ends.
-struct Deadline(Instant);
+pub(super) struct Deadline(Instant);
 
 impl Deadline {
     // Waiting is an effect, not a decision: nothing here is run in a simulation.
     #[allow(clippy::disallowed_methods)]
-    fn after(timeout: Duration) -> Deadline {
+    pub(super) fn after(timeout: Duration) -> Deadline {
         Deadline(Instant::now() + timeout)
     }
 

@@ -3,14 +3,15 @@
 //! Nothing here decides who is to be signalled, nor knows containers.
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 
-use super::events::Events;
+use super::events::{Deadline, Events};
 use super::{Cgroup, files, tree};
+use crate::sys::process::send_signal;
 use crate::sys::{Call, Errno, SysError};
 
 /// How long the kernel may take to stop or wake all processes. One in an uninterruptible wait,
@@ -57,7 +58,8 @@ impl Cgroup {
         }
     }
 
-    /// Sends `signal` to every process in the cgroup and below it. Returns how many got it.
+    /// Sends `signal` to every process in the cgroup and below it: any number that is a signal's,
+    /// or 0, which only asks. Returns how many got it.
     ///
     /// New processes are looked for until there are none. A process that exits before its turn is
     /// fine, and one that took over its id elsewhere is not signalled.
@@ -66,13 +68,10 @@ impl Cgroup {
     ///
     /// `signal` is no signal's number; a process may not be signalled.
     pub fn signal_all(&self, signal: i32) -> Result<usize> {
-        if signal == Signal::KILL.as_raw() {
+        if signal == libc::SIGKILL {
             let count = self.pids()?.len();
             return self.kill_all().map(|()| count);
         }
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            bail!("{signal} is not a signal that can be sent to a whole container");
-        };
         let mut reached = BTreeSet::new();
         for _ in 0..SIGNAL_ROUNDS {
             if !self.signal_new(signal, &mut reached)? {
@@ -90,7 +89,7 @@ impl Cgroup {
     }
 
     /// Signals the processes that are not in `reached`; false when there were none.
-    fn signal_new(&self, signal: Signal, reached: &mut BTreeSet<i32>) -> Result<bool> {
+    fn signal_new(&self, signal: i32, reached: &mut BTreeSet<i32>) -> Result<bool> {
         let new: Vec<i32> = self
             .pids()?
             .into_iter()
@@ -113,12 +112,11 @@ impl Cgroup {
                 if listed.binary_search(&pid).is_err() {
                     continue;
                 }
-                match rustix::process::pidfd_send_signal(&process, signal) {
-                    Ok(()) | Err(Errno::SRCH) => reached.insert(pid),
-                    Err(errno) => {
-                        let call = || format!("pidfd_send_signal({pid}, {})", signal.as_raw());
-                        Err(errno).call(call)?
+                match send_signal(process.as_fd(), signal) {
+                    Err(error) if error.errno != Errno::SRCH => {
+                        return Err(error).context(format!("process {pid}"));
                     }
+                    Ok(()) | Err(_) => reached.insert(pid),
                 };
             }
         }
@@ -148,10 +146,12 @@ impl Cgroup {
     /// The kernel refuses, or some run on after ten seconds: then all run again.
     pub fn freeze(&self) -> Result<()> {
         self.write("cgroup.freeze", "1")?;
-        if self.wait("frozen", true, FREEZE_TIMEOUT)? {
+        let stopped = self.wait_frozen(FREEZE_TIMEOUT);
+        if let Ok(true) = stopped {
             return Ok(());
         }
         self.write("cgroup.freeze", "0")?;
+        stopped?;
         bail!("{self}: not all processes could be stopped within {FREEZE_TIMEOUT:?}")
     }
 
@@ -192,8 +192,27 @@ impl Cgroup {
     }
 
     fn wait(&self, key: &str, value: bool, timeout: Duration) -> Result<bool> {
-        let done = Events::open(self.fd()).and_then(|events| events.wait(key, value, timeout));
+        let end = Deadline::after(timeout);
+        let done = Events::open(self.fd()).and_then(|events| events.wait(key, value, &end));
         self.or_gone(done, true)
+    }
+
+    /// Waits until everything is stopped in every cgroup from here down. The kernel calls a cgroup
+    /// frozen as soon as its own processes are, when those below may still run on
+    /// (cgroup_update_frozen).
+    fn wait_frozen(&self, timeout: Duration) -> Result<bool> {
+        let mut stopped = Stopped {
+            end: Deadline::after(timeout),
+            waited: true,
+            in_time: true,
+        };
+        // Until a whole round has nothing to wait for: one that runs may go where all were stopped.
+        while stopped.waited && stopped.in_time {
+            stopped.waited = false;
+            let walked = tree::walk(self.fd(), &mut stopped).map(|()| true);
+            self.or_gone(walked, true)?;
+        }
+        Ok(stopped.in_time)
     }
 
     /// The answer from cgroup.events, or `gone` when the cgroup has been removed.
@@ -212,6 +231,32 @@ impl Cgroup {
 /// True when a write failed as it does in a removed cgroup.
 fn is_gone(error: &SysError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NODEV)
+}
+
+/// Waits at every directory until it is frozen.
+struct Stopped {
+    end: Deadline,
+    /// Whether one was not frozen yet.
+    waited: bool,
+    /// Whether all were before the end.
+    in_time: bool,
+}
+
+impl tree::Visit for Stopped {
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+        let wait = Events::open(directory).and_then(|events| {
+            if !events.is("frozen")? {
+                self.waited = true;
+                self.in_time &= events.wait("frozen", true, &self.end)?;
+            }
+            Ok(())
+        });
+        match wait {
+            // Removed meanwhile.
+            Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Collects cgroup.procs of every directory.

@@ -17,7 +17,7 @@ use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
 use super::{
-    CreateRequest, RunOptions, Status, delete, descriptors, handover, hooks, limits, start,
+    CreateRequest, RunOptions, Status, delete, descriptors, handover, hooks, limits, query, start,
 };
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
@@ -152,6 +152,10 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
 
 /// Removes what a failed creation left, and keeps its error as the one to be told.
 fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
+    let error = match query::cgroup(&record) {
+        Ok(Some(cgroup)) => cgroup.explain(error),
+        Ok(None) | Err(_) => error,
+    };
     match delete::destroy(record) {
         Ok(()) => error,
         Err(left) => error.context(format!("and not all of it could be removed ({left:#})")),
@@ -282,7 +286,7 @@ fn set_up(
     let terminal = guide(&init, bundle, record, request, &mut restrict)?;
     restrict()?;
     cgroup.apply_late(&plans.cgroup)?;
-    limits::apply(init.pid(), &bundle.spec)?;
+    limits::apply(init.pid(), &bundle.spec).map_err(|error| cgroup.explain(error))?;
     record.created(process)?;
     announce(&init, request)?;
     cgroup.keep();
