@@ -19,13 +19,16 @@ demo:
 	$(MAKE) build
 	tools/demo $(PROGRAM)
 
+# Tests against the real kernel take root; without it, cargo is told to start them by sudo.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),--config 'target."cfg(all())".runner = "sudo"')
+
 test:
 	tools/setup test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
 	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
-	cargo test --locked --test runtime
+	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
 
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
