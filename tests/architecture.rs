@@ -365,3 +365,28 @@ fn every_file_says_what_it_decides() {
         assert!(text.starts_with("//! "), "{file:?} does not open with //!");
     }
 }
+
+#[test]
+fn no_file_is_longer_than_400_lines_before_its_tests() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| {
+            source
+                .path
+                .file_name()
+                .is_some_and(|name| name != "tests.rs")
+        })
+        .map(|source| (lines_before_tests(&source.text), source.path))
+        .filter(|(lines, _)| *lines > 400)
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+/// How many lines stand before the module of tests; one that is a file of its own does not end them.
+fn lines_before_tests(text: &str) -> usize {
+    let lines: Vec<_> = text.lines().collect();
+    let tests = lines.windows(2).position(|two| {
+        two[0] == "#[cfg(test)]" && two[1].contains("mod ") && two[1].ends_with('{')
+    });
+    tests.unwrap_or(lines.len())
+}
