@@ -10,6 +10,7 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
@@ -282,9 +283,8 @@ pub fn attach_over_root(mount: BorrowedFd<'_>) -> SysResult<()> {
 ///
 /// `EINVAL` when `/` is no mount point.
 pub fn set_root_propagation(kind: u64, recursive: bool) -> SysResult<()> {
-    use rustix::fs::{Mode, OFlags};
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .call(|| "open(\"/\", O_PATH)".to_string())?;
+        .call(|| "open(\"/\")".to_string())?;
     set_propagation(root.as_fd(), kind, recursive)
 }
 
@@ -299,7 +299,7 @@ pub fn set_root_propagation(kind: u64, recursive: bool) -> SysResult<()> {
 pub fn pivot_into_working_directory() -> SysResult<()> {
     rustix::process::pivot_root(".", ".").call(|| "pivot_root(\".\", \".\")".to_string())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)
-        .call(|| "umount2(\".\", MNT_DETACH)".to_string())
+        .call(|| "umount2(old root, MNT_DETACH)".to_string())
 }
 
 #[cfg(test)]

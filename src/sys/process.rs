@@ -312,8 +312,8 @@ pub fn unblock_signals_of(command: &mut std::process::Command) {
         unblock_signals();
         Ok(())
     };
-    // SAFETY: between fork and execve it makes one system call on a local: it allocates nothing and
-    // takes no lock that another thread could have held.
+    // SAFETY: between fork and execve it makes one system call and touches no memory that another
+    // thread could hold locked.
     unsafe { command.pre_exec(unblock) };
 }
 
