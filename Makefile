@@ -8,18 +8,27 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PROGRAM := $(TARGET)/$(HOST)/release/parhelion
 
+# The program that runs inside, as build.rs builds it: clippy sees it by itself only in this way.
+INIT := --profile freestanding --no-default-features --features freestanding --bin parhelion-init
+
 build:
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
 
-demo: build
+demo:
+	tools/setup demo
+	$(MAKE) build
 	tools/demo $(PROGRAM)
+
+# Tests against the real kernel take root; without it, cargo is told to start them by sudo.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),--config 'target."cfg(all())".runner = "sudo"')
 
 test:
 	tools/setup test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked $(INIT) -- -D warnings
 	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
-	cargo test --locked --test runtime
+	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
 
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.

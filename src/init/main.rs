@@ -21,7 +21,15 @@ use crate::sys::{Call, loopback, mount, process};
 
 /// Runs init on the handshake descriptor with this number; returns the exit status, if at all.
 pub fn main(handshake: i32) -> i32 {
-    let mut talk = Channel::over(InheritedFd::from_command_line(handshake).claim());
+    let mut talk = match InheritedFd::from_command_line(handshake) {
+        Ok(fd) => Channel::over(fd.claim()),
+        Err(error) => {
+            // Started by hand: there is nobody to tell but whoever reads stderr, if that is open.
+            let text = format!("parhelion-init: is started by parhelion alone: {error}\n");
+            let _ = rustix::io::write(process::standard_stream(2), text.as_bytes());
+            return 1;
+        }
+    };
     match run(&mut talk) {
         Ok(never) => match never {},
         Err(error) => {

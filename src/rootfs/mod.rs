@@ -1,6 +1,6 @@
 //! The container's file system, as an ordered plan and the code that carries it out.
 //!
-//! `Plan::new` (in `plan.rs`) decides everything on the host, before any effect, and prints as
+//! `Plan::new` (in `plan/`) decides everything on the host, before any effect, and prints as
 //! one step per line. Host paths are opened there as detached mounts (`trees.rs`). Init then takes
 //! the steps one by one (`mounts.rs`, `nodes.rs`, `pivot.rs`, `finish.rs`) and decides nothing.
 

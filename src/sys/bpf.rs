@@ -205,7 +205,7 @@ struct AttachAttr {
     attach_flags: u32,
 }
 
-/// Loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE (Linux 4.15).
+/// Loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE (bpf(2), Linux 4.15).
 ///
 /// # Errors
 ///
@@ -260,7 +260,8 @@ fn load(program: &[Encoded], log: &mut [u8]) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Attaches a device program to the cgroup whose directory is `cgroup`, beside those of others.
+/// Attaches a device program to the cgroup whose directory is `cgroup`, beside those of others
+/// (bpf(2), Linux 4.15).
 ///
 /// The program stays for as long as the cgroup exists; the descriptor can be closed.
 ///
@@ -279,7 +280,12 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
     let (address, size) = (&raw const attr as usize, size_of::<AttachAttr>());
     // SAFETY: `attr` has the size that is passed and is only read.
     unsafe { syscall(libc::SYS_bpf, [BPF_PROG_ATTACH, address, size, 0, 0, 0]) }
-        .call(|| "bpf(PROG_ATTACH, CGROUP_DEVICE, ALLOW_MULTI)".to_owned())
+        .call(|| {
+            let (cgroup, program) = (attr.target_fd, attr.attach_bpf_fd);
+            format!(
+                "bpf(PROG_ATTACH, cgroup {cgroup}, program {program}, CGROUP_DEVICE, ALLOW_MULTI)"
+            )
+        })
         .map(drop)
 }
 

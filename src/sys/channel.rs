@@ -59,7 +59,7 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `EPIPE` when the other end is closed.
+    /// `EPIPE` when the other end is closed, `EMSGSIZE` for a message over 64 MiB.
     pub fn send(&self, message: &[u8]) -> SysResult<()> {
         self.send_parts(message, None)
     }
@@ -74,6 +74,10 @@ impl Channel {
     }
 
     fn send_parts(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        if message.len() > LIMIT {
+            let call = format!("sendmsg({} bytes)", message.len());
+            return Err(SysError::new(call, Errno::MSGSIZE));
+        }
         let length = (message.len() as u32).to_ne_bytes();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -101,7 +105,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `ECONNRESET` when the other end died in the middle of a message.
+    /// `ECONNRESET` when the other end died in the middle of a message, `EMSGSIZE` for a length
+    /// over 64 MiB, which no end of ours sends.
     pub fn receive(&self) -> SysResult<Option<Vec<u8>>> {
         Ok(self.receive_with()?.map(|(message, _no_fd)| message))
     }
@@ -122,7 +127,7 @@ impl Channel {
         let first = match first {
             // A peer that dies with unread data behind it resets the connection.
             Err(Errno::CONNRESET) => return Ok(None),
-            other => other.call(|| "recvmsg(…)".to_string())?.bytes,
+            other => other.call(|| "recvmsg(4 bytes)".to_string())?.bytes,
         };
         if first == 0 {
             return Ok(None);
@@ -152,9 +157,10 @@ impl Channel {
             let got = rustix::io::retry_on_intr(|| {
                 rustix::net::recv(&self.0, &mut *rest, RecvFlags::empty())
             })
-            .call(|| "recv(…)".to_string())?;
+            .call(|| format!("recv({} bytes)", rest.len()))?;
             if got.0 == 0 {
-                return Err(SysError::new("recv(…)", Errno::CONNRESET));
+                let call = format!("recv({} bytes)", rest.len());
+                return Err(SysError::new(call, Errno::CONNRESET));
             }
             filled += got.0;
         }

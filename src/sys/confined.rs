@@ -139,12 +139,13 @@ impl<'a> Root<'a> {
             found => return found,
         }
         let Some((parent, name)) = path.split() else {
-            return Err(SysError::new(format!("mkdirat(\"{path}\")"), Errno::NOENT));
+            let call = format!("openat2(\"{path}\", RESOLVE_IN_ROOT)");
+            return Err(SysError::new(call, Errno::NOENT));
         };
         let parent_fd = self.ensure_following(&parent, Missing::Directory(0o755), links)?;
         match make(parent_fd.as_fd(), name, missing) {
             Err(Errno::EXIST) => (), // someone else made it, or it is a dangling link
-            made => made.call(|| format!("create(\"{path}\")"))?,
+            made => made.call(|| making(path, missing))?,
         }
         let nofollow = flags | OFlags::NOFOLLOW;
         let child = open_in(
@@ -158,7 +159,7 @@ impl<'a> Root<'a> {
             return Ok(child);
         }
         if links == 0 {
-            return Err(SysError::new(format!("create(\"{path}\")"), Errno::LOOP));
+            return Err(SysError::new(making(path, missing), Errno::LOOP));
         }
         let target = rustix::fs::readlinkat(&parent_fd, name, alloc::vec::Vec::new())
             .call(|| format!("readlinkat(\"{path}\")"))?;
@@ -285,6 +286,14 @@ fn make(parent: BorrowedFd<'_>, name: &str, missing: Missing) -> Result<(), Errn
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
         }
+    }
+}
+
+/// The call of [`make`], in words.
+fn making(path: &ContainerPath, missing: Missing) -> String {
+    match missing {
+        Missing::Directory(mode) => format!("mkdirat(\"{path}\", {mode:#o})"),
+        Missing::File => format!("openat(\"{path}\", O_CREAT|O_EXCL, 0o644)"),
     }
 }
 

@@ -2,8 +2,13 @@
 
 #![allow(unsafe_code)]
 
+use alloc::format;
+
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use serde::{Deserialize, Serialize};
+
+use super::raw::syscall;
+use super::{Call, Errno, SysResult};
 
 /// The number of a descriptor that init inherits. Whoever reads the plan claims it once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,18 +17,27 @@ pub struct InheritedFd(RawFd);
 impl InheritedFd {
     /// Takes ownership, in the process that inherited the descriptor.
     ///
-    /// Consumes the value; the plan it stands in is taken apart the same way, so no number is
-    /// claimed twice.
+    /// Each field of the plan is claimed in one place of init's recipe, and that runs once.
     #[must_use]
     pub fn claim(self) -> OwnedFd {
-        // SAFETY: the runtime left exactly this descriptor open for init and names it once.
+        // SAFETY: open, because `Inheritance` kept it so until the execve, or as checked by
+        // `from_command_line`; its only owner, because the runtime gives each descriptor one field
+        // of the plan, and each field is claimed once.
         unsafe { OwnedFd::from_raw_fd(self.0) }
     }
 
     /// The handshake's descriptor, whose number stands on init's command line.
-    #[must_use]
-    pub fn from_command_line(number: i32) -> Self {
-        InheritedFd(number)
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when it is not open or is a standard stream: somebody else started init.
+    pub fn from_command_line(number: i32) -> SysResult<Self> {
+        let args = [number as usize, libc::F_GETFD as usize, 0, 0, 0, 0];
+        // SAFETY: F_GETFD takes no pointer and changes nothing.
+        let open = unsafe { syscall(libc::SYS_fcntl, args) };
+        let ours = if number > 2 { open } else { Err(Errno::BADF) };
+        ours.call(|| format!("fcntl({number}, F_GETFD)"))?;
+        Ok(InheritedFd(number))
     }
 }
 

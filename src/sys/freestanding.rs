@@ -42,13 +42,13 @@ unsafe extern "Rust" {
 
 /// Reads the one argument, the number of the handshake descriptor, and runs the program.
 extern "C" fn entry(stack: *const usize) -> ! {
-    // SAFETY: at entry the stack pointer points to argc (System V ABI).
+    // SAFETY: `_start` hands on the stack pointer of the entry, which points to argc (ABI).
     let argc = unsafe { stack.read() };
     let handshake = if argc < 2 {
         -1
     } else {
         // SAFETY: argv[1] stands two words above argc, and argc says that it is there.
-        let argument = unsafe { stack.add(2).read() } as *const core::ffi::c_char;
+        let argument = unsafe { stack.wrapping_add(2).read() } as *const core::ffi::c_char;
         // SAFETY: the kernel ends every argument with a NUL and keeps it mapped.
         let text = unsafe { core::ffi::CStr::from_ptr(argument) };
         text.to_str()
@@ -56,7 +56,7 @@ extern "C" fn entry(stack: *const usize) -> ! {
             .and_then(|t| t.parse().ok())
             .unwrap_or(-1)
     };
-    // SAFETY: defined with this signature by the program that links this module.
+    // SAFETY: its one definition, in the program that links this module, has this signature.
     let status = unsafe { parhelion_init_main(handshake) };
     super::process::exit(status)
 }
@@ -65,6 +65,8 @@ extern "C" fn entry(stack: *const usize) -> ! {
 const FIRST_CHUNK: usize = 128 * 1024;
 /// Size of later chunks, mapped on demand; a larger allocation gets a mapping of its own.
 const CHUNK: usize = 1024 * 1024;
+/// The smallest page of both architectures; aarch64 may have larger ones, which are aligned to it.
+const PAGE: usize = 4096;
 
 #[repr(align(16))]
 struct Chunk(UnsafeCell<[u8; FIRST_CHUNK]>);
@@ -91,7 +93,8 @@ static MEMORY: Bump = Bump {
 };
 
 impl Bump {
-    /// Address of `layout` bytes, from the present chunk or a new one; 0 when memory is out.
+    /// Address of `layout` bytes, from the present chunk or a new one; 0 when memory is out, or for
+    /// an alignment that a mapping does not have.
     fn take(&self, layout: Layout) -> usize {
         // SAFETY: one thread, and no reference to the state outlives a method of this type.
         let state = unsafe { &mut *self.state.get() };
@@ -104,7 +107,10 @@ impl Bump {
             state.next = start + layout.size();
             return start;
         }
-        let size = layout.size().max(CHUNK).next_multiple_of(4096);
+        if layout.align() > PAGE {
+            return 0;
+        }
+        let size = layout.size().max(CHUNK).next_multiple_of(PAGE);
         let args = [
             0,
             size,
@@ -113,7 +119,8 @@ impl Bump {
             usize::MAX,
             0,
         ];
-        // SAFETY: a new anonymous mapping touches no memory that exists.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice (no MAP_FIXED)
+        // touches no memory that exists.
         let Ok(start) = (unsafe { super::raw::syscall(libc::SYS_mmap, args) }) else {
             return 0;
         };
@@ -167,8 +174,8 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     super::process::exit(101)
 }
 
-/// The precompiled `alloc` names these two for unwinding. A panic aborts here, so neither is ever
-/// called; reaching one all the same ends the program by an illegal instruction.
+// The precompiled `alloc` names these two for unwinding. A panic aborts here, so neither is ever
+// called; reaching one all the same ends the program by an illegal instruction.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".globl rust_eh_personality",
@@ -190,8 +197,7 @@ struct Stderr;
 
 impl core::fmt::Write for Stderr {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        // SAFETY: descriptor 2 is never closed by this program.
-        let stderr = unsafe { rustix::fd::BorrowedFd::borrow_raw(2) };
+        let stderr = super::process::standard_stream(2);
         rustix::io::write(stderr, text.as_bytes()).map_or(Err(core::fmt::Error), |_| Ok(()))
     }
 }
@@ -232,9 +238,9 @@ mod memory {
         while i > 0 {
             i -= 1;
             // SAFETY: i is below the length that the caller vouches for.
-            let byte = unsafe { from.add(i).read_volatile() };
+            let byte = unsafe { from.wrapping_add(i).read_volatile() };
             // SAFETY: likewise; volatile, so that this loop is not made a call of itself.
-            unsafe { to.add(i).write_volatile(byte) };
+            unsafe { to.wrapping_add(i).write_volatile(byte) };
         }
         to
     }
@@ -262,9 +268,9 @@ mod memory {
         let mut i = 0;
         while i < length {
             // SAFETY: i is below the length that the caller vouches for.
-            let x = unsafe { a.add(i).read_volatile() };
+            let x = unsafe { a.wrapping_add(i).read_volatile() };
             // SAFETY: likewise.
-            let y = unsafe { b.add(i).read_volatile() };
+            let y = unsafe { b.wrapping_add(i).read_volatile() };
             if x != y {
                 return c_int::from(x) - c_int::from(y);
             }
@@ -275,7 +281,7 @@ mod memory {
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, length: usize) -> c_int {
-        // SAFETY: the same contract.
+        // SAFETY: the caller vouches for `length` bytes at both, which is memcmp's contract.
         unsafe { memcmp(a, b, length) }
     }
 
@@ -283,7 +289,7 @@ mod memory {
     unsafe extern "C" fn strlen(text: *const u8) -> usize {
         let mut length = 0;
         // SAFETY: the caller vouches for a NUL at the end.
-        while unsafe { text.add(length).read_volatile() } != 0 {
+        while unsafe { text.wrapping_add(length).read_volatile() } != 0 {
             length += 1;
         }
         length

@@ -18,7 +18,7 @@ struct InterfaceFlags {
     _rest: [u8; 22],
 }
 
-/// Sets `lo` up in the network namespace of this process.
+/// Sets `lo` up in the network namespace of this process (SIOCSIFFLAGS).
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ struct InterfaceFlags {
 pub fn bring_up() -> SysResult<()> {
     let kind = SocketType::DGRAM;
     let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
-        .call(|| "socket(AF_INET)".to_string())?;
+        .call(|| "socket(AF_INET, SOCK_DGRAM)".to_string())?;
     let mut request = InterfaceFlags {
         name: [0; libc::IFNAMSIZ],
         flags: 0,
@@ -43,8 +43,24 @@ pub fn bring_up() -> SysResult<()> {
         0,
         0,
     ];
-    // SAFETY: the request has the size of struct ifreq and lives until the call returns.
+    // SAFETY: the kernel reads a struct ifreq, whose size `request` has; it lives until the call
+    // returns.
     unsafe { syscall(libc::SYS_ioctl, args) }
-        .call(|| "ioctl(SIOCSIFFLAGS, lo up)".to_string())
+        .call(|| "ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP|IFF_RUNNING)".to_string())
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_has_the_layout_of_the_kernel_header() {
+        let (flags, union) = (
+            core::mem::offset_of!(InterfaceFlags, flags),
+            core::mem::offset_of!(libc::ifreq, ifr_ifru),
+        );
+        assert_eq!(size_of::<InterfaceFlags>(), size_of::<libc::ifreq>());
+        assert_eq!(flags, union);
+    }
 }

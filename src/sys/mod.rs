@@ -120,7 +120,10 @@ const ERRNO_TEXTS: &[(Errno, &str)] = &[
     (Errno::LOOP, "too many levels of symbolic links"),
     (Errno::OVERFLOW, "value too large for defined data type"),
     (Errno::USERS, "too many users"),
+    (Errno::NODATA, "no data available"),
+    (Errno::MSGSIZE, "message too long"),
     (Errno::OPNOTSUPP, "operation not supported"),
+    (Errno::NOBUFS, "no buffer space available"),
     (Errno::CONNREFUSED, "connection refused"),
     (Errno::CONNRESET, "connection reset by peer"),
     (Errno::TIMEDOUT, "connection timed out"),
@@ -128,3 +131,17 @@ const ERRNO_TEXTS: &[(Errno, &str)] = &[
     (Errno::DQUOT, "disk quota exceeded"),
     (Errno::NOKEY, "required key not available"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_words_of_the_c_library() {
+        for (errno, text) in ERRNO_TEXTS {
+            let theirs = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
+            let theirs = theirs.split(" (os error").next().unwrap();
+            assert!(theirs.eq_ignore_ascii_case(text), "{theirs:?}, {text:?}");
+        }
+    }
+}

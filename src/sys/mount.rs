@@ -7,8 +7,10 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::fmt;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
@@ -44,7 +46,15 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Copies the mount that `path` (below `dir`) lies on into a detached mount of its own.
+impl fmt::Display for MountAttr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set {:#x}, clear {:#x}", self.attr_set, self.attr_clr)?;
+        write!(f, ", propagation {:#x}", self.propagation)
+    }
+}
+
+/// Copies the mount that `path` (below `dir`) lies on into a detached mount of its own
+/// (open_tree(2)).
 ///
 /// # Errors
 ///
@@ -60,7 +70,7 @@ pub fn copy_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> SysResult<
     }
     rustix::mount::open_tree(dir, path, flags).call(|| {
         let rec = if recursive { "|RECURSIVE" } else { "" };
-        format!("open_tree(\"{path}\", CLONE{rec})")
+        format!("open_tree({}, \"{path}\", CLONE{rec})", dir.as_raw_fd())
     })
 }
 
@@ -86,7 +96,7 @@ impl NewFileSystem {
         })
     }
 
-    /// Gives one option: `key=value`, or a bare `key`.
+    /// Gives one option, `key=value` or a bare `key` (fsconfig(2)).
     ///
     /// # Errors
     ///
@@ -113,7 +123,8 @@ impl NewFileSystem {
         )
     }
 
-    /// Makes the file system and a detached mount of it with `attributes` (`MOUNT_ATTR_*` bits).
+    /// Makes the file system and a detached mount of it with `attributes`, `MOUNT_ATTR_*` bits
+    /// (fsmount(2)).
     ///
     /// # Errors
     ///
@@ -135,6 +146,7 @@ impl NewFileSystem {
     ) -> SysResult<()> {
         result.map_err(|errno| {
             let mut message = [0; 256];
+            // An empty log answers ENODATA.
             let said = rustix::io::read(&self.context, &mut message).unwrap_or(0);
             let said = core::str::from_utf8(&message[..said]).unwrap_or("").trim();
             // Messages come as "e tmpfs: Bad value for 'size'": e, w or i is the severity.
@@ -150,7 +162,8 @@ impl NewFileSystem {
     }
 }
 
-/// Changes options of the file system mounted at `mount`, and nothing of the mount itself.
+/// Changes options of the file system mounted at `mount`, and nothing of the mount itself
+/// (fspick(2)).
 ///
 /// # Errors
 ///
@@ -158,7 +171,8 @@ impl NewFileSystem {
 pub fn reconfigure(mount: BorrowedFd<'_>, options: &[String]) -> SysResult<()> {
     use rustix::mount::{FsPickFlags, fspick};
     let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
-    let context = fspick(mount, "", flags).call(|| "fspick(…)".to_string())?;
+    let context =
+        fspick(mount, "", flags).call(|| format!("fspick({}, \"\")", mount.as_raw_fd()))?;
     let fs = NewFileSystem {
         context,
         fstype: "remount".to_string(),
@@ -167,11 +181,12 @@ pub fn reconfigure(mount: BorrowedFd<'_>, options: &[String]) -> SysResult<()> {
         fs.option(option)?;
     }
     fs.check(rustix::mount::fsconfig_reconfigure(&fs.context), || {
-        "fsconfig(RECONFIGURE)".to_string()
+        "fsconfig(remount, RECONFIGURE)".to_string()
     })
 }
 
-/// Changes attributes of a mount, or of the whole tree below it when `recursive`.
+/// Changes attributes of a mount, or of the whole tree below it when `recursive`
+/// (mount_setattr(2), Linux 5.12).
 ///
 /// # Errors
 ///
@@ -182,12 +197,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, change: Attributes, recursive: bool
         attr_clr: change.clear,
         ..MountAttr::default()
     };
-    set_attr(mount, &attr, recursive).call(|| {
-        format!(
-            "mount_setattr(set {:#x}, clear {:#x})",
-            change.set, change.clear
-        )
-    })
+    set_attr(mount, &attr, recursive)
 }
 
 /// Changes the propagation of a mount: one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`,
@@ -201,7 +211,7 @@ pub fn set_propagation(mount: BorrowedFd<'_>, kind: u64, recursive: bool) -> Sys
         propagation: kind,
         ..MountAttr::default()
     };
-    set_attr(mount, &attr, recursive).call(|| format!("mount_setattr(propagation {kind:#x})"))
+    set_attr(mount, &attr, recursive)
 }
 
 /// Maps the ids of a detached mount by the user namespace `user_namespace` (Linux 5.12).
@@ -219,14 +229,10 @@ pub fn map_ids(
         userns_fd: user_namespace.as_raw_fd() as u64,
         ..MountAttr::default()
     };
-    set_attr(mount, &attr, recursive).call(|| "mount_setattr(IDMAP)".to_string())
+    set_attr(mount, &attr, recursive)
 }
 
-fn set_attr(
-    mount: BorrowedFd<'_>,
-    attr: &MountAttr,
-    recursive: bool,
-) -> Result<(), rustix::io::Errno> {
+fn set_attr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> SysResult<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let args = [
         mount.as_raw_fd() as usize,
@@ -236,11 +242,17 @@ fn set_attr(
         size_of::<MountAttr>(),
         0,
     ];
-    // SAFETY: the structure has the size given and lives until the call returns.
-    unsafe { syscall(libc::SYS_mount_setattr, args) }.map(drop)
+    // SAFETY: the kernel only reads: an empty path, ended by NUL, and `attr`, which has the size
+    // given; both live until the call returns.
+    let result = unsafe { syscall(libc::SYS_mount_setattr, args) }.map(drop);
+    result.call(|| {
+        let fd = mount.as_raw_fd();
+        let rec = if recursive { ", RECURSIVE" } else { "" };
+        format!("mount_setattr({fd}, \"\"{rec}, {attr})")
+    })
 }
 
-/// Attaches a detached mount over `target`, an open directory or file.
+/// Attaches a detached mount over `target`, an open directory or file (move_mount(2)).
 ///
 /// # Errors
 ///
@@ -248,7 +260,10 @@ fn set_attr(
 /// mount namespace, `ELOOP` for a tree that would contain itself.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount, "", target, "", flags).call(|| "move_mount(…)".to_string())
+    rustix::mount::move_mount(mount, "", target, "", flags).call(|| {
+        let (from, to) = (mount.as_raw_fd(), target.as_raw_fd());
+        format!("move_mount({from}, \"\", {to}, \"\")")
+    })
 }
 
 /// Attaches a detached mount over the root of this mount namespace.
@@ -259,7 +274,7 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
 pub fn attach_over_root(mount: BorrowedFd<'_>) -> SysResult<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", rustix::fs::CWD, "/", flags)
-        .call(|| "move_mount(rootfs, \"/\")".to_string())
+        .call(|| format!("move_mount({}, \"\", \"/\")", mount.as_raw_fd()))
 }
 
 /// Changes the propagation of every mount below `/`.
@@ -268,7 +283,7 @@ pub fn attach_over_root(mount: BorrowedFd<'_>) -> SysResult<()> {
 ///
 /// `EINVAL` when `/` is no mount point.
 pub fn set_root_propagation(kind: u64, recursive: bool) -> SysResult<()> {
-    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .call(|| "open(\"/\")".to_string())?;
     set_propagation(root.as_fd(), kind, recursive)
 }
@@ -285,4 +300,29 @@ pub fn pivot_into_working_directory() -> SysResult<()> {
     rustix::process::pivot_root(".", ".").call(|| "pivot_root(\".\", \".\")".to_string())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)
         .call(|| "umount2(old root, MNT_DETACH)".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_of_the_kernel_header() {
+        assert_eq!(size_of::<MountAttr>(), 32); // MOUNT_ATTR_SIZE_VER0
+    }
+
+    #[test]
+    fn a_refused_change_names_everything_that_was_asked() {
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let change = Attributes {
+            set: 1,
+            clear: 0x70,
+        };
+        let error = set_attributes(file.as_fd(), change, true).unwrap_err();
+        let fd = file.as_raw_fd();
+        assert_eq!(
+            error.call,
+            format!("mount_setattr({fd}, \"\", RECURSIVE, set 0x1, clear 0x70, propagation 0x0)")
+        );
+    }
 }

@@ -4,7 +4,7 @@
 
 use alloc::ffi::CString;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 
@@ -42,7 +42,18 @@ pub enum Cloned {
 /// linux/sched.h; libc's constant of this name is too narrow to hold it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// `struct clone_args` (clone(2)), of which `set_tid` is not used.
+/// Every namespace that clone3(2) and unshare(2) can make. Their other flags share memory or
+/// descriptors behind Rust's back and are refused here.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWTIME) as u64;
+
+/// `struct clone_args` of Linux 5.7 (clone(2)), of which `set_tid` is not used.
 #[repr(C)]
 #[derive(Default)]
 pub(super) struct CloneArgs {
@@ -62,7 +73,14 @@ pub(super) struct CloneArgs {
 impl CloneArgs {
     /// What `request` asks for. The kernel stores the pidfd in `pidfd`, which must still be there
     /// when the call is made.
-    pub(super) fn new(request: CloneRequest<'_>, pidfd: &mut i32) -> CloneArgs {
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for flags other than namespaces.
+    pub(super) fn new(request: CloneRequest<'_>, pidfd: &mut i32) -> SysResult<CloneArgs> {
+        if request.namespaces & !NAMESPACES != 0 {
+            return Err(SysError::new(clone_text(request), Errno::INVAL));
+        }
         let mut args = CloneArgs {
             flags: request.namespaces | libc::CLONE_PIDFD as u64,
             pidfd: (&raw mut *pidfd) as u64,
@@ -77,30 +95,29 @@ impl CloneArgs {
             args.flags |= libc::CLONE_PARENT as u64;
             args.exit_signal = 0; // taken over from the caller (clone(2), CLONE_PARENT)
         }
-        args
+        Ok(args)
     }
 }
 
 /// The call as an error prints it.
-pub(super) fn clone_text(args: &CloneArgs, request: CloneRequest<'_>) -> String {
-    format!(
-        "clone3(flags {:#x}, cgroup {:?})",
-        args.flags, request.cgroup
-    )
+pub(super) fn clone_text(request: CloneRequest<'_>) -> String {
+    let (namespaces, sibling) = (request.namespaces, request.sibling);
+    let cgroup = request.cgroup.map(|fd| fd.as_raw_fd());
+    format!("clone3(namespaces {namespaces:#x}, cgroup {cgroup:?}, sibling {sibling})")
 }
 
-/// Makes a copy of this process by clone3(2) (Linux 5.7 for a cgroup).
+/// Makes a copy of this process by clone3(2) (Linux 5.3; 5.7 for a cgroup).
 ///
-/// The caller must have a single thread, else a lock that another thread holds stays locked in
-/// the child; both programs of this crate have one.
+/// The caller should have a single thread, as both programs of this crate have: the child has only
+/// the calling thread, so a lock that another one holds at this moment is never released in it.
 ///
 /// # Errors
 ///
-/// What the kernel answers: `EPERM` without privilege for a namespace, `ENOSPC` beyond a limit on
+/// `EINVAL` for flags other than namespaces, and what the kernel answers: `EPERM` without privilege for a namespace, `ENOSPC` beyond a limit on
 /// namespaces, `EBUSY` or `EOPNOTSUPP` for a cgroup that can hold no process.
 pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
     let mut pidfd: i32 = -1;
-    let args = CloneArgs::new(request, &mut pidfd);
+    let args = CloneArgs::new(request, &mut pidfd)?;
     let call = [
         (&raw const args) as usize,
         size_of::<CloneArgs>(),
@@ -109,13 +126,14 @@ pub fn clone(request: CloneRequest<'_>) -> SysResult<Cloned> {
         0,
         0,
     ];
-    // SAFETY: without CLONE_VM the child runs on its own copy of this memory and stack; `args`
-    // and `pidfd` live until the call returns.
-    let pid = unsafe { syscall(libc::SYS_clone3, call) }.call(|| clone_text(&args, request))?;
+    // SAFETY: without CLONE_VM (refused above) the child runs on its own copy of this memory and
+    // stack; the kernel reads `args`, of the size given, and writes `pidfd` before it returns.
+    let pid = unsafe { syscall(libc::SYS_clone3, call) }.call(|| clone_text(request))?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
         Some(pid) => {
-            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
+            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, in this process
+            // alone; nobody else knows it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Cloned::Parent { pid, pidfd })
         }
@@ -131,7 +149,7 @@ pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
-/// Executes the file at `path`; returns only when that failed.
+/// Executes the file at `path` (execve(2)); returns only when that failed.
 pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> SysError {
     let (argv, envp) = (pointers(args), pointers(env));
     let call = [
@@ -142,18 +160,19 @@ pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> SysError {
         0,
         0,
     ];
-    // SAFETY: path, arrays and the strings they point to live until the call returns, if it does.
+    // SAFETY: both arrays end with a null pointer and point to NUL-ended strings, which are
+    // borrowed until the call returns, if it does.
     let errno = unsafe { syscall(libc::SYS_execve, call) }
         .err()
         .unwrap_or(Errno::INVAL);
     SysError::new(format!("execve({path:?})"), errno)
 }
 
-/// Ends this process at once, without running anything else.
+/// Ends this process at once, without running anything else (exit_group(2)).
 pub fn exit(status: i32) -> ! {
     loop {
         let args = [status as usize, 0, 0, 0, 0, 0];
-        // SAFETY: the call does not return.
+        // SAFETY: takes no pointer, and nothing of this process runs afterwards.
         let _never = unsafe { syscall(libc::SYS_exit_group, args) };
     }
 }
@@ -166,7 +185,7 @@ pub fn exit(status: i32) -> ! {
 /// kind than `kind`, or one that can not be joined again.
 pub fn join_namespace(namespace: BorrowedFd<'_>, kind: u64, name: &str) -> SysResult<()> {
     let args = [namespace.as_raw_fd() as usize, kind as usize, 0, 0, 0, 0];
-    // SAFETY: setns touches no memory.
+    // SAFETY: takes no pointer; it changes what later calls mean, not this process' memory.
     unsafe { syscall(libc::SYS_setns, args) }
         .call(|| format!("setns({name})"))
         .map(drop)
@@ -176,11 +195,15 @@ pub fn join_namespace(namespace: BorrowedFd<'_>, kind: u64, name: &str) -> SysRe
 ///
 /// # Errors
 ///
-/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a kind the kernel lacks.
+/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a kind the kernel lacks and for other flags.
 pub fn unshare(flags: u64) -> SysResult<()> {
-    // SAFETY: namespaces only; no memory or descriptor table is unshared.
+    let text = || format!("unshare({flags:#x})");
+    if flags & !NAMESPACES != 0 {
+        return Err(SysError::new(text(), Errno::INVAL));
+    }
+    // SAFETY: namespaces only (checked above), so no memory and no descriptor table is unshared.
     unsafe { syscall(libc::SYS_unshare, [flags as usize, 0, 0, 0, 0, 0]) }
-        .call(|| format!("unshare({flags:#x})"))
+        .call(text)
         .map(drop)
 }
 
@@ -200,7 +223,7 @@ pub fn join_session_keyring(name: &str) -> SysResult<()> {
         0,
         0,
     ];
-    // SAFETY: the name lives until the call returns.
+    // SAFETY: `text` is NUL-ended, only read, and lives until the call returns.
     unsafe { syscall(libc::SYS_keyctl, args) }
         .call(|| format!("keyctl(JOIN_SESSION_KEYRING, \"{name}\")"))
         .map(drop)
@@ -227,8 +250,8 @@ pub fn close_on_exec_from(first: u32) -> SysResult<()> {
         .map(drop)
 }
 
-/// Sends signal `number` to the process that `pidfd` refers to (pidfd_send_signal(2)); 0 only asks
-/// whether one could be sent. Any number, also a real-time signal's.
+/// Sends signal `number` to the process that `pidfd` refers to (pidfd_send_signal(2), Linux 5.1); 0
+/// only asks whether one could be sent. Any number, also a real-time signal's.
 ///
 /// # Errors
 ///
@@ -237,11 +260,11 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
     let args = [pidfd.as_raw_fd() as usize, number as usize, 0, 0, 0, 0];
     // SAFETY: the third argument, a siginfo_t, is null: the kernel fills in its own.
     unsafe { syscall(libc::SYS_pidfd_send_signal, args) }
-        .call(|| format!("pidfd_send_signal({number})"))
+        .call(|| format!("pidfd_send_signal({}, {number})", pidfd.as_raw_fd()))
         .map(drop)
 }
 
-/// Lets descriptor `number` stay open across the next `execve`.
+/// Lets descriptor `number` stay open across the next `execve` (fcntl(2), F_SETFD).
 ///
 /// # Errors
 ///
@@ -254,7 +277,7 @@ pub fn keep_on_exec(number: i32) -> SysResult<()> {
         .map(drop)
 }
 
-/// Unblocks all signals, as a program expects at its start.
+/// Unblocks all signals, as a program expects at its start (rt_sigprocmask(2)).
 pub fn unblock_signals() {
     let none: u64 = 0;
     let args = [
@@ -265,7 +288,8 @@ pub fn unblock_signals() {
         0,
         0,
     ];
-    // SAFETY: reads eight bytes of a local. It can not fail with these arguments.
+    // SAFETY: the kernel reads the eight bytes of `none`, which lives until the call returns. It
+    // can not fail with these arguments.
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
 }
 
@@ -345,30 +369,40 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> SysResult<()> {
         0,
         0,
     ];
-    // SAFETY: TIOCSCTTY takes no pointer.
+    // SAFETY: the argument of TIOCSCTTY is a number, no pointer.
     unsafe { syscall(libc::SYS_ioctl, args) }
-        .call(|| "ioctl(TIOCSCTTY)".to_string())
+        .call(|| format!("ioctl({}, TIOCSCTTY, 0)", terminal.as_raw_fd()))
         .map(drop)
 }
 
-/// Makes `fd` available as descriptor `number`, which programs expect it to have (0 to 2).
+/// Makes `fd` the standard stream `number` (0, 1 or 2), open across an execve (dup3(2)).
 ///
 /// # Errors
 ///
-/// `EBUSY` while another process opens that number in a shared table, which can not be here.
+/// `EINVAL` when `fd` has that number already.
+///
+/// # Panics
+///
+/// On another number: it would close a descriptor that somebody owns.
 pub fn duplicate_onto(fd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
+    assert!((0..=2).contains(&number));
     let args = [fd.as_raw_fd() as usize, number as usize, 0, 0, 0, 0];
-    // SAFETY: only standard streams are replaced, which no OwnedFd of this program owns.
+    // SAFETY: a standard stream is replaced (checked above), and no OwnedFd owns one.
     unsafe { syscall(libc::SYS_dup3, args) }
-        .call(|| format!("dup3(…, {number})"))
+        .call(|| format!("dup3({}, {number}, 0)", fd.as_raw_fd()))
         .map(drop)
 }
 
-/// The standard stream `number` (0, 1 or 2), which is open in every program of this crate.
+/// The standard stream `number` (0, 1 or 2).
+///
+/// # Panics
+///
+/// On another number.
 #[must_use]
 pub fn standard_stream(number: i32) -> BorrowedFd<'static> {
-    debug_assert!((0..=2).contains(&number));
-    // SAFETY: the standard streams are never closed by this program.
+    assert!((0..=2).contains(&number));
+    // SAFETY: neither program closes a standard stream; std opens /dev/null in place of one that
+    // was closed when `parhelion` started, and `parhelion-init` inherits them from there.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
@@ -389,4 +423,29 @@ pub fn c_string(text: &str) -> SysResult<CString> {
 /// `EINVAL` when there is a NUL inside one.
 pub fn c_strings(texts: &[String]) -> SysResult<Vec<CString>> {
     texts.iter().map(|t| c_string(t)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_of_the_kernel_header() {
+        assert_eq!(size_of::<CloneArgs>(), 88); // CLONE_ARGS_SIZE_VER2
+    }
+
+    #[test]
+    fn flags_that_are_no_namespaces_are_refused() {
+        let request = CloneRequest {
+            namespaces: libc::CLONE_VM as u64,
+            ..CloneRequest::default()
+        };
+        let error = clone(request).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "clone3(namespaces 0x100, cgroup None, sibling false): invalid argument"
+        );
+        let error = unshare(libc::CLONE_FILES as u64).unwrap_err();
+        assert_eq!(error.to_string(), "unshare(0x400): invalid argument");
+    }
 }

@@ -33,7 +33,8 @@ pub(super) unsafe fn syscall(number: libc::c_long, args: Args) -> Result<usize, 
         );
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above; on aarch64 no other register changes (syscall(2)).
+    // SAFETY: the kernel's calling convention (syscall(2)): no register but x0 changes, memory is
+    // touched only as the call says, for which our caller answers.
     unsafe {
         asm!(
             "svc 0",

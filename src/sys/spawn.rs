@@ -138,7 +138,7 @@ pub fn spawn(request: CloneRequest<'_>, memory: Memory, orders: &Orders<'_>) -> 
     let copy = Copied::of(orders);
     let mut stack: Vec<u8> = Vec::with_capacity(STACK);
     let mut pidfd: i32 = -1;
-    let mut args = CloneArgs::new(request, &mut pidfd);
+    let mut args = CloneArgs::new(request, &mut pidfd)?;
     if memory == Memory::Shared {
         args.flags |= libc::CLONE_VM as u64;
     }
@@ -147,12 +147,12 @@ pub fn spawn(request: CloneRequest<'_>, memory: Memory, orders: &Orders<'_>) -> 
     args.stack_size = (STACK - 16) as u64;
     // SAFETY: the stack is the child's alone; it and the copy stay where they are until the caller
     // drops them, which it does after the child's execve or end.
-    let pid = unsafe { clone_onto(&args, &raw const *copy) }
-        .call(|| process::clone_text(&args, request))?;
+    let pid =
+        unsafe { clone_onto(&args, &raw const *copy) }.call(|| process::clone_text(request))?;
     // A process id is never 0 in its parent: the child does not return from the call.
     let pid = Pid::from_raw(pid as i32)
         .ok_or(Errno::CHILD)
-        .call(|| process::clone_text(&args, request))?;
+        .call(|| process::clone_text(request))?;
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let memory = ChildMemory {
