@@ -45,7 +45,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
     run_creation_hooks(talk, &plan)?;
-    root.enter(plan.rootfs.entry)?;
+    root.enter(&plan.rootfs)?;
     let host_proc = plan.host_proc.claim();
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     program::add_home(&mut plan, root.root());
