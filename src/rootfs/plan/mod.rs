@@ -151,3 +151,6 @@ fn propagation(word: &str, problems: &mut Problems) -> Option<Propagation> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
