@@ -14,6 +14,7 @@ pub fn all() -> Vec<Trial> {
     tests![
         the_default_devices_have_their_numbers_and_modes,
         the_default_devices_work,
+        an_inherited_null_device_is_the_containers_own,
         the_links_of_dev_lead_where_they_should,
         a_terminal_can_be_opened_through_ptmx,
         extra_devices_have_their_numbers_modes_and_owners,
@@ -60,6 +61,13 @@ const USE_THEM: &str = "echo gone > /dev/null && cat /dev/null; \
 fn the_default_devices_work() {
     let seen = Bundle::new(USE_THEM).run().success();
     assert_eq!(seen, " 00 00 00 00\nfull\n8\n8\n");
+}
+
+fn an_inherited_null_device_is_the_containers_own() {
+    let script = "stat -L -c %d:%i /dev/null /proc/self/fd/0; cat; echo dropped >&2";
+    let seen = Bundle::new(script).run().success();
+    let (own, inherited) = seen.trim().split_once('\n').unwrap();
+    assert_eq!(own, inherited, "standard input is the host's");
 }
 
 fn the_links_of_dev_lead_where_they_should() {
