@@ -53,16 +53,17 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
     run_creation_hooks(talk, &plan)?;
-    root.enter(plan.rootfs.entry)?;
+    root.enter(&plan.rootfs)?;
     let host_proc = plan.host_proc.claim();
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     program::add_home(&mut plan, root.root());
+    let own_null = terminal::null_device(root.root());
     root.finish(&plan.rootfs, null)?;
     drop(host_proc);
     if let Some(terminal) = terminal {
         terminal::take_over(talk, terminal)?;
     } else {
-        terminal::give_streams(plan.identity.uid)?;
+        terminal::give_streams(plan.identity.uid, own_null)?;
     }
     let program = become_the_program_owner(&plan)?;
     let lock = plan.lock.claim();

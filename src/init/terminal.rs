@@ -73,15 +73,30 @@ pub(super) fn take_over(talk: &Channel, terminal: Terminal) -> Result<()> {
     Ok(())
 }
 
+/// The container's own /dev/null, if it has one.
+pub(super) fn null_device(root: Root<'_>) -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let opened = root.open(&ContainerPath::new("dev/null"), flags).ok()?;
+    let stat = rustix::fs::fstat(&opened).ok()?;
+    (stat.st_rdev == makedev(1, 3)).then_some(opened)
+}
+
 /// Makes the program's user the owner of the streams it inherits, so that it can open
-/// /dev/stdout and the like again.
-pub(super) fn give_streams(uid: u32) -> SysResult<()> {
+/// /dev/stdout and the like again. The host's /dev/null becomes `null`, the container's: whoever
+/// is root of the host's user namespace inside could change the mode of the host's by a descriptor.
+pub(super) fn give_streams(uid: u32, null: Option<OwnedFd>) -> SysResult<()> {
     for number in 0..=2 {
         let stream = process::standard_stream(number);
         let Ok(stat) = rustix::fs::fstat(stream) else {
             continue; // closed by whoever called the runtime
         };
-        if stat.st_uid == uid || stat.st_rdev == makedev(1, 3) {
+        if stat.st_rdev == makedev(1, 3) {
+            if let Some(null) = &null {
+                process::duplicate_onto(null.as_fd(), number)?;
+            }
+            continue;
+        }
+        if stat.st_uid == uid {
             continue;
         }
         match rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None) {

@@ -176,10 +176,12 @@ impl Plans {
         let id = request.id.as_str();
         let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
         let context = rootfs::Context {
+            bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
-            cgroup: &hierarchy.mount_point().join(cgroup.path()),
-            own_mount_namespace: namespaces.is_new(Kind::Mount),
+            cgroup_tree: hierarchy.mount_point(),
+            mount_namespace: mount_namespace(&namespaces),
             user_namespace: namespaces.is_own(Kind::User),
+            joined_user_namespace: namespaces.joined(Kind::User),
             cgroup_namespace: namespaces.is_own(Kind::Cgroup),
             no_pivot: request.no_pivot,
         };
@@ -193,6 +195,16 @@ impl Plans {
             cgroup,
             rootfs,
         })
+    }
+}
+
+fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
+    if namespaces.is_new(Kind::Mount) {
+        rootfs::MountNamespace::New
+    } else if namespaces.is_own(Kind::Mount) {
+        rootfs::MountNamespace::Joined
+    } else {
+        rootfs::MountNamespace::Host
     }
 }
 

@@ -8,15 +8,16 @@ mod idmap;
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::Problems;
-use crate::sys::process;
 use crate::sys::spawn::Memory;
+use crate::sys::{Errno, process};
 
 pub use idmap::IdMaps;
 
@@ -80,6 +81,17 @@ impl Kind {
         self.row().0
     }
 
+    /// The name in /proc/PID/ns.
+    fn file(self) -> &'static str {
+        match self {
+            Kind::Mount => "mnt",
+            Kind::Network => "net",
+            Kind::Pid | Kind::Ipc | Kind::Uts | Kind::User | Kind::Cgroup | Kind::Time => {
+                self.name()
+            }
+        }
+    }
+
     /// The `CLONE_NEW*` flag.
     #[must_use]
     pub fn flag(self) -> u64 {
@@ -118,11 +130,11 @@ impl Plan {
             let kind = Kind::of(namespace.typ());
             match namespace.path() {
                 None => plan.new.push(kind),
-                Some(path) if path.exists() => plan.joined.push((kind, path.clone())),
-                Some(path) => {
-                    let message = format!("\"{}\" does not exist", path.display());
-                    problems.add(format!("linux.namespaces[{i}].path"), message);
-                }
+                Some(path) => match is_other(kind, path) {
+                    Ok(true) => plan.joined.push((kind, path.clone())),
+                    Ok(false) => {} // the host's, in which the container is anyway
+                    Err(e) => problems.add(format!("linux.namespaces[{i}].path"), format!("{e:#}")),
+                },
             }
         }
         if plan.is_new(Kind::User) {
@@ -150,7 +162,14 @@ impl Plan {
     /// True for a namespace that is not the host's: new or joined.
     #[must_use]
     pub fn is_own(&self, kind: Kind) -> bool {
-        self.is_new(kind) || self.joined.iter().any(|(joined, _)| *joined == kind)
+        self.is_new(kind) || self.joined(kind).is_some()
+    }
+
+    /// Where the namespace is that is joined, if one of this kind is.
+    #[must_use]
+    pub fn joined(&self, kind: Kind) -> Option<&Path> {
+        let joined = self.joined.iter().find(|(joined, _)| *joined == kind);
+        joined.map(|(_, path)| path.as_path())
     }
 
     /// The flags of the clone. A time namespace is not among them: its offsets must be written
@@ -200,15 +219,13 @@ impl Plan {
     ///
     /// The path that can not be opened.
     pub fn open(&self) -> Result<Joins> {
-        let open = |(kind, path): &(Kind, PathBuf)| {
-            let file = File::open(path).with_context(|| {
-                format!("{} namespace: open(\"{}\")", kind.name(), path.display())
-            })?;
+        let join = |(kind, path): &(Kind, PathBuf)| {
+            let file = open(path).with_context(|| format!("{} namespace", kind.name()))?;
             Ok((*kind, OwnedFd::from(file)))
         };
         self.joined
             .iter()
-            .map(open)
+            .map(join)
             .collect::<Result<_>>()
             .map(Joins)
     }
@@ -235,6 +252,33 @@ impl Plan {
         }
         Ok(Some(guard))
     }
+}
+
+/// Opens the file of a namespace; what is a FIFO instead must not hold the runtime up.
+fn open(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let opened = options.open(path);
+    opened.with_context(|| format!("open(\"{}\")", path.display()))
+}
+
+/// True when the file at `path` is a namespace of this kind other than the runtime's own.
+fn is_other(kind: Kind, path: &Path) -> Result<bool> {
+    let file = open(path)?;
+    let name = path.display();
+    let flag = match process::namespace_type(file.as_fd()) {
+        Err(error) if error.errno == Errno::NOTTY => bail!("\"{name}\" is no namespace"),
+        answered => answered?,
+    };
+    if flag != kind.flag() {
+        let found = KINDS.iter().find(|(_, _, f)| *f == flag);
+        let found = found.map_or("unknown", |(_, name, _)| name);
+        let wanted = kind.name();
+        bail!("\"{name}\" is a namespace of type {found}, not {wanted}");
+    }
+    let own = std::fs::metadata(format!("/proc/self/ns/{}", kind.file()))?;
+    let joined = file.metadata()?;
+    Ok((own.dev(), own.ino()) != (joined.dev(), joined.ino()))
 }
 
 /// Takes the runtime back to its own time namespace, so that hooks do not run in the container's.
@@ -326,28 +370,60 @@ mod tests {
 
     #[test]
     fn a_plan_prints_one_namespace_per_line() {
-        let plan = plan(
-            r#"{"namespaces": [{"type": "pid"}, {"type": "user"}, {"type": "time"},
-                {"type": "network", "path": "/proc/self/ns/net"}],
+        let mut plan = plan(
+            r#"{"namespaces": [{"type": "pid"}, {"type": "user"}, {"type": "time"}],
                 "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1},
                     {"containerID": 1, "hostID": 100000, "size": 65536}],
                 "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
                 "timeOffsets": {"monotonic": {"secs": 5, "nanosecs": 7}}}"#,
         );
+        plan.joined.push((Kind::Network, "/run/netns/web".into()));
         assert_eq!(
             plan.to_string(),
-            "new    pid\nnew    user\nnew    time\njoin   network /proc/self/ns/net\n\
+            "new    pid\nnew    user\nnew    time\njoin   network /run/netns/web\n\
              offset monotonic 5 7\nuids   0 1000 1, 1 100000 65536\ngids   0 1000 1\n"
         );
     }
 
     #[test]
     fn joining_next_to_a_user_namespace_takes_a_step_between() {
-        let net = r#"{"type": "network", "path": "/proc/self/ns/net"}"#;
-        let user = r#"{"type": "user"}"#;
-        assert!(!plan(&format!("{{\"namespaces\": [{net}]}}")).needs_a_step_between());
-        assert!(!plan(&format!("{{\"namespaces\": [{user}]}}")).needs_a_step_between());
-        assert!(plan(&format!("{{\"namespaces\": [{user}, {net}]}}")).needs_a_step_between());
+        let with = |new: &[Kind], joined: &[Kind]| {
+            let joined = joined.iter().map(|kind| (*kind, PathBuf::from("/run/ns")));
+            let plan = Plan {
+                new: new.to_vec(),
+                joined: joined.collect(),
+                ..Plan::default()
+            };
+            plan.needs_a_step_between()
+        };
+        assert!(!with(&[], &[Kind::Network]));
+        assert!(!with(&[Kind::User], &[]));
+        assert!(with(&[Kind::User], &[Kind::Network]));
+        assert!(with(&[], &[Kind::Pid]));
+    }
+
+    #[test]
+    fn the_namespace_of_the_runtime_itself_is_not_joined() {
+        let plan = plan(
+            r#"{"namespaces": [{"type": "user", "path": "/proc/self/ns/user"},
+            {"type": "mount", "path": "/proc/self/ns/mnt"}]}"#,
+        );
+        assert_eq!(plan, Plan::default());
+    }
+
+    #[test]
+    fn a_file_that_is_another_thing_is_refused_with_its_place() {
+        let linux = r#"{"namespaces": [{"type": "uts", "path": "/proc/self/ns/net"},
+            {"type": "ipc", "path": "/proc/self/status"}, {"type": "pid", "path": "/nowhere"}]}"#;
+        let json = format!("{{\"ociVersion\": \"1.3.0\", \"linux\": {linux}}}");
+        let mut problems = Problems::default();
+        let _plan = Plan::new(&serde_json::from_str(&json).unwrap(), &mut problems);
+        assert_eq!(
+            problems.to_string(),
+            "linux.namespaces[0].path: \"/proc/self/ns/net\" is a namespace of type network, not \
+             uts; linux.namespaces[1].path: \"/proc/self/status\" is no namespace; \
+             linux.namespaces[2].path: open(\"/nowhere\"): No such file or directory (os error 2)"
+        );
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Cover {
 }
 
 /// A detached, empty, read-only tmpfs.
-fn empty_directory() -> Result<OwnedFd, SysError> {
+pub(super) fn empty_directory() -> Result<OwnedFd, SysError> {
     let fs = mount::NewFileSystem::open("tmpfs")?;
     for option in ["size=0", "nr_inodes=1", "mode=755"] {
         fs.option(option)?;

@@ -29,7 +29,7 @@ pub use mounts::Prepared;
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]
-pub use plan::Context;
+pub use plan::{Context, MountNamespace};
 
 /// Everything that is done to the file system. `T` is what a bind mount comes from: a
 /// `HostTree` in the plan that is printed, an [`OpenTree`] in the one that init gets.
@@ -39,6 +39,8 @@ pub struct Plan<T> {
     pub root: T,
     /// How it becomes the root.
     pub entry: Entry,
+    /// Mounts of the host that are taken away before the root is entered by [`Entry::Move`].
+    pub hidden: Vec<String>,
     /// Propagation of every mount that was copied from the host, set before anything else; None
     /// where the mount namespace is not the container's own.
     pub host_propagation: Option<Propagation>,
@@ -63,6 +65,10 @@ pub enum Entry {
     Pivot,
     /// By mounting it over `/` and chroot(2), where pivot_root is not possible (a ramdisk).
     Move,
+    /// Likewise, over the root of a mount namespace that others are in: their own root stays as it
+    /// is, as a root directory that is mounted over is not left. The mounts stay for as long as
+    /// that namespace does.
+    Cover,
     /// By chroot(2) alone, in a mount namespace that belongs to others too.
     Chroot,
 }
@@ -176,6 +182,8 @@ pub struct HostTree {
     pub recursive: bool,
     /// Attributes of its topmost mount.
     pub attributes: Attributes,
+    /// Attributes that its topmost mount loses, unless they are locked (mount_namespaces(7)).
+    pub lifted: u64,
     /// Attributes of all its mounts.
     pub recursive_attributes: Attributes,
     /// Ids on the mount are mapped.
@@ -188,10 +196,23 @@ pub struct HostTree {
 #[cfg(feature = "runtime")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap {
-    /// Lines of a uid_map file.
-    pub uid_map: String,
-    /// Lines of a gid_map file.
-    pub gid_map: String,
+    /// Which ids become which.
+    pub ids: Ids,
     /// Also for all mounts below.
     pub recursive: bool,
+}
+
+/// Where the map of ids comes from.
+#[cfg(feature = "runtime")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ids {
+    /// From lines of a uid_map and a gid_map file.
+    Lines {
+        /// Lines of a uid_map file.
+        uid_map: String,
+        /// Lines of a gid_map file.
+        gid_map: String,
+    },
+    /// From the user namespace at this path.
+    Of(std::path::PathBuf),
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use anyhow::Context as _;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags, Stat};
 
 use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
 use crate::sys::confined::{ContainerPath, Missing, Root};
@@ -67,7 +67,7 @@ impl Plan<OpenTree> {
             }
         }
         match self.entry {
-            Entry::Pivot | Entry::Move => mount::attach_over_root(root),
+            Entry::Pivot | Entry::Move | Entry::Cover => mount::attach_over_root(root),
             Entry::Chroot => Ok(()),
         }
     }
@@ -97,6 +97,10 @@ impl Prepared {
             Missing::File
         };
         let place = self.root().ensure(target, missing)?;
+        if !tree.directory && is_directory(&place, target)? {
+            let call = format!("\"/{target}\" is a folder, and what is mounted there a file");
+            return Err(SysError::new(call, Errno::ISDIR).into());
+        }
         let mounted = tree.fd.claim();
         mount::attach(mounted.as_fd(), place.as_fd())?;
         Ok(mounted)
@@ -107,11 +111,12 @@ impl Prepared {
         new: &NewFileSystem,
         target: &ContainerPath,
     ) -> anyhow::Result<OwnedFd> {
+        let mode = self.mode_of_target(new, target)?;
         let place = self.root().ensure(target, Missing::Directory(0o755))?;
         if new.fstype == "proc" || new.fstype == "sysfs" {
             refuse_a_link(self.root(), target)?;
         }
-        let mounted = make(new)?;
+        let mounted = make(new, mode)?;
         if new.copy_up {
             copy_up::copy(place.as_fd(), mounted.as_fd()).context("tmpcopyup")?;
         }
@@ -121,6 +126,22 @@ impl Prepared {
             self.read_only_late.push(copy);
         }
         Ok(mounted)
+    }
+
+    /// The mode of the folder that a tmpfs covers, which it has too unless an option says otherwise.
+    fn mode_of_target(
+        &self,
+        new: &NewFileSystem,
+        target: &ContainerPath,
+    ) -> Result<Option<u32>, SysError> {
+        if new.fstype != "tmpfs" || new.options.iter().any(|o| o.starts_with("mode=")) {
+            return Ok(None);
+        }
+        match self.root().open(target, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(place) => Ok(Some(stat(&place, target)?.st_mode & 0o7777)),
+            Err(error) if error.errno == Errno::NOENT => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn remount(
@@ -140,11 +161,23 @@ impl Prepared {
     }
 }
 
+fn stat(place: &OwnedFd, target: &ContainerPath) -> Result<Stat, SysError> {
+    rustix::fs::fstat(place).call(|| format!("fstat(\"{target}\")"))
+}
+
+fn is_directory(place: &OwnedFd, target: &ContainerPath) -> Result<bool, SysError> {
+    let mode = stat(place, target)?.st_mode;
+    Ok(FileType::from_raw_mode(mode) == FileType::Directory)
+}
+
 /// The file system, detached, with its attributes.
-fn make(new: &NewFileSystem) -> Result<OwnedFd, SysError> {
+fn make(new: &NewFileSystem, mode: Option<u32>) -> Result<OwnedFd, SysError> {
     let fs = mount::NewFileSystem::open(&new.fstype)?;
     if let Some(source) = &new.source {
         fs.string("source", source)?;
+    }
+    if let Some(mode) = mode {
+        fs.string("mode", &format!("{mode:o}"))?;
     }
     for option in &new.options {
         fs.option(option)?;

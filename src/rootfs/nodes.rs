@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, makedev};
+use rustix::fs::{FileType, Mode, makedev};
 
 use super::{Node, OpenTree, Prepared};
 use crate::sys::confined;
@@ -12,42 +12,45 @@ use crate::sys::confined;
 impl Prepared {
     /// Makes every node of the plan, in order.
     pub(super) fn make_nodes(&self, nodes: Vec<Node<OpenTree>>) -> anyhow::Result<()> {
-        for node in nodes {
-            match node {
-                Node::Device {
-                    path,
-                    kind,
-                    major,
-                    minor,
+        // Their modes are the ones asked for, from the moment they can be seen.
+        let umask = rustix::process::umask(Mode::empty());
+        let made = nodes.into_iter().try_for_each(|node| self.make_node(node));
+        rustix::process::umask(umask);
+        made
+    }
+
+    fn make_node(&self, node: Node<OpenTree>) -> anyhow::Result<()> {
+        match node {
+            Node::Device {
+                path,
+                kind,
+                major,
+                minor,
+                mode,
+                uid,
+                gid,
+            } => {
+                let node = confined::Node {
+                    kind: file_type(kind),
+                    device: makedev(major, minor),
                     mode,
                     uid,
                     gid,
-                } => {
-                    let kind = file_type(kind);
-                    let device = makedev(major, minor);
-                    let node = confined::Node {
-                        kind,
-                        device,
-                        mode,
-                        uid,
-                        gid,
-                    };
-                    self.root()
-                        .make_node(&path, node)
-                        .with_context(|| format!("device \"/{path}\""))?;
-                }
-                Node::Bound { path, tree } => {
-                    self.bind(tree, &path)
-                        .with_context(|| format!("device \"/{path}\""))?;
-                }
-                Node::Link { path, target } => {
-                    self.root()
-                        .make_link(&path, &target)
-                        .with_context(|| format!("link \"/{path}\""))?;
-                }
+                };
+                let made = self.root().make_node(&path, node);
+                made.with_context(|| format!("device \"/{path}\""))
+            }
+            Node::Bound { path, tree } => {
+                let bound = self.bind(tree, &path);
+                bound
+                    .map(drop)
+                    .with_context(|| format!("device \"/{path}\""))
+            }
+            Node::Link { path, target } => {
+                let made = self.root().make_link(&path, &target);
+                made.with_context(|| format!("link \"/{path}\""))
             }
         }
-        Ok(())
     }
 }
 

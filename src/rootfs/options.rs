@@ -1,9 +1,9 @@
 //! Mount options: what each word of `mounts[].options` means.
 //!
 //! One row each; a word that stands here nowhere is an option of the file system itself. The words
-//! are those of mount(8) and of runtime-spec `config.md`, "Linux mount options". The words that
-//! name a default ("rw", "dev", "exec") undo an earlier word of the same list, and never lift a
-//! restriction that the source of a bind mount has on the host; the recursive ones ("rrw") do.
+//! are those of mount(8) and of runtime-spec `config.md`, "Linux mount options". A bind mount with
+//! no word of the table keeps the attributes of its source; one with any has exactly those that its
+//! words ask for, as runc has it, so that "rw" is writable and "ro" alone is not nosuid.
 
 /// What a mount option does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Effect {
     Nothing,
     /// Sets an attribute of the mount (`MOUNT_ATTR_*`).
     Set(u64),
-    /// Takes back an attribute that an earlier word set.
+    /// Takes back an attribute that an earlier word set, or that the source of a bind mount has.
     Unset(u64),
     /// Chooses how access times are kept: one of three, so earlier words are replaced.
     AccessTime(u64),
@@ -24,6 +24,8 @@ pub enum Effect {
     AccessTimeAll(u64),
     /// A flag of the file system, which has this name there.
     FileSystem(&'static str),
+    /// Takes back this flag of the file system.
+    TakeBack(&'static str),
     /// Makes it a bind mount; `true`: with all mounts below the source.
     Bind(bool),
     /// Changes what is mounted at the target already.
@@ -39,7 +41,7 @@ pub enum Effect {
 
 use Effect::{
     AccessTime, AccessTimeAll, Bind, ClearAll, CopyUp, FileSystem, MapIds, Nothing, Propagation,
-    Remount, Set, SetAll, Unset,
+    Remount, Set, SetAll, TakeBack, Unset,
 };
 use libc::{
     MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
@@ -52,7 +54,7 @@ use libc::{
 /// The options that are not the file system's own, in alphabetical order.
 pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("acl", FileSystem("acl")),
-    ("async", Nothing),
+    ("async", TakeBack("sync")),
     ("atime", AccessTime(RELATIME)),
     ("bind", Bind(false)),
     ("defaults", Nothing),
@@ -61,7 +63,8 @@ pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("dirsync", FileSystem("dirsync")),
     ("exec", Unset(NOEXEC)),
     ("idmap", MapIds(false)),
-    ("iversion", FileSystem("iversion")),
+    // Linux counts versions of inodes wherever the file system can, without being asked (6.1).
+    ("iversion", Nothing),
     ("lazytime", FileSystem("lazytime")),
     ("loud", Nothing),
     ("mand", FileSystem("mand")),
@@ -70,9 +73,9 @@ pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("nodev", Set(NODEV)),
     ("nodiratime", Set(NODIRATIME)),
     ("noexec", Set(NOEXEC)),
-    ("noiversion", FileSystem("noiversion")),
-    ("nolazytime", Nothing),
-    ("nomand", Nothing),
+    ("noiversion", Nothing),
+    ("nolazytime", TakeBack("lazytime")),
+    ("nomand", TakeBack("mand")),
     ("norelatime", AccessTime(RELATIME)),
     ("nostrictatime", AccessTime(RELATIME)),
     ("nosuid", Set(NOSUID)),

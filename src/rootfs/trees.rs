@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::{Entry, HostTree, IdMap, Mount, Node, OpenTree, Plan, Propagation, Source};
+use super::{Entry, HostTree, Ids, Mount, Node, OpenTree, Plan, Propagation, Source};
+use crate::sys::Errno;
 use crate::sys::fd::Inheritance;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, CloneRequest, Cloned};
@@ -42,12 +43,17 @@ impl Plan<HostTree> {
             .map(|n| open_node(n, &mut open))
             .collect::<Result<_>>()?;
         let root = match self.entry {
-            Entry::Pivot | Entry::Move => open_root(self.root, host, inheritance)?,
+            Entry::Pivot | Entry::Move | Entry::Cover => open_root(self.root, host, inheritance)?,
             Entry::Chroot => open_in_place(&self.root, inheritance)?,
+        };
+        let hidden = match self.entry {
+            Entry::Move => revealing_mounts().context("/proc/self/mountinfo")?,
+            Entry::Pivot | Entry::Cover | Entry::Chroot => Vec::new(),
         };
         Ok(Plan {
             root,
             entry: self.entry,
+            hidden,
             host_propagation: self.host_propagation,
             mounts,
             nodes,
@@ -117,10 +123,12 @@ fn open_tree(tree: HostTree, host: Propagation, inheritance: &mut Inheritance) -
     if host.kind != libc::MS_SHARED {
         mount::set_propagation(fd.as_fd(), host.kind, true).with_context(context)?;
     }
-    change(fd.as_fd(), tree.attributes, false).with_context(context)?;
-    change(fd.as_fd(), tree.recursive_attributes, true).with_context(context)?;
+    change_top(fd.as_fd(), &tree).with_context(context)?;
+    if !tree.recursive_attributes.is_empty() {
+        mount::set_attributes(fd.as_fd(), tree.recursive_attributes, true).with_context(context)?;
+    }
     if let Some(id_map) = &tree.id_map {
-        let namespace = mapped_namespace(id_map).with_context(context)?;
+        let namespace = namespace(&id_map.ids).with_context(context)?;
         mount::map_ids(fd.as_fd(), namespace.as_fd(), id_map.recursive).with_context(context)?;
     }
     let directory = is_directory(fd.as_fd()).with_context(context)?;
@@ -163,11 +171,23 @@ fn copy(tree: &HostTree) -> Result<OwnedFd> {
     Ok(mount::copy_tree(rustix::fs::CWD, path, tree.recursive)?)
 }
 
-fn change(fd: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> Result<()> {
-    if !attributes.is_empty() {
-        mount::set_attributes(fd, attributes, recursive)?;
+/// Gives the topmost mount its attributes. One that comes from a more privileged namespace has
+/// some locked: those stay, unless an option names them.
+fn change_top(fd: BorrowedFd<'_>, tree: &HostTree) -> Result<()> {
+    let named = tree.attributes;
+    let all = Attributes {
+        set: named.set,
+        clear: named.clear | tree.lifted,
+    };
+    if all.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    match mount::set_attributes(fd, all, false) {
+        Err(error) if error.errno == Errno::PERM && tree.lifted != 0 => {
+            Ok(mount::set_attributes(fd, named, false)?)
+        }
+        changed => Ok(changed?),
+    }
 }
 
 fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
@@ -175,9 +195,20 @@ fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
+/// The user namespace that maps the ids of a mount.
+fn namespace(ids: &Ids) -> Result<OwnedFd> {
+    match ids {
+        Ids::Lines { uid_map, gid_map } => mapped_namespace(uid_map, gid_map),
+        Ids::Of(path) => {
+            let file = File::open(path).with_context(|| format!("open(\"{}\")", path.display()))?;
+            Ok(file.into())
+        }
+    }
+}
+
 /// A user namespace with these mappings, which mount_setattr(2) takes them from. Its only process
 /// waits until the namespace has been opened, and ends.
-fn mapped_namespace(id_map: &IdMap) -> Result<OwnedFd> {
+fn mapped_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
     let (wait, release) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let request = CloneRequest {
         namespaces: libc::CLONE_NEWUSER as u64,
@@ -192,7 +223,7 @@ fn mapped_namespace(id_map: &IdMap) -> Result<OwnedFd> {
         }
         Cloned::Parent { pid, pidfd: _ } => {
             let folder = format!("/proc/{}", pid.as_raw_nonzero());
-            let namespace = write_maps(Path::new(&folder), id_map);
+            let namespace = write_maps(Path::new(&folder), uid_map, gid_map);
             drop(release);
             rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
             namespace
@@ -200,11 +231,58 @@ fn mapped_namespace(id_map: &IdMap) -> Result<OwnedFd> {
     }
 }
 
-fn write_maps(folder: &Path, id_map: &IdMap) -> Result<OwnedFd> {
-    std::fs::write(folder.join("uid_map"), &id_map.uid_map)
-        .with_context(|| format!("uidMappings {:?}", id_map.uid_map))?;
-    std::fs::write(folder.join("gid_map"), &id_map.gid_map)
-        .with_context(|| format!("gidMappings {:?}", id_map.gid_map))?;
+fn write_maps(folder: &Path, uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
+    std::fs::write(folder.join("uid_map"), uid_map)
+        .with_context(|| format!("uidMappings {uid_map:?}"))?;
+    std::fs::write(folder.join("gid_map"), gid_map)
+        .with_context(|| format!("gidMappings {gid_map:?}"))?;
     let namespace = File::open(folder.join("ns/user")).context("open(ns/user)")?;
     Ok(namespace.into())
+}
+
+/// Mount points of the host that show all of a proc or sysfs file system. Without pivot_root(2) they
+/// stay in the container's namespace, and as long as they do the kernel lets a user namespace in
+/// the container mount these file systems again without what masks them (`mount_too_revealing`).
+fn revealing_mounts() -> Result<Vec<String>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(revealing(&table))
+}
+
+fn revealing(table: &str) -> Vec<String> {
+    let point = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let fstype = file_system.split(' ').next()?;
+        let whole = root == "/" && (fstype == "proc" || fstype == "sysfs");
+        whole.then(|| unescape(point))
+    };
+    table.lines().filter_map(point).collect()
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits (proc(5)).
+fn unescape(field: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let decode = |text: String, (code, plain): (&str, &str)| text.replace(code, plain);
+    escapes.into_iter().fold(field.to_owned(), decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_show_all_of_proc_or_sysfs_are_found() {
+        let table = "22 1 0:21 / /proc rw,relatime shared:5 - proc proc rw\n\
+            23 1 0:22 / /sys rw - sysfs sysfs rw\n\
+            24 1 0:21 /sys /mnt/part rw - proc proc ro\n\
+            25 1 0:25 / /mnt/a\\040b\\134c rw - proc proc rw\n\
+            26 1 0:26 / /tmp rw - tmpfs tmpfs rw\n";
+        assert_eq!(revealing(table), ["/proc", "/sys", "/mnt/a b\\c"]);
+    }
 }

@@ -175,7 +175,8 @@ impl<'a> Root<'a> {
     }
 
     /// Makes a node at `path`, with the folders above it; an existing node of the same kind and
-    /// number is left, anything else there is replaced.
+    /// number is left as it is, since it may be the host's own that is mounted there. Anything
+    /// else there is replaced. The umask must not have a bit of the mode.
     ///
     /// # Errors
     ///
@@ -186,7 +187,7 @@ impl<'a> Root<'a> {
         let mode = Mode::from_raw_mode(node.mode);
         let made = || rustix::fs::mknodat(directory, name, node.kind, mode, node.device);
         let result = match made() {
-            Err(Errno::EXIST) if is_node(directory, name, node) => Ok(()),
+            Err(Errno::EXIST) if is_node(directory, name, node) => return Ok(()),
             Err(Errno::EXIST) => {
                 rustix::fs::unlinkat(directory, name, AtFlags::empty())
                     .call(|| format!("unlinkat(\"{path}\")"))?;
@@ -195,7 +196,7 @@ impl<'a> Root<'a> {
             first => first,
         };
         result.call(|| format!("mknodat(\"{path}\", {:?}, {:#x})", node.kind, node.device))?;
-        // The umask does not count for devices; AT_SYMLINK_NOFOLLOW as the name may be swapped.
+        // By descriptor, as the name may lead elsewhere meanwhile; the mode is set from the start.
         let fd = open_in(
             directory,
             name,
@@ -215,9 +216,7 @@ impl<'a> Root<'a> {
             Some(rustix::fs::Gid::from_raw(node.gid)),
             AtFlags::EMPTY_PATH,
         )
-        .call(|| format!("fchownat(\"{path}\", {}, {})", node.uid, node.gid))?;
-        rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
-            .call(|| format!("fchmodat(\"{path}\", {:#o})", node.mode))
+        .call(|| format!("fchownat(\"{path}\", {}, {})", node.uid, node.gid))
     }
 
     /// Makes a symbolic link at `path`; one that is there already is replaced.

@@ -297,9 +297,24 @@ pub fn set_root_propagation(kind: u64, recursive: bool) -> SysResult<()> {
 ///
 /// `EINVAL` when the working directory is no mount point or has shared propagation.
 pub fn pivot_into_working_directory() -> SysResult<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::open("/", flags, Mode::empty()).call(|| "open(\"/\")".to_string())?;
     rustix::process::pivot_root(".", ".").call(|| "pivot_root(\".\", \".\")".to_string())?;
+    // What is shared with the host's namespace would be unmounted there too.
+    set_propagation(old.as_fd(), libc::MS_SLAVE, true)?;
+    rustix::process::fchdir(&old).call(|| "fchdir(old root)".to_string())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)
         .call(|| "umount2(old root, MNT_DETACH)".to_string())
+}
+
+/// Takes what is mounted at `path`, with all below it, out of this mount namespace.
+///
+/// # Errors
+///
+/// `EINVAL` for what is no mount point or is locked, `EPERM` without CAP_SYS_ADMIN.
+pub fn detach(path: &str) -> SysResult<()> {
+    rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .call(|| format!("umount2(\"{path}\", MNT_DETACH)"))
 }
 
 #[cfg(test)]

@@ -191,6 +191,27 @@ pub fn join_namespace(namespace: BorrowedFd<'_>, kind: u64, name: &str) -> SysRe
         .map(drop)
 }
 
+/// The `CLONE_NEW*` flag of the kind of namespace that `file` is (NS_GET_NSTYPE, ioctl_nsfs(2)).
+///
+/// # Errors
+///
+/// `ENOTTY` for what is no namespace.
+pub fn namespace_type(file: BorrowedFd<'_>) -> SysResult<u64> {
+    const NS_GET_NSTYPE: u32 = rustix::ioctl::opcode::none(0xb7, 3);
+    let args = [
+        file.as_raw_fd() as usize,
+        NS_GET_NSTYPE as usize,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: NS_GET_NSTYPE takes no pointer.
+    unsafe { syscall(libc::SYS_ioctl, args) }
+        .call(|| "ioctl(NS_GET_NSTYPE)".to_string())
+        .map(|flag| flag as u64)
+}
+
 /// Leaves the namespaces in `flags` for new ones (unshare(2)).
 ///
 /// # Errors

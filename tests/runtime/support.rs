@@ -195,3 +195,29 @@ impl Ran {
         self.0.status.code()
     }
 }
+
+impl Bundle {
+    /// The process id of the container's first process.
+    pub fn pid(&self) -> i32 {
+        let state: Value = serde_json::from_str(&self.verb("state").success()).unwrap();
+        i32::try_from(state["pid"].as_i64().unwrap()).unwrap()
+    }
+}
+
+/// Waits until process `pid` has ended, which its pidfd tells.
+pub fn wait_until_gone(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return; // gone already
+    };
+    let mut events = [rustix::event::PollFd::new(
+        &pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    let patience = rustix::event::Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    let ready = rustix::event::poll(&mut events, Some(&patience)).unwrap();
+    assert_eq!(ready, 1, "process {pid:?} has not ended in a minute");
+}

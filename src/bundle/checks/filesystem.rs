@@ -33,7 +33,7 @@ pub(super) fn mounts(config: &Value, report: &mut Report) {
             options.any(|option| wanted.contains(&option))
         };
         let bind = has_option(&["bind", "rbind"]);
-        if bind && mount.get("source").is_none() {
+        if bind && !has_option(&["remount"]) && mount.get("source").is_none() {
             let reason = "is required for a bind mount";
             report.problem(format_args!("mounts[{i}].source"), reason);
         }

@@ -10,6 +10,9 @@ use crate::bundle::report::Report;
 
 /// Ranges that the kernel takes in one map (`UID_GID_MAP_MAX_EXTENTS`).
 const MAX_RANGES: usize = 340;
+/// The kernel takes a map in one write of less than a page (user_namespaces(7)), and no page is
+/// smaller than this.
+const MAX_BYTES: usize = 4096;
 
 const LISTS: [&str; 2] = ["uidMappings", "gidMappings"];
 
@@ -106,6 +109,16 @@ fn ranges(list: &Value, path: &str, report: &mut Report) {
             format_args!("must have at most {MAX_RANGES} ranges, has {count}"),
         );
         return;
+    }
+    let bytes: usize = items(list)
+        .filter_map(|(_, entry)| range(entry))
+        .map(|r| format!("{} {} {}\n", r.container, r.host, r.size).len())
+        .sum();
+    if bytes >= MAX_BYTES {
+        let message = format_args!(
+            "must have less than {MAX_BYTES} bytes as lines of the kernel's map, has {bytes}"
+        );
+        report.problem(path, message);
     }
     let mut inside = Vec::new();
     let mut outside = Vec::new();

@@ -21,19 +21,34 @@ use crate::sys::mount::Attributes;
 /// What the plan depends on beside config.json.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
+    /// The bundle on the host, absolute: what a relative source is relative to.
+    pub bundle: &'a Path,
     /// The bundle's root on the host, absolute.
     pub rootfs: &'a Path,
-    /// The container's cgroup on the host, absolute: what a `cgroup` mount shows when the cgroup
+    /// Where the host's cgroup v2 tree is mounted: what a `cgroup` mount shows when the cgroup
     /// namespace is the host's.
-    pub cgroup: &'a Path,
-    /// A mount namespace of the container's own.
-    pub own_mount_namespace: bool,
+    pub cgroup_tree: &'a Path,
+    /// Whose mounts the container's are among.
+    pub mount_namespace: MountNamespace,
     /// A user namespace other than the host's: devices are bound, not made.
     pub user_namespace: bool,
+    /// The user namespace that is joined: `idmap` takes the map from there.
+    pub joined_user_namespace: Option<&'a Path>,
     /// A cgroup namespace other than the host's.
     pub cgroup_namespace: bool,
     /// `--no-pivot`.
     pub no_pivot: bool,
+}
+
+/// Where a container's mounts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountNamespace {
+    /// In a namespace of its own.
+    New,
+    /// In a namespace that others are in already.
+    Joined,
+    /// Nowhere: the host's namespace is not touched.
+    Host,
 }
 
 impl Plan<HostTree> {
@@ -59,22 +74,20 @@ impl Plan<HostTree> {
             .and_then(|l| l.rootfs_propagation().as_deref())
             .filter(|word| !word.is_empty())
             .and_then(|word| propagation(word, problems));
-        let host = propagation.unwrap_or(Propagation {
-            kind: libc::MS_SLAVE,
-            recursive: true,
-        });
         Plan {
             root: root_tree(context.rootfs),
-            entry: match (context.own_mount_namespace, context.no_pivot) {
-                (false, _) => Entry::Chroot,
-                (true, true) => Entry::Move,
-                (true, false) => Entry::Pivot,
+            entry: match (context.mount_namespace, context.no_pivot) {
+                (MountNamespace::Host, _) => Entry::Chroot,
+                (MountNamespace::Joined, _) => Entry::Cover,
+                (MountNamespace::New, true) => Entry::Move,
+                (MountNamespace::New, false) => Entry::Pivot,
             },
-            host_propagation: context.own_mount_namespace.then_some(host),
+            hidden: Vec::new(), // known when the trees are opened
+            host_propagation: host_propagation(context.mount_namespace, propagation),
             nodes: if nodes::dev_is_bound(&mounts) {
                 Vec::new()
             } else {
-                nodes::plan(spec, context)
+                nodes::plan(spec, context, problems)
             },
             mounts,
             propagation,
@@ -89,11 +102,35 @@ impl Plan<HostTree> {
     }
 }
 
+/// What becomes of the mounts copied from the host: slaves, unless `rootfsPropagation` says
+/// otherwise. Unbindable ones would be of no use, as nothing of them can be bound; that word is for
+/// the container's root. A joined namespace is changed at its root only, and no further than that
+/// what is mounted there is not seen elsewhere.
+fn host_propagation(namespace: MountNamespace, asked: Option<Propagation>) -> Option<Propagation> {
+    let slave = |recursive| Propagation {
+        kind: libc::MS_SLAVE,
+        recursive,
+    };
+    match (namespace, asked) {
+        (MountNamespace::Host, _) => None,
+        (MountNamespace::Joined, _) => Some(slave(false)),
+        (MountNamespace::New, None) => Some(slave(true)),
+        (MountNamespace::New, Some(asked)) if asked.kind == libc::MS_UNBINDABLE => {
+            Some(Propagation {
+                kind: libc::MS_PRIVATE,
+                recursive: true,
+            })
+        }
+        (MountNamespace::New, Some(asked)) => Some(asked),
+    }
+}
+
 fn root_tree(rootfs: &Path) -> HostTree {
     HostTree {
         path: rootfs.to_path_buf(),
         recursive: true,
         attributes: Attributes::default(),
+        lifted: 0,
         recursive_attributes: Attributes::default(),
         id_map: None,
         json_path: "root.path".into(),
@@ -114,3 +151,6 @@ fn propagation(word: &str, problems: &mut Problems) -> Option<Propagation> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxIdMapping, Spec};
 use super::Context;
 use super::words::Words;
 use crate::error::Problems;
-use crate::rootfs::{HostTree, IdMap, Mount, NewFileSystem, Source};
+use crate::rootfs::{HostTree, IdMap, Ids, Mount, NewFileSystem, Source};
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::Attributes;
 
@@ -35,41 +35,37 @@ pub(super) fn plan(
         problems.add(json_path, "ids can be mapped on a bind mount only");
         return None;
     }
+    if words.copy_up && (bind.is_some() || fstype != "tmpfs") {
+        problems.add(
+            format!("{json_path}.options"),
+            "tmpcopyup needs a mount of type tmpfs",
+        );
+    }
     let propagation = words.propagation.clone();
     let source = if words.remount {
-        let options = remount_options(&words);
+        // With "bind" it concerns the mount alone (mount(8), "Remounting").
+        let options = match words.bind {
+            Some(_) => Vec::new(),
+            None => words.file_system_changes(),
+        };
         Source::Remount {
-            attributes: words.together(),
+            attributes: words.remount(),
             options,
         }
     } else if let Some(recursive) = bind {
-        if words.copy_up {
-            problems.add(
-                format!("{json_path}.options"),
-                "tmpcopyup needs a mount of type tmpfs",
-            );
-        }
-        Source::Tree(bind_tree(
-            &json_path, mount, recursive, words, spec, problems,
-        )?)
+        let id_map = id_map(&json_path, mount, words.map_ids, (spec, context), problems);
+        let mut tree = bind_tree(&json_path, mount, words, context, problems)?;
+        tree.recursive = recursive;
+        tree.id_map = id_map;
+        Source::Tree(tree)
     } else if fstype == "cgroup" || fstype == "cgroup2" {
-        cgroup(&json_path, mount, words, context)
+        cgroup(&json_path, mount, &target, words, context)
     } else if fstype.is_empty() || fstype == "none" {
         let message = "is needed: a file system type, or \"bind\" for a path of the host";
         problems.add(format!("{json_path}.type"), message);
         return None;
     } else {
-        if words.copy_up && fstype != "tmpfs" {
-            problems.add(
-                format!("{json_path}.options"),
-                "tmpcopyup needs a mount of type tmpfs",
-            );
-        }
-        let name = mount
-            .source()
-            .as_ref()
-            .map(|s| s.to_string_lossy().into_owned());
-        Source::New(new_file_system(fstype, name, words))
+        Source::New(new_file_system(fstype, name(mount), &target, words))
     };
     Some(Mount {
         target,
@@ -78,16 +74,18 @@ pub(super) fn plan(
     })
 }
 
-/// A read-only remount concerns the mount; the rest of the words the file system.
-fn remount_options(words: &Words) -> Vec<String> {
-    if words.bind.is_some() {
-        Vec::new()
-    } else {
-        words.file_system.clone()
-    }
+/// What a new file system is called in the table of mounts, or made from.
+fn name(mount: &oci_spec::runtime::Mount) -> Option<String> {
+    let source = mount.source().as_ref();
+    source.map(|source| source.to_string_lossy().into_owned())
 }
 
-fn new_file_system(fstype: &str, source: Option<String>, words: Words) -> NewFileSystem {
+fn new_file_system(
+    fstype: &str,
+    source: Option<String>,
+    target: &ContainerPath,
+    words: Words,
+) -> NewFileSystem {
     let attributes = words.together();
     let read_only = attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
     let mut options = words.file_system;
@@ -101,41 +99,39 @@ fn new_file_system(fstype: &str, source: Option<String>, words: Words) -> NewFil
         options,
         attributes,
         copy_up: words.copy_up,
-        read_only_late: read_only && fstype == "tmpfs",
+        read_only_late: read_only && (fstype == "tmpfs" || target.as_str() == "dev"),
     }
 }
 
-/// The container's own part of the cgroup tree: a fresh mount shows it in a cgroup namespace;
-/// elsewhere the directory is bound.
+/// In a cgroup namespace a fresh mount shows the container's own part of the tree; elsewhere the
+/// host's whole tree is bound, in which /proc/self/cgroup names the container's place.
 fn cgroup(
     json_path: &str,
     mount: &oci_spec::runtime::Mount,
+    target: &ContainerPath,
     words: Words,
     context: Context<'_>,
 ) -> Source<HostTree> {
     if context.cgroup_namespace {
-        let name = mount
-            .source()
-            .as_ref()
-            .map(|s| s.to_string_lossy().into_owned());
-        return Source::New(new_file_system("cgroup2", name, words));
+        return Source::New(new_file_system("cgroup2", name(mount), target, words));
     }
     Source::Tree(HostTree {
-        path: context.cgroup.to_path_buf(),
+        path: context.cgroup_tree.to_path_buf(),
         recursive: false,
         attributes: words.together(),
+        lifted: 0,
         recursive_attributes: Attributes::default(),
         id_map: None,
         json_path: format!("{json_path}.type"),
     })
 }
 
+/// The tree of a bind mount; a relative source is one of the bundle (config.md, "Mounts").
 fn bind_tree(
     json_path: &str,
     mount: &oci_spec::runtime::Mount,
-    recursive: bool,
     words: Words,
-    spec: &Spec,
+    context: Context<'_>,
     problems: &mut Problems,
 ) -> Option<HostTree> {
     for word in &words.file_system {
@@ -143,28 +139,23 @@ fn bind_tree(
         problems.add(format!("{json_path}.options"), message);
     }
     let source_path = format!("{json_path}.source");
-    let Some(path) = mount.source().clone().filter(|p| p.is_absolute()) else {
-        problems.add(
-            source_path,
-            "must be an absolute path of the host for a bind mount",
-        );
+    let Some(source) = mount.source() else {
+        problems.add(source_path, "is required for a bind mount");
         return None;
     };
+    let path = context.bundle.join(source);
     if !path.exists() {
-        problems.add(
-            source_path,
-            format!("\"{}\" does not exist on the host", path.display()),
-        );
+        let message = format!("\"{}\" does not exist on the host", path.display());
+        problems.add(source_path, message);
         return None;
     }
-    let id_map = id_map(json_path, mount, words.map_ids, spec, problems);
-    let (attributes, recursive_attributes) = (words.attributes, words.all);
     Some(HostTree {
         path,
-        recursive,
-        attributes,
-        recursive_attributes,
-        id_map,
+        recursive: false,
+        attributes: words.attributes,
+        lifted: words.lifted(),
+        recursive_attributes: words.all,
+        id_map: None,
         json_path: source_path,
     })
 }
@@ -174,7 +165,7 @@ fn id_map(
     json_path: &str,
     mount: &oci_spec::runtime::Mount,
     option: Option<bool>,
-    spec: &Spec,
+    (spec, context): (&Spec, Context<'_>),
     problems: &mut Problems,
 ) -> Option<IdMap> {
     let linux = spec.linux().as_ref();
@@ -184,21 +175,21 @@ fn id_map(
         linux.and_then(|l| l.gid_mappings().as_ref()),
     );
     let recursive = option.unwrap_or(false);
-    match (own, option, container) {
-        ((None, None), None, _) => None,
-        ((Some(uids), Some(gids)), _, _) | ((None, None), Some(_), (Some(uids), Some(gids))) => {
-            Some(IdMap {
-                uid_map: map_lines(uids),
-                gid_map: map_lines(gids),
-                recursive,
-            })
-        }
-        ((None, None), Some(_), _) => {
+    let lines = |uids, gids| Ids::Lines {
+        uid_map: map_lines(uids),
+        gid_map: map_lines(gids),
+    };
+    let ids = match (own, option, context.joined_user_namespace, container) {
+        ((None, None), None, _, _) => return None,
+        ((Some(uids), Some(gids)), _, _, _) => lines(uids, gids),
+        ((None, None), Some(_), Some(namespace), _) => Ids::Of(namespace.to_path_buf()),
+        ((None, None), Some(_), None, (Some(uids), Some(gids))) => lines(uids, gids),
+        ((None, None), Some(_), None, _) => {
             let message = "idmap needs uidMappings and gidMappings of the mount or of linux";
             problems.add(format!("{json_path}.options"), message);
-            None
+            return None;
         }
-        ((uids, _), _, _) => {
+        ((uids, _), _, _, _) => {
             let missing = if uids.is_none() {
                 "uidMappings"
             } else {
@@ -208,9 +199,10 @@ fn id_map(
                 format!("{json_path}.{missing}"),
                 "is needed beside the other mapping",
             );
-            None
+            return None;
         }
-    }
+    };
+    Some(IdMap { ids, recursive })
 }
 
 /// Lines of a uid_map or gid_map file (user_namespaces(7)).
