@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOption
 
 use super::handshake::{self, FromInit, ToInit};
 use super::sealed;
+use crate::error;
 use crate::namespaces::{Joins, Kind, Plan};
 use crate::sys::channel::Channel;
 use crate::sys::fd::Inheritance;
@@ -55,10 +56,10 @@ pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
         talk: &theirs,
     };
     let time = spawn.namespaces.enter_time()?;
-    let (pid, pidfd) = if spawn.namespaces.needs_a_step_between() {
-        clone_between(&child, &talk)?
+    let (pid, pidfd, talk) = if spawn.namespaces.needs_a_step_between() {
+        clone_between(&child, talk)?
     } else {
-        clone_at_once(&child)?
+        clone_at_once(&child, talk)?
     };
     drop((time, theirs));
     let init = Init {
@@ -82,7 +83,8 @@ struct Child<'a> {
     talk: &'a Channel,
 }
 
-fn clone_at_once(child: &Child<'_>) -> Result<(Pid, OwnedFd)> {
+/// `talk` is the runtime's end: the child closes its copy, so that it hears when the runtime dies.
+fn clone_at_once(child: &Child<'_>, talk: Channel) -> Result<(Pid, OwnedFd, Channel)> {
     let namespaces = child.spawn.namespaces.clone_flags();
     let cgroup = Some(child.spawn.cgroup);
     match process::clone(CloneRequest {
@@ -90,37 +92,29 @@ fn clone_at_once(child: &Child<'_>) -> Result<(Pid, OwnedFd)> {
         cgroup,
         sibling: false,
     })? {
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        Cloned::Child => child.end_by(|| {
-            child.joins.join()?;
-            child.become_init()
-        }),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, talk)),
+        Cloned::Child => {
+            drop(talk);
+            child.end_by(|| {
+                child.joins.join()?;
+                child.become_init()
+            })
+        }
     }
 }
 
 /// Clones a process into the cgroup; it joins, and clones init, which starts where it is.
-fn clone_between(child: &Child<'_>, talk: &Channel) -> Result<(Pid, OwnedFd)> {
+fn clone_between(child: &Child<'_>, talk: Channel) -> Result<(Pid, OwnedFd, Channel)> {
     let (told, tell) = Channel::pair()?;
     let cgroup = Some(child.spawn.cgroup);
     match process::clone(CloneRequest {
         cgroup,
         ..CloneRequest::default()
     })? {
-        Cloned::Child => child.end_by(|| {
-            child.joins.join()?;
-            let namespaces = child.spawn.namespaces.clone_flags();
-            match process::clone(CloneRequest {
-                namespaces,
-                cgroup: None,
-                sibling: true,
-            })? {
-                Cloned::Child => child.become_init(),
-                Cloned::Parent { pid, pidfd: _ } => {
-                    tell.send(&pid.as_raw_nonzero().get().to_ne_bytes())?;
-                    process::exit(0)
-                }
-            }
-        }),
+        Cloned::Child => {
+            drop((talk, told));
+            child.end_by(|| clone_sibling(child, tell))
+        }
         Cloned::Parent {
             pid: between,
             pidfd: _,
@@ -129,14 +123,33 @@ fn clone_between(child: &Child<'_>, talk: &Channel) -> Result<(Pid, OwnedFd)> {
             let answer = told.receive()?;
             rustix::process::waitpid(Some(between), WaitOptions::empty())?;
             let Some(bytes) = answer else {
-                return Err(said_last(talk));
+                return Err(said_last(&talk));
             };
             let raw = bytes.try_into().map(i32::from_ne_bytes).unwrap_or(0);
             let pid = Pid::from_raw(raw).context("clone3 returned no process")?;
             // Our own child since the clone, so the number can not be another process' yet.
             let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 .with_context(|| format!("pidfd_open({raw})"))?;
-            Ok((pid, pidfd))
+            Ok((pid, pidfd, talk))
+        }
+    }
+}
+
+/// In the process between: joins, clones init, tells its number.
+fn clone_sibling(child: &Child<'_>, tell: Channel) -> Result<std::convert::Infallible> {
+    child.joins.join()?;
+    match process::clone(CloneRequest {
+        namespaces: child.spawn.namespaces.clone_flags(),
+        cgroup: None,
+        sibling: true,
+    })? {
+        Cloned::Child => {
+            drop(tell);
+            child.become_init()
+        }
+        Cloned::Parent { pid, pidfd: _ } => {
+            tell.send(&pid.as_raw_nonzero().get().to_ne_bytes())?;
+            process::exit(0)
         }
     }
 }
@@ -155,7 +168,7 @@ impl Child<'_> {
         let Err(error) = work();
         {
             // When nobody listens any more, the exit status is all that is left to say.
-            let _ = handshake::send(self.talk, &FromInit::Failed(format!("{error:#}")));
+            let _ = handshake::send(self.talk, &FromInit::Failed(error::in_words(&error)));
         }
         process::exit(1)
     }

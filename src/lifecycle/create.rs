@@ -35,9 +35,10 @@ use crate::sys::fd::Inheritance;
 /// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
 pub fn create(request: &CreateRequest) -> Result<()> {
     let made = make(request, Start::Later)?;
-    made.init.say(&ToInit::Continue)?;
-    let _init_lives_on = made.init.release();
-    made.record.keep();
+    if let Err(error) = made.init.say(&ToInit::Continue) {
+        return Err(made.undo(error));
+    }
+    let _init_lives_on = made.keep();
     Ok(())
 }
 
@@ -60,20 +61,17 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
         Start::Foreground
     };
     let mut made = make(request, start)?;
-    let terminal = made.terminal.take();
-    if let Err(error) = begin(&made) {
-        drop(made.init);
-        return Err(undo(made.record, error));
-    }
+    let relay = match begin(&mut made) {
+        Ok(relay) => relay,
+        Err(error) => return Err(made.undo(error)),
+    };
     let pid = made.init.pid().as_raw_nonzero().get();
-    let pidfd = made.init.release();
     start::run_poststart_hooks(&made.record, pid);
     let id = made.record.id.clone();
-    made.record.keep();
+    let pidfd = made.keep();
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    let relay = terminal.map(Relay::begin).transpose()?;
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
     let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
     if !options.keep {
@@ -90,10 +88,13 @@ fn orphans(options: RunOptions) -> Orphans {
     }
 }
 
-fn begin(made: &Made) -> Result<()> {
+/// Starts the program. Its terminal is connected before, so that it finds the size that will stay.
+fn begin(made: &mut Made) -> Result<Option<Relay>> {
+    let relay = made.terminal.take().map(Relay::begin).transpose()?;
     made.init.say(&ToInit::Continue)?;
     made.init.say(&ToInit::Start)?;
-    made.init.wait_until_executed()
+    made.init.wait_until_executed()?;
+    Ok(relay)
 }
 
 /// Who says that the program is to be executed.
@@ -113,6 +114,22 @@ struct Made {
     init: Init,
     /// The terminal's master, when this process relays it.
     terminal: Option<OwnedFd>,
+    pid_file: Option<PidFile>,
+}
+
+impl Made {
+    /// Leaves the container to itself; its pidfd.
+    fn keep(self) -> Rc<OwnedFd> {
+        self.pid_file.into_iter().for_each(PidFile::keep);
+        self.record.keep();
+        self.init.release()
+    }
+
+    /// Ends and removes it, as its creation failed with `error`.
+    fn undo(self, error: anyhow::Error) -> anyhow::Error {
+        drop((self.init, self.pid_file));
+        undo(self.record, error)
+    }
 }
 
 fn make(request: &CreateRequest, start: Start) -> Result<Made> {
@@ -128,10 +145,8 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
     let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
         Ok(cgroup) => cgroup,
-        Err(error) => {
-            record.remove()?; // and nothing else: a cgroup that was there before is not ours
-            return Err(error);
-        }
+        // Only the record: a cgroup that was there before is not ours.
+        Err(error) => return Err(with_leftovers(error, record.remove())),
     };
     match set_up(
         request,
@@ -141,10 +156,11 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
         &mut record,
         (start, passed),
     ) {
-        Ok((init, terminal)) => Ok(Made {
+        Ok((init, terminal, pid_file)) => Ok(Made {
             record,
             init,
             terminal,
+            pid_file,
         }),
         Err(error) => Err(undo(record, error)),
     }
@@ -152,9 +168,18 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
 
 /// Removes what a failed creation left, and keeps its error as the one to be told.
 fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
-    match delete::destroy(record) {
+    with_leftovers(error, delete::destroy(record))
+}
+
+fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
+    match removed {
         Ok(()) => error,
-        Err(left) => error.context(format!("and not all of it could be removed ({left:#})")),
+        Err(left) => {
+            let left = error::in_words(&left);
+            error.context(format!(
+                "not all of it could be removed ({left}) after this failure"
+            ))
+        }
     }
 }
 
@@ -241,7 +266,7 @@ fn set_up(
     mut cgroup: Cgroup,
     record: &mut Record,
     (start, passed): (Start, descriptors::Passed),
-) -> Result<(Init, Option<OwnedFd>)> {
+) -> Result<(Init, Option<OwnedFd>, Option<PidFile>)> {
     let mut inheritance = Inheritance::default();
     let rootfs = plans.rootfs.open(&mut inheritance)?;
     let lock = inheritance.give(record.lock_for_init()?);
@@ -274,9 +299,9 @@ fn set_up(
     let terminal = guide(&init, plan, bundle, record, request)?;
     cgroup.apply_late(&plans.cgroup)?;
     limits::apply(init.pid(), &bundle.spec)?;
-    announce(&init, record, request)?;
+    let pid_file = announce(&init, record, request)?;
     cgroup.keep();
-    Ok((init, terminal))
+    Ok((init, terminal, pid_file))
 }
 
 /// Sends init its plan and answers it until it is ready.
@@ -331,25 +356,47 @@ fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> 
 }
 
 /// Writes down, and tells whoever asked, which process it is.
-fn announce(init: &Init, record: &mut Record, request: &CreateRequest) -> Result<()> {
+fn announce(init: &Init, record: &mut Record, request: &CreateRequest) -> Result<Option<PidFile>> {
     let pid = init.pid().as_raw_nonzero().get();
     record.created(Process::of(pid)?)?;
-    if let Some(path) = &request.pid_file {
-        write_pid_file(path, pid).with_context(|| format!("--pid-file {}", path.display()))?;
-    }
     if let Some(socket) = &request.pidfd_socket {
         handover::send_pidfd(socket, init.pidfd().as_fd())?;
     }
-    Ok(())
+    let write =
+        |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
+    request.pid_file.as_deref().map(write).transpose()
 }
 
-/// Whole or not at all: callers read it as soon as it is there.
-fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path
-        .file_name()
-        .context("is no file name")?
-        .to_string_lossy();
-    let temporary: PathBuf = path.with_file_name(format!(".{name}.{pid}"));
-    std::fs::write(&temporary, pid.to_string())?;
-    Ok(std::fs::rename(&temporary, path)?)
+/// The file that tells callers init's pid; removed on drop unless kept.
+struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    /// Whole or not at all: callers read it as soon as it is there.
+    fn write(path: &Path, pid: i32) -> Result<PidFile> {
+        let name = path
+            .file_name()
+            .context("is no file name")?
+            .to_string_lossy();
+        // While it has this name, dropping it removes it.
+        let mut file = PidFile(Some(path.with_file_name(format!(".{name}.{pid}"))));
+        if let Some(temporary) = &file.0 {
+            std::fs::write(temporary, pid.to_string())?;
+            std::fs::rename(temporary, path)?;
+        }
+        file.0 = Some(path.to_owned());
+        Ok(file)
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Dropped on the way out of an error, which is the one to be told.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
