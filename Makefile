@@ -17,5 +17,5 @@ test:
 	tools/setup test
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
+	cargo test --locked --lib --test architecture
 	cargo test --locked --test runtime

@@ -152,7 +152,7 @@ mod tests {
     fn a_name_that_is_given_twice_is_reported() {
         assert_eq!(
             failure(b"{\"a\": [{\"b\": 1, \"b\": 2}]}"),
-            "line 1 column 18: the name \"b\" is given twice: correct the JSON there"
+            "line 1 column 19: the name \"b\" is given twice: correct the JSON there"
         );
     }
 

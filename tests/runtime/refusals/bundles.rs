@@ -137,7 +137,7 @@ fn a_config_that_is_too_large_or_too_deep_is_refused() {
     fs::write(config(&bundle), " ".repeat(9 << 20)).unwrap();
     is_refused(&bundle, "PATH is larger than 8 MiB: make it smaller");
     fs::write(config(&bundle), "{\"a\":".repeat(100_000)).unwrap();
-    let expected = "PATH: line 1 column 640: nested too deeply: correct the JSON there";
+    let expected = "PATH: line 1 column 636: nested too deeply: correct the JSON there";
     is_refused(&bundle, expected);
 }
 
@@ -147,7 +147,7 @@ fn a_root_that_is_missing_or_no_directory_is_named() {
             "nowhere",
             "does not exist: put the container's files there, or correct the path",
         ),
-        ("config.json", "is not a directory"),
+        ("rootfs/bin/busybox", "is not a directory"),
     ] {
         let bundle = Bundle::new("true");
         bundle.edit(|config| config["root"]["path"] = json!(root));
@@ -220,7 +220,6 @@ fn values_that_contradict_each_other_are_refused() {
             json!(["bind", "rw", "nonsense"]),
             "mounts[0]",
         ),
-        ("/mounts/0/source", json!(null), ""),
         (
             "/process/rlimits/0",
             json!({"type": "RLIMIT_CORE", "soft": 2, "hard": 1}),
@@ -232,7 +231,7 @@ fn values_that_contradict_each_other_are_refused() {
             "linux.cgroupsPath: ",
         ),
     ];
-    for (pointer, value, words) in cases.into_iter().filter(|(_, _, words)| !words.is_empty()) {
+    for (pointer, value, words) in cases {
         let bundle = Bundle::new("true");
         bundle.edit(|config| {
             let (above, key) = pointer.rsplit_once('/').unwrap();
