@@ -198,7 +198,7 @@ fn write_line(level: Level, message: &str) {
 
 /// The error and its causes: `what: why`, an errno in lower-case words wherever it comes from.
 pub fn in_words(error: &anyhow::Error) -> String {
-    let words: Vec<String> = error.chain().map(|cause| cause_in_words(cause)).collect();
+    let words: Vec<String> = error.chain().map(cause_in_words).collect();
     words.join(": ")
 }
 

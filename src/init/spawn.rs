@@ -210,6 +210,11 @@ impl Init {
         self.pidfd.as_fd()
     }
 
+    /// Readable when init has said something, or has ended.
+    pub fn conversation(&self) -> BorrowedFd<'_> {
+        self.talk.as_fd()
+    }
+
     /// Says something.
     ///
     /// # Errors

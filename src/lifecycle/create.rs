@@ -13,6 +13,7 @@ use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::geteuid;
 
 use super::foreground::{Child, Foreground, Orphans};
+use super::interrupt::Interrupt;
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
@@ -93,6 +94,7 @@ fn begin(made: &mut Made) -> Result<Option<Relay>> {
     let relay = made.terminal.take().map(Relay::begin).transpose()?;
     made.init.say(&ToInit::Continue)?;
     made.init.say(&ToInit::Start)?;
+    made.interrupt.or_ready(made.init.conversation())?;
     made.init.wait_until_executed()?;
     Ok(relay)
 }
@@ -115,6 +117,7 @@ struct Made {
     /// The terminal's master, when this process relays it.
     terminal: Option<OwnedFd>,
     pid_file: Option<PidFile>,
+    interrupt: Interrupt,
 }
 
 impl Made {
@@ -132,9 +135,20 @@ impl Made {
     }
 }
 
+/// What whoever called this process wants of it besides the container.
+struct Caller {
+    start: Start,
+    passed: descriptors::Passed,
+    interrupt: Interrupt,
+}
+
 fn make(request: &CreateRequest, start: Start) -> Result<Made> {
     request.check()?;
-    let passed = descriptors::Passed::find(request.preserve_fds)?;
+    let caller = Caller {
+        start,
+        passed: descriptors::Passed::find(request.preserve_fds)?,
+        interrupt: Interrupt::prepare()?,
+    };
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
         error::warn(&anyhow::anyhow!("{warning}"));
@@ -148,19 +162,13 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
     };
-    match set_up(
-        request,
-        &bundle,
-        plans,
-        cgroup,
-        &mut record,
-        (start, passed),
-    ) {
+    match set_up(request, &bundle, plans, cgroup, &mut record, &caller) {
         Ok((init, terminal, pid_file)) => Ok(Made {
             record,
             init,
             terminal,
             pid_file,
+            interrupt: caller.interrupt,
         }),
         Err(error) => Err(undo(record, error)),
     }
@@ -265,12 +273,12 @@ fn set_up(
     plans: Plans,
     mut cgroup: Cgroup,
     record: &mut Record,
-    (start, passed): (Start, descriptors::Passed),
+    caller: &Caller,
 ) -> Result<(Init, Option<OwnedFd>, Option<PidFile>)> {
     let mut inheritance = Inheritance::default();
     let rootfs = plans.rootfs.open(&mut inheritance)?;
     let lock = inheritance.give(record.lock_for_init()?);
-    let gate = match start {
+    let gate = match caller.start {
         Start::Later => Some(inheritance.give(record.listen_for_start()?)),
         Start::Detached | Start::Foreground => None,
     };
@@ -282,8 +290,8 @@ fn set_up(
         keyring: !request.no_new_keyring,
         gate,
         lock,
-        preserved: passed.total(),
-        listening: passed.listening(),
+        preserved: caller.passed.total(),
+        listening: caller.passed.listening(),
         creating: hooks::state_around_pid(record, &Status::Creating),
         created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
     };
@@ -296,7 +304,7 @@ fn set_up(
         cgroup: cgroup.fd(),
         inheritance,
     })?;
-    let terminal = guide(&init, plan, bundle, record, request)?;
+    let terminal = guide(&init, plan, bundle, record, request, &caller.interrupt)?;
     cgroup.apply_late(&plans.cgroup)?;
     limits::apply(init.pid(), &bundle.spec)?;
     let pid_file = announce(&init, record, request)?;
@@ -311,13 +319,16 @@ fn guide(
     bundle: &Bundle,
     record: &Record,
     request: &CreateRequest,
+    interrupt: &Interrupt,
 ) -> Result<Option<OwnedFd>> {
     init.say(&ToInit::Plan(Box::new(plan)))?;
     let mut terminal = None;
     loop {
+        interrupt.or_ready(init.conversation())?;
         match init.hear()? {
             (FromInit::HostHooksDue, _) => {
-                run_creation_hooks(bundle, record, init.pid().as_raw_nonzero().get())?;
+                let pid = init.pid().as_raw_nonzero().get();
+                run_creation_hooks(bundle, record, pid, interrupt)?;
                 init.say(&ToInit::Continue)?;
             }
             (FromInit::Terminal, Some(master)) => match &request.console_socket {
@@ -334,7 +345,12 @@ fn guide(
 
 /// The hooks of the runtime's namespaces, while the container's are made and its root is not
 /// entered yet: prestart first, as it is the older of the two.
-fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> {
+fn run_creation_hooks(
+    bundle: &Bundle,
+    record: &Record,
+    pid: i32,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let state = hooks::state(record, &Status::Creating, Some(pid));
     let all = bundle.spec.hooks().as_ref();
     #[allow(
@@ -350,7 +366,8 @@ fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> 
         ),
     ];
     for (name, list) in lists {
-        hooks::run(name, &list.unwrap_or_default(), &state, &bundle.dir)?;
+        let list = list.unwrap_or_default();
+        hooks::run(name, &list, &state, &bundle.dir, Some(interrupt))?;
     }
     Ok(())
 }

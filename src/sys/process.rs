@@ -276,6 +276,25 @@ pub fn unblock_signals() {
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
 }
 
+/// True when this process ignores the signal, as its caller may have wished (nohup(1)).
+#[cfg(feature = "runtime")]
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // The kernel's struct sigaction, the handler first; no architecture has a larger one.
+    let mut old = [0_usize; 8];
+    let args = [
+        signal as usize,
+        0,
+        (&raw mut old) as usize,
+        size_of::<u64>(), // sizeof(sigset_t) in the kernel
+        0,
+        0,
+    ];
+    // SAFETY: writes at most 32 bytes to a local of 64, or on 32 bits 20 of 32; changes nothing.
+    let asked = unsafe { syscall(libc::SYS_rt_sigaction, args) };
+    asked.is_ok() && old[0] == libc::SIG_IGN
+}
+
 /// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
 /// foreground has blocked all signals.
 #[cfg(feature = "runtime")]
