@@ -13,7 +13,7 @@ use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::geteuid;
 
 use super::foreground::{Child, Foreground, Orphans};
-use super::interrupt::Interrupt;
+use super::interrupt::{Interrupt, Stop};
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
@@ -327,8 +327,7 @@ fn guide(
         interrupt.or_ready(init.conversation())?;
         match init.hear()? {
             (FromInit::HostHooksDue, _) => {
-                let pid = init.pid().as_raw_nonzero().get();
-                run_creation_hooks(bundle, record, pid, interrupt)?;
+                run_creation_hooks(bundle, record, init, interrupt)?;
                 init.say(&ToInit::Continue)?;
             }
             (FromInit::Terminal, Some(master)) => match &request.console_socket {
@@ -348,9 +347,14 @@ fn guide(
 fn run_creation_hooks(
     bundle: &Bundle,
     record: &Record,
-    pid: i32,
+    init: &Init,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    let pid = init.pid().as_raw_nonzero().get();
+    let stop = Stop {
+        interrupt,
+        init: init.pidfd(),
+    };
     let state = hooks::state(record, &Status::Creating, Some(pid));
     let all = bundle.spec.hooks().as_ref();
     #[allow(
@@ -367,7 +371,7 @@ fn run_creation_hooks(
     ];
     for (name, list) in lists {
         let list = list.unwrap_or_default();
-        hooks::run(name, &list, &state, &bundle.dir, Some(interrupt))?;
+        hooks::run(name, &list, &state, &bundle.dir, Some(stop))?;
     }
     Ok(())
 }

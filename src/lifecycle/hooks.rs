@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
 use super::Status;
-use super::interrupt::Interrupt;
+use super::interrupt::Stop;
 use super::record::Snapshot;
 use crate::sys::{Call, Errno, SysError};
 
@@ -32,18 +32,18 @@ const OUTPUT_KEPT: usize = 1024;
 ///
 /// `hooks.poststart[1] (/usr/bin/x): exit status 3: what it printed`.
 ///
-/// A request to end that reaches `interrupt` ends the hook that runs.
+/// `stop` ends the hook that runs, with an error.
 pub fn run(
     name: &str,
     hooks: &[Hook],
     state: &str,
     bundle: &Path,
-    interrupt: Option<&Interrupt>,
+    stop: Option<Stop<'_>>,
 ) -> Result<()> {
     hooks
         .iter()
         .enumerate()
-        .try_for_each(|(index, hook)| run_at(name, index, hook, state, bundle, interrupt))
+        .try_for_each(|(index, hook)| run_at(name, index, hook, state, bundle, stop))
 }
 
 /// Runs all hooks of one list, `name`, whatever becomes of each; returns what failed.
@@ -100,13 +100,13 @@ fn run_at(
     hook: &Hook,
     state: &str,
     bundle: &Path,
-    interrupt: Option<&Interrupt>,
+    stop: Option<Stop<'_>>,
 ) -> Result<()> {
-    run_one(hook, state.as_bytes(), bundle, interrupt)
+    run_one(hook, state.as_bytes(), bundle, stop)
         .with_context(|| format!("hooks.{name}[{index}] ({})", hook.path().display()))
 }
 
-fn run_one(hook: &Hook, state: &[u8], bundle: &Path, interrupt: Option<&Interrupt>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], bundle: &Path, stop: Option<Stop<'_>>) -> Result<()> {
     let (mut running, output) = spawn(hook, bundle)?;
     let limit = hook
         .timeout()
@@ -116,7 +116,7 @@ fn run_one(hook: &Hook, state: &[u8], bundle: &Path, interrupt: Option<&Interrup
         state,
         output,
         printed: Vec::new(),
-        interrupt,
+        stop,
     };
     let pidfd = pidfd_of(&running)?;
     let in_time = talk.until_exit(pidfd.as_fd(), limit.map(Duration::from_secs));
@@ -183,7 +183,7 @@ struct Talk<'a> {
     state: &'a [u8],
     output: PipeReader,
     printed: Vec<u8>,
-    interrupt: Option<&'a Interrupt>,
+    stop: Option<Stop<'a>>,
 }
 
 impl Talk<'_> {
@@ -207,7 +207,7 @@ impl Talk<'_> {
             if ready.exited {
                 return Ok(true);
             }
-            self.interrupt.map_or(Ok(()), Interrupt::check)?;
+            self.stop.map_or(Ok(()), |stop| stop.check())?;
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(false);
             }
@@ -238,10 +238,7 @@ impl Talk<'_> {
             fds.push(PollFd::new(stdin, PollFlags::OUT));
         }
         // Last, as the places of the others are counted.
-        let interrupt = self
-            .interrupt
-            .map(|interrupt| PollFd::new(interrupt, PollFlags::IN));
-        fds.extend(interrupt);
+        fds.extend(self.stop.iter().flat_map(Stop::descriptors));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(SysError::new("poll(hook)", errno).into()),

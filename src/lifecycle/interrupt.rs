@@ -3,13 +3,15 @@
 //! The signals are blocked, and looked for wherever creation waits for somebody: init or a hook.
 //! One that the caller ignores, as nohup(1) does, stays ignored.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::process::wait_for_exit;
 use crate::sys::process::is_ignored;
 use crate::sys::{Errno, SysError};
 
@@ -73,7 +75,7 @@ impl Interrupt {
     /// # Errors
     ///
     /// A signal came.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let Some(info) = self.0.read_signal().context("read(signalfd)")? else {
             return Ok(());
         };
@@ -85,8 +87,36 @@ impl Interrupt {
     }
 }
 
-impl AsFd for Interrupt {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+/// What ends a hook before its time: a request to end, or the end of the container's init, as by
+/// `delete --force`, which then waits for this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a> {
+    /// The request.
+    pub interrupt: &'a Interrupt,
+    /// Init's pidfd.
+    pub init: BorrowedFd<'a>,
+}
+
+impl Stop<'_> {
+    /// What to watch.
+    pub fn descriptors(&self) -> [PollFd<'_>; 2] {
+        let interrupt = PollFd::new(&self.interrupt.0, PollFlags::IN);
+        [
+            interrupt,
+            PollFd::from_borrowed_fd(self.init, PollFlags::IN),
+        ]
+    }
+
+    /// Asks without waiting.
+    ///
+    /// # Errors
+    ///
+    /// It is to end, and why.
+    pub fn check(&self) -> Result<()> {
+        self.interrupt.check()?;
+        if wait_for_exit(self.init, Some(Duration::ZERO))? {
+            bail!("the container's init has ended meanwhile");
+        }
+        Ok(())
     }
 }

@@ -32,6 +32,7 @@ pub fn all() -> Vec<Trial> {
         a_signal_while_a_hook_runs_ends_create_and_nothing_is_left,
         a_signal_before_the_program_runs_ends_run_and_nothing_is_left,
         a_signal_that_the_caller_ignores_does_not_end_create,
+        delete_by_force_ends_a_create_whose_hook_hangs,
     ];
     all.extend(needs_controllers(
         &["cpu", "memory", "pids"],
@@ -510,4 +511,22 @@ fn a_signal_that_the_caller_ignores_does_not_end_create() {
     fs::write(failing.path("go"), "on\n").unwrap();
     assert!(create.wait().unwrap().success());
     assert_eq!(failing.0.status(), "created");
+}
+
+fn delete_by_force_ends_a_create_whose_hook_hangs() {
+    for name in ["createRuntime", "createContainer"] {
+        let failing = Failing::new(|_| {});
+        let hook = waiting_hook(&failing, "");
+        failing
+            .0
+            .edit(|config| config["hooks"] = json!({ name: [hook] }));
+        let mut command = Command::new(program());
+        command.args(failing.create(&[]));
+        let (mut create, _) = begin(&failing, command);
+        let delete = ["delete", "--force", &failing.0.id];
+        failing.0.parhelion(&delete).success();
+        assert!(!create.wait().unwrap().success());
+        failing.told_once();
+        failing.nothing_is_left();
+    }
 }

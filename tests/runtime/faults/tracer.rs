@@ -49,7 +49,8 @@ pub struct Ended {
     pub others: Vec<OwnedFd>,
 }
 
-/// Runs `program` with `arguments` up to `step`.
+/// Runs `program` up to `step`.
+#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
 pub fn run(program: &Command, output: &File, step: Step) -> Ended {
     // It waits until it is traced, and is executed by the very process that waited.
     let mut child = Command::new("/bin/sh")
@@ -143,10 +144,9 @@ impl Tracer {
                     self.go_on(pid, None);
                 }
                 WaitStatus::Stopped(pid, signal) => self.go_on(pid, Some(signal)),
-                ended @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => self.ended(ended),
-                other @ (WaitStatus::Continued(_) | WaitStatus::StillAlive) => {
-                    panic!("waitpid answered {other:?}")
-                }
+                WaitStatus::Exited(pid, code) => self.ended(pid, code << 8),
+                WaitStatus::Signaled(pid, signal, _) => self.ended(pid, signal as i32),
+                WaitStatus::Continued(_) | WaitStatus::StillAlive => unasked(event),
             }
         }
         false
@@ -221,17 +221,11 @@ impl Tracer {
         self.followed.remove(&pid);
     }
 
-    fn ended(&mut self, status: WaitStatus) {
-        match status {
-            WaitStatus::Exited(pid, code) if pid == self.runtime => {
-                self.status = Some(ExitStatus::from_raw(code << 8));
-            }
-            WaitStatus::Signaled(pid, signal, _) if pid == self.runtime => {
-                self.status = Some(ExitStatus::from_raw(signal as i32));
-            }
-            other => {
-                self.followed.remove(&other.pid().unwrap());
-            }
+    fn ended(&mut self, pid: Pid, status: i32) {
+        if pid == self.runtime {
+            self.status = Some(ExitStatus::from_raw(status));
+        } else {
+            self.followed.remove(&pid);
         }
     }
 
@@ -265,10 +259,15 @@ impl Tracer {
                     self.cloned(pid);
                     (pid, None)
                 }
-                other => {
-                    self.ended(other);
+                WaitStatus::Exited(pid, code) => {
+                    self.ended(pid, code << 8);
                     continue;
                 }
+                WaitStatus::Signaled(pid, signal, _) => {
+                    self.ended(pid, signal as i32);
+                    continue;
+                }
+                WaitStatus::Continued(_) | WaitStatus::StillAlive => unasked(event),
             };
             if pid == self.runtime && runtime_traced {
                 resume(ptrace::detach(pid, signal));
@@ -284,6 +283,10 @@ impl Tracer {
 fn next() -> WaitStatus {
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     waitpid(None, Some(flags)).unwrap()
+}
+
+fn unasked(event: WaitStatus) -> ! {
+    panic!("waitpid answered {event:?}, which it was not asked for")
 }
 
 /// True at the beginning of a system call, false at its end.

@@ -235,9 +235,10 @@ fn values_that_contradict_each_other_are_refused() {
         let bundle = Bundle::new("true");
         bundle.edit(|config| {
             let (above, key) = pointer.rsplit_once('/').unwrap();
-            match config.pointer_mut(above).unwrap() {
-                serde_json::Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
-                object => object[key] = value,
+            let above = config.pointer_mut(above).unwrap();
+            match key.parse::<usize>() {
+                Ok(index) => above[index] = value,
+                Err(_) => above[key] = value,
             }
         });
         let reason = refusal(&bundle);
