@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
@@ -154,11 +155,17 @@ fn clone_sibling(child: &Child<'_>, tell: Channel) -> Result<std::convert::Infal
     }
 }
 
-/// Why a process in between ended without a clone: its own words, if it had any.
+/// Why a process in between ended without a clone: its own words, if it had any. They are there by
+/// now, and are not waited for: the other end is still open here, and perhaps in a sibling of its.
 fn said_last(talk: &Channel) -> anyhow::Error {
-    match handshake::receive(talk) {
-        Ok(Some((FromInit::Failed(reason), _no_fd))) => anyhow!(reason),
-        Ok(_) | Err(_) => anyhow!("the process that joins namespaces was killed"),
+    let mut fds = [PollFd::from_borrowed_fd(talk.as_fd(), PollFlags::IN)];
+    let said = match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(1) => handshake::receive(talk).ok().flatten(),
+        Ok(_) | Err(_) => None,
+    };
+    match said {
+        Some((FromInit::Failed(reason), _no_fd)) => anyhow!(reason),
+        Some(_) | None => anyhow!("the process that joins namespaces was killed"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use libtest_mimic::Trial;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -370,19 +370,24 @@ fn without_descriptors_nothing_is_left() {
     panic!("64 descriptors were not enough");
 }
 
-/// A file system of its own for the state, mounted for this thread only.
-fn with_state_on_tmpfs(failing: &Failing, flags: MsFlags, options: &str) {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    let root = failing.path("state");
-    fs::create_dir_all(&root).unwrap();
-    mount(
-        Some("none"),
-        root.as_str(),
-        Some("tmpfs"),
-        flags,
-        Some(options),
-    )
-    .unwrap();
+/// A file system of its own for the state, mounted for this thread only, and as long as it lives.
+struct StateOnTmpfs(String);
+
+impl StateOnTmpfs {
+    fn mount(failing: &Failing, flags: MsFlags, options: &str) -> StateOnTmpfs {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let root = failing.path("state");
+        fs::create_dir_all(&root).unwrap();
+        let none = Some("none");
+        mount(none, root.as_str(), Some("tmpfs"), flags, Some(options)).unwrap();
+        StateOnTmpfs(root)
+    }
+}
+
+impl Drop for StateOnTmpfs {
+    fn drop(&mut self) {
+        umount2(self.0.as_str(), MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 fn in_a_thread(test: impl FnOnce() + Send + 'static) {
@@ -402,7 +407,7 @@ fn without_space_for_state_nothing_is_left() {
     ] {
         in_a_thread(move || {
             let failing = Failing::new(|_| {});
-            with_state_on_tmpfs(&failing, MsFlags::empty(), options);
+            let _mount = StateOnTmpfs::mount(&failing, MsFlags::empty(), options);
             failing.fails(&[], &[&failing.path("state"), "no space left on device"]);
         });
     }
@@ -411,7 +416,7 @@ fn without_space_for_state_nothing_is_left() {
 fn on_a_read_only_state_directory_nothing_is_left() {
     in_a_thread(|| {
         let failing = Failing::new(|_| {});
-        with_state_on_tmpfs(&failing, MsFlags::MS_RDONLY, "size=1m");
+        let _mount = StateOnTmpfs::mount(&failing, MsFlags::MS_RDONLY, "size=1m");
         failing.fails(&[], &[&failing.path("state"), "read-only file system"]);
     });
 }
