@@ -4,6 +4,7 @@ mod every_step;
 mod failed_create;
 mod old_kernel;
 mod races;
+mod subject;
 mod tracer;
 
 use libtest_mimic::Trial;
