@@ -27,7 +27,7 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
-	PROPTEST_CASES=32 cargo test --locked --lib --test architecture
+	cargo test --locked --lib --test architecture
 	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
 

@@ -9,12 +9,13 @@
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 /// An error that a caller branches on.
@@ -195,9 +196,29 @@ fn write_line(level: Level, message: &str) {
     }
 }
 
+/// The error and its causes: `what: why`, an errno in lower-case words wherever it comes from.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let words: Vec<String> = error.chain().map(cause_in_words).collect();
+    words.join(": ")
+}
+
+fn cause_in_words(cause: &(dyn std::error::Error + 'static)) -> String {
+    let io = cause.downcast_ref().and_then(io::Error::raw_os_error);
+    let rustix = cause.downcast_ref::<Errno>().map(|e| e.raw_os_error());
+    let nix = cause.downcast_ref::<nix::Error>().map(|e| *e as i32);
+    let Some(number) = io.or(rustix).or(nix) else {
+        return cause.to_string();
+    };
+    // libc's text, "Permission denied (os error 13)", as it stands in the middle of a line.
+    let text = io::Error::from_raw_os_error(number).to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let (first, rest) = words.split_at_checked(1).unwrap_or((words, ""));
+    first.to_lowercase() + rest
+}
+
 /// The error and its causes as one line, whatever a message contains.
 fn one_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
+    let text = in_words(error);
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -222,7 +243,7 @@ fn append(level: Level, message: &str) -> Result<bool, String> {
     // One write per line, so that lines of parallel commands do not mix.
     open.and_then(|mut file: File| file.write_all(line.as_bytes()))
         .map(|()| true)
-        .map_err(|error| format!("log {}: {error}", path.display()))
+        .map_err(|error| format!("log {path:?}: {}", cause_in_words(&error)))
 }
 
 /// One line of the log, with its end.
@@ -348,6 +369,15 @@ mod tests {
         );
         let text = log_line(LogFormat::Text, Level::Warning, "a \"b\"", "T");
         assert_eq!(text, "time=\"T\" level=warning msg=\"a \\\"b\\\"\"\n");
+    }
+
+    #[test]
+    fn an_errno_has_the_kernels_words_wherever_it_comes_from() {
+        let std = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let std = anyhow::Error::new(std).context("open(\"/x\")");
+        assert_eq!(in_words(&std), "open(\"/x\"): no such file or directory");
+        let rustix = anyhow::Error::new(Errno::MFILE).context("pidfd_open(1)");
+        assert_eq!(in_words(&rustix), "pidfd_open(1): too many open files");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod fields;
 mod fit;
 mod read;
 mod report;
+mod strict;
 mod walk;
 
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
+use super::strict;
 use crate::sys::{Errno, SysError};
 
 /// The largest config.json that is read. The kernel takes at most 6 MiB of arguments and
@@ -86,7 +87,7 @@ fn parse(bytes: &[u8]) -> Result<Value> {
         let (line, column) = position(&bytes[..error.valid_up_to()]);
         anyhow!("line {line} column {column}: not UTF-8: save it as UTF-8")
     })?;
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    let value = strict::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let full = error.to_string();
         let position = format!(" at line {line} column {column}");
@@ -144,6 +145,14 @@ mod tests {
         assert_eq!(
             failure(b"{} {}"),
             "line 1 column 4: trailing characters: correct the JSON there"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_given_twice_is_reported() {
+        assert_eq!(
+            failure(b"{\"a\": [{\"b\": 1, \"b\": 2}]}"),
+            "line 1 column 19: the name \"b\" is given twice: correct the JSON there"
         );
     }
 

@@ -45,16 +45,12 @@ fn detached_file() -> Result<OwnedFd> {
     let mount =
         NewFileSystem::open("tmpfs")?.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&mount, "parhelion-init", write, Mode::from_raw_mode(0o555))?;
-    write_all(&file)?;
+    let open = |flags, mode| rustix::fs::openat(&mount, "parhelion-init", flags, mode);
+    let file = open(write, Mode::from_raw_mode(0o555)).call(|| "openat(tmpfs)".to_owned())?;
+    write_all(&file).call(|| "write(tmpfs)".to_owned())?;
     drop(file); // a file that is open for writing is not executed (ETXTBSY)
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(
-        &mount,
-        "parhelion-init",
-        read,
-        Mode::empty(),
-    )?)
+    Ok(open(read, Mode::empty()).call(|| "openat(tmpfs)".to_owned())?)
 }
 
 fn write_all(file: &OwnedFd) -> Result<(), Errno> {

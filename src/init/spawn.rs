@@ -8,11 +8,13 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 use super::handshake::{self, FromInit, ToInit};
 use super::sealed;
+use crate::error;
 use crate::namespaces::{self, Joins, Kind, Plan};
 use crate::sys::channel::Channel;
 use crate::sys::fd::Inheritance;
@@ -61,7 +63,7 @@ pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
     let init = if spawn.namespaces.needs_a_step_between() {
         clone_between(&child, &joins, talk)?
     } else {
-        let spawned = child.clone_init(Some(spawn.cgroup), &joins.all())?;
+        let spawned = child.clone_init(Some(spawn.cgroup), &joins.all(), &talk)?;
         Init::new(spawned.pid, spawned.pidfd, talk, Some(spawned.memory))
     };
     drop((time, theirs));
@@ -81,11 +83,13 @@ struct Child<'a> {
 
 impl Child<'_> {
     /// Clones the process that joins namespaces and executes the sealed program: into `cgroup`, or
-    /// as a sibling of the caller, where that is.
+    /// as a sibling of the caller, where that is. `close` is the caller's end of a conversation: the
+    /// process closes its copy, so that it hears when the runtime dies.
     fn clone_init(
         &self,
         cgroup: Option<BorrowedFd<'_>>,
         join: &[(BorrowedFd<'_>, u64)],
+        close: &Channel,
     ) -> Result<Spawned> {
         let (namespaces, talk) = (self.spawn.namespaces, self.talk.as_fd());
         let inherited = self.spawn.inheritance.descriptors().iter();
@@ -93,6 +97,7 @@ impl Child<'_> {
         keep.push(talk.as_raw_fd());
         let maps_first = namespaces.is_new(Kind::User);
         let orders = Orders {
+            close: close.as_fd(),
             join,
             become_root_after: namespaces.is_own(Kind::User).then(|| match maps_first {
                 true => handshake::length_of_mapped(),
@@ -120,7 +125,7 @@ impl Child<'_> {
         let Err(error) = work();
         {
             // When nobody listens any more, the exit status is all that is left to say.
-            let _ = handshake::send(self.talk, &FromInit::Failed(format!("{error:#}")));
+            let _ = handshake::send(self.talk, &FromInit::Failed(error::in_words(&error)));
         }
         process::exit(1)
     }
@@ -134,12 +139,15 @@ fn clone_between(child: &Child<'_>, joins: &Joins, talk: Channel) -> Result<Init
         cgroup,
         ..CloneRequest::default()
     })? {
-        Cloned::Child => child.end_by(|| {
-            joins.join()?;
-            let init = child.clone_init(None, &[])?;
-            tell.send(&init.pid.as_raw_nonzero().get().to_ne_bytes())?;
-            process::exit(0)
-        }),
+        Cloned::Child => {
+            drop((talk, told));
+            child.end_by(|| {
+                joins.join()?;
+                let init = child.clone_init(None, &[], &tell)?;
+                tell.send(&init.pid.as_raw_nonzero().get().to_ne_bytes())?;
+                process::exit(0)
+            })
+        }
         Cloned::Parent {
             pid: between,
             pidfd: _,
@@ -160,13 +168,17 @@ fn clone_between(child: &Child<'_>, joins: &Joins, talk: Channel) -> Result<Init
     }
 }
 
-/// Why a process in between ended without a clone: its own words, if it had any.
+/// Why a process in between ended without a clone: its own words, if it had any. They are there by
+/// now, and are not waited for: the other end is still open here, and perhaps in a sibling of its.
 fn said_last(talk: &Channel) -> anyhow::Error {
-    match handshake::receive(talk) {
-        Ok(Some((said, _no_fd))) => {
-            failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}"))
-        }
-        Ok(None) | Err(_) => anyhow!("the process that joins namespaces was killed"),
+    let mut fds = [PollFd::from_borrowed_fd(talk.as_fd(), PollFlags::IN)];
+    let said = match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(1) => handshake::receive(talk).ok().flatten(),
+        Ok(_) | Err(_) => None,
+    };
+    match said {
+        Some((said, _no_fd)) => failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}")),
+        None => anyhow!("the process that joins namespaces was killed"),
     }
 }
 
@@ -189,6 +201,11 @@ impl Init {
     /// Its pidfd.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Readable when init has said something, or has ended.
+    pub fn conversation(&self) -> BorrowedFd<'_> {
+        self.talk.as_fd()
     }
 
     /// Says something.

@@ -13,6 +13,7 @@ use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::geteuid;
 
 use super::foreground::{Child, Foreground, Orphans};
+use super::interrupt::{Interrupt, Stop};
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
@@ -35,9 +36,10 @@ use crate::sys::fd::Inheritance;
 /// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
 pub fn create(request: &CreateRequest) -> Result<()> {
     let made = make(request, Start::Later)?;
-    made.init.say(&ToInit::Continue)?;
-    let _init_lives_on = made.init.release();
-    made.record.keep();
+    if let Err(error) = made.init.say(&ToInit::Continue) {
+        return Err(made.undo(error));
+    }
+    let _init_lives_on = made.keep();
     Ok(())
 }
 
@@ -60,20 +62,17 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
         Start::Foreground
     };
     let mut made = make(request, start)?;
-    let terminal = made.terminal.take();
-    if let Err(error) = begin(&made) {
-        drop(made.init);
-        return Err(undo(made.record, error));
-    }
+    let relay = match begin(&mut made) {
+        Ok(relay) => relay,
+        Err(error) => return Err(made.undo(error)),
+    };
     let pid = made.init.pid().as_raw_nonzero().get();
-    let pidfd = made.init.release();
     start::run_poststart_hooks(&made.record, pid);
     let id = made.record.id.clone();
-    made.record.keep();
+    let pidfd = made.keep();
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    let relay = terminal.map(Relay::begin).transpose()?;
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
     let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
     if !options.keep {
@@ -90,10 +89,14 @@ fn orphans(options: RunOptions) -> Orphans {
     }
 }
 
-fn begin(made: &Made) -> Result<()> {
+/// Starts the program. Its terminal is connected before, so that it finds the size that will stay.
+fn begin(made: &mut Made) -> Result<Option<Relay>> {
+    let relay = made.terminal.take().map(Relay::begin).transpose()?;
     made.init.say(&ToInit::Continue)?;
     made.init.say(&ToInit::Start)?;
-    made.init.wait_until_executed()
+    made.interrupt.or_ready(made.init.conversation())?;
+    made.init.wait_until_executed()?;
+    Ok(relay)
 }
 
 /// Who says that the program is to be executed.
@@ -113,11 +116,39 @@ struct Made {
     init: Init,
     /// The terminal's master, when this process relays it.
     terminal: Option<OwnedFd>,
+    pid_file: Option<PidFile>,
+    interrupt: Interrupt,
+}
+
+impl Made {
+    /// Leaves the container to itself; its pidfd.
+    fn keep(self) -> Rc<OwnedFd> {
+        self.pid_file.into_iter().for_each(PidFile::keep);
+        self.record.keep();
+        self.init.release()
+    }
+
+    /// Ends and removes it, as its creation failed with `error`.
+    fn undo(self, error: anyhow::Error) -> anyhow::Error {
+        drop((self.init, self.pid_file));
+        undo(self.record, error)
+    }
+}
+
+/// What whoever called this process wants of it besides the container.
+struct Caller {
+    start: Start,
+    passed: descriptors::Passed,
+    interrupt: Interrupt,
 }
 
 fn make(request: &CreateRequest, start: Start) -> Result<Made> {
     request.check()?;
-    let passed = descriptors::Passed::find(request.preserve_fds)?;
+    let caller = Caller {
+        start,
+        passed: descriptors::Passed::find(request.preserve_fds)?,
+        interrupt: Interrupt::prepare()?,
+    };
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
         error::warn(&anyhow::anyhow!("{warning}"));
@@ -128,23 +159,16 @@ fn make(request: &CreateRequest, start: Start) -> Result<Made> {
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
     let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
         Ok(cgroup) => cgroup,
-        Err(error) => {
-            record.remove()?; // and nothing else: a cgroup that was there before is not ours
-            return Err(error);
-        }
+        // Only the record: a cgroup that was there before is not ours.
+        Err(error) => return Err(with_leftovers(error, record.remove())),
     };
-    match set_up(
-        request,
-        &bundle,
-        plans,
-        cgroup,
-        &mut record,
-        (start, passed),
-    ) {
-        Ok((init, terminal)) => Ok(Made {
+    match set_up(request, &bundle, plans, cgroup, &mut record, &caller) {
+        Ok((init, terminal, pid_file)) => Ok(Made {
             record,
             init,
             terminal,
+            pid_file,
+            interrupt: caller.interrupt,
         }),
         Err(error) => Err(undo(record, error)),
     }
@@ -156,9 +180,18 @@ fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
         Ok(Some(cgroup)) => cgroup.explain(error),
         Ok(None) | Err(_) => error,
     };
-    match delete::destroy(record) {
+    with_leftovers(error, delete::destroy(record))
+}
+
+fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
+    match removed {
         Ok(()) => error,
-        Err(left) => error.context(format!("and not all of it could be removed ({left:#})")),
+        Err(left) => {
+            let left = error::in_words(&left);
+            error.context(format!(
+                "not all of it could be removed ({left}) after this failure"
+            ))
+        }
     }
 }
 
@@ -256,12 +289,12 @@ fn set_up(
     plans: Plans,
     mut cgroup: Cgroup,
     record: &mut Record,
-    (start, passed): (Start, descriptors::Passed),
-) -> Result<(Init, Option<OwnedFd>)> {
+    caller: &Caller,
+) -> Result<(Init, Option<OwnedFd>, Option<PidFile>)> {
     let mut inheritance = Inheritance::default();
     let rootfs = plans.rootfs.open(&mut inheritance)?;
     let lock = inheritance.give(record.lock_for_init()?);
-    let gate = match start {
+    let gate = match caller.start {
         Start::Later => Some(inheritance.give(record.listen_for_start()?)),
         Start::Detached | Start::Foreground => None,
     };
@@ -273,8 +306,8 @@ fn set_up(
         keyring: !request.no_new_keyring,
         gate,
         lock,
-        preserved: passed.total(),
-        listening: passed.listening(),
+        preserved: caller.passed.total(),
+        listening: caller.passed.listening(),
         creating: hooks::state_around_pid(record, &Status::Creating),
         created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
     };
@@ -295,46 +328,59 @@ fn set_up(
         Some(filter) => cgroup.filter_devices(&filter),
         None => Ok(()),
     };
-    let terminal = guide(&init, bundle, record, request, &mut restrict)?;
+    let terminal = Guide {
+        init: &init,
+        bundle,
+        record,
+        request,
+        interrupt: &caller.interrupt,
+    }
+    .until_ready(&mut restrict)?;
     restrict()?;
     cgroup.apply_late(&plans.cgroup)?;
     limits::apply(init.pid(), &bundle.spec).map_err(|error| cgroup.explain(error))?;
     record.created(process)?;
-    announce(&init, request)?;
+    let pid_file = announce(&init, request)?;
     cgroup.keep();
-    Ok((init, terminal))
+    Ok((init, terminal, pid_file))
 }
 
-/// Answers init until it is ready. `restrict` puts the device filter into force: before hooks,
-/// which may want to change it, and never before init has made the devices.
-fn guide(
-    init: &Init,
-    bundle: &Bundle,
-    record: &Record,
-    request: &CreateRequest,
-    restrict: &mut dyn FnMut() -> Result<()>,
-) -> Result<Option<OwnedFd>> {
-    let mut terminal = None;
-    loop {
-        match init.hear()? {
-            (FromInit::HostHooksDue, _) => {
-                restrict()?;
-                run_creation_hooks(bundle, record, init.pid().as_raw_nonzero().get())?;
-                init.say(&ToInit::Continue)?;
-            }
-            (FromInit::Terminal, Some(master)) => match &request.console_socket {
-                Some(socket) => handover::send_terminal(socket, master)?,
-                None => terminal = Some(master),
-            },
-            (FromInit::Ready, _) => return Ok(terminal),
-            (
-                said @ (FromInit::Terminal
-                | FromInit::Executing
-                | FromInit::Failed(_)
-                | FromInit::NotExecuted(..)),
-                _,
-            ) => {
-                bail!("init said {said:?} where it should have been getting ready")
+/// Answers init until it is ready.
+struct Guide<'a> {
+    init: &'a Init,
+    bundle: &'a Bundle,
+    record: &'a Record,
+    request: &'a CreateRequest,
+    interrupt: &'a Interrupt,
+}
+
+impl Guide<'_> {
+    /// The terminal's master, if this process keeps it. `restrict` puts the device filter into
+    /// force: before hooks, which may want to change it, and never before init has made the devices.
+    fn until_ready(&self, restrict: &mut dyn FnMut() -> Result<()>) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        loop {
+            self.interrupt.or_ready(self.init.conversation())?;
+            match self.init.hear()? {
+                (FromInit::HostHooksDue, _) => {
+                    restrict()?;
+                    run_creation_hooks(self.bundle, self.record, self.init, self.interrupt)?;
+                    self.init.say(&ToInit::Continue)?;
+                }
+                (FromInit::Terminal, Some(master)) => match &self.request.console_socket {
+                    Some(socket) => handover::send_terminal(socket, master)?,
+                    None => terminal = Some(master),
+                },
+                (FromInit::Ready, _) => return Ok(terminal),
+                (
+                    said @ (FromInit::Terminal
+                    | FromInit::Executing
+                    | FromInit::Failed(_)
+                    | FromInit::NotExecuted(..)),
+                    _,
+                ) => {
+                    bail!("init said {said:?} where it should have been getting ready")
+                }
             }
         }
     }
@@ -342,7 +388,17 @@ fn guide(
 
 /// The hooks of the runtime's namespaces, while the container's are made and its root is not
 /// entered yet: prestart first, as it is the older of the two.
-fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> {
+fn run_creation_hooks(
+    bundle: &Bundle,
+    record: &Record,
+    init: &Init,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let pid = init.pid().as_raw_nonzero().get();
+    let stop = Stop {
+        interrupt,
+        init: init.pidfd(),
+    };
     let state = hooks::state(record, &Status::Creating, Some(pid));
     let all = bundle.spec.hooks().as_ref();
     #[allow(
@@ -358,30 +414,53 @@ fn run_creation_hooks(bundle: &Bundle, record: &Record, pid: i32) -> Result<()> 
         ),
     ];
     for (name, list) in lists {
-        hooks::run(name, &list.unwrap_or_default(), &state, &bundle.dir)?;
+        let list = list.unwrap_or_default();
+        hooks::run(name, &list, &state, &bundle.dir, Some(stop))?;
     }
     Ok(())
 }
 
 /// Tells whoever asked which process it is.
-fn announce(init: &Init, request: &CreateRequest) -> Result<()> {
+fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
     let pid = init.pid().as_raw_nonzero().get();
-    if let Some(path) = &request.pid_file {
-        write_pid_file(path, pid).with_context(|| format!("--pid-file {}", path.display()))?;
-    }
     if let Some(socket) = &request.pidfd_socket {
         handover::send_pidfd(socket, init.pidfd().as_fd())?;
     }
-    Ok(())
+    let write =
+        |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
+    request.pid_file.as_deref().map(write).transpose()
 }
 
-/// Whole or not at all: callers read it as soon as it is there.
-fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path
-        .file_name()
-        .context("is no file name")?
-        .to_string_lossy();
-    let temporary: PathBuf = path.with_file_name(format!(".{name}.{pid}"));
-    std::fs::write(&temporary, pid.to_string())?;
-    Ok(std::fs::rename(&temporary, path)?)
+/// The file that tells callers init's pid; removed on drop unless kept.
+struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    /// Whole or not at all: callers read it as soon as it is there.
+    fn write(path: &Path, pid: i32) -> Result<PidFile> {
+        let name = path
+            .file_name()
+            .context("is no file name")?
+            .to_string_lossy();
+        // While it has this name, dropping it removes it.
+        let mut file = PidFile(Some(path.with_file_name(format!(".{name}.{pid}"))));
+        if let Some(temporary) = &file.0 {
+            std::fs::write(temporary, pid.to_string())?;
+            std::fs::rename(temporary, path)?;
+        }
+        file.0 = Some(path.to_owned());
+        Ok(file)
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Dropped on the way out of an error, which is the one to be told.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }

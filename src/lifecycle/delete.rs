@@ -104,7 +104,7 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
         let end = |busy: Snapshot| end_processes(&busy, query::cgroup(&busy)?.as_ref());
         if let Err(error) = Snapshot::read(root, id).and_then(end) {
             // What is left is ended under the lock; this was only to get it sooner.
-            error::debug(|| format!("delete {id}: before its lock: {error:#}"));
+            error::debug(|| format!("delete {id}: before its lock: {}", error::in_words(&error)));
         }
     }
     Unread::wait(root, id)
@@ -145,7 +145,7 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 
 /// Several errors as one, in the order in which they came; the same one only once.
 fn all_of(errors: &[anyhow::Error]) -> anyhow::Error {
-    let mut texts: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
+    let mut texts: Vec<String> = errors.iter().map(error::in_words).collect();
     texts.dedup();
     anyhow!(texts.join("; "))
 }

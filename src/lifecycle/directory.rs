@@ -44,11 +44,13 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes the container's directory, and the root above it the first time, for their owner only.
+    /// Makes the container's directory, and the root above it the first time, for their owner only;
+    /// and locks it.
     ///
     /// # Errors
     ///
-    /// [`Kind::Exists`] when the id is taken; or what the file system answered.
+    /// [`Kind::Exists`] when the id is taken; [`Kind::NotFound`] when somebody has removed it since;
+    /// or what the file system answered. Nothing is left then.
     pub fn make(root: &Path, id: &ContainerId) -> Result<Directory> {
         let path = root.join(id.as_str());
         let made = match rustix::fs::mkdir(&path, Mode::RWXU) {
@@ -63,7 +65,16 @@ impl Directory {
             Err(Errno::EXIST) => return Err(Kind::Exists(id.to_string()).into()),
             other => other.call(|| format!("mkdir({path:?})"))?,
         }
-        Directory::open(root, id)
+        let locked = Directory::open(root, id).and_then(|directory| {
+            directory.lock()?;
+            Ok(directory)
+        });
+        if locked.is_err() {
+            // Nobody else will. That it was empty is all that can be said without the lock; the
+            // error before is the one to tell.
+            let _ = rustix::fs::rmdir(&path);
+        }
+        locked
     }
 
     /// Opens the container's directory.
@@ -124,6 +135,19 @@ impl Directory {
     /// The path of one of the directory's files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// True when a record was written. Needs no descriptor, so it can not fail for want of one.
+    ///
+    /// # Errors
+    ///
+    /// What the file system answered.
+    pub fn has_state(&self) -> SysResult<bool> {
+        match rustix::fs::statat(&self.fd, STATE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(SysError::new(self.call_on("stat", STATE), errno)),
+        }
     }
 
     /// The record's text, or `None` when none was written.

@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
 use super::Status;
+use super::interrupt::Stop;
 use super::record::Snapshot;
 use crate::sys::{Call, Errno, SysError};
 
@@ -30,16 +31,24 @@ const OUTPUT_KEPT: usize = 1024;
 /// # Errors
 ///
 /// `hooks.poststart[1] (/usr/bin/x): exit status 3: what it printed`.
-pub fn run(name: &str, hooks: &[Hook], state: &str, bundle: &Path) -> Result<()> {
+///
+/// `stop` ends the hook that runs, with an error.
+pub fn run(
+    name: &str,
+    hooks: &[Hook],
+    state: &str,
+    bundle: &Path,
+    stop: Option<Stop<'_>>,
+) -> Result<()> {
     hooks
         .iter()
         .enumerate()
-        .try_for_each(|(index, hook)| run_at(name, index, hook, state, bundle))
+        .try_for_each(|(index, hook)| run_at(name, index, hook, state, bundle, stop))
 }
 
 /// Runs all hooks of one list, `name`, whatever becomes of each; returns what failed.
 pub fn run_each(name: &str, hooks: &[Hook], state: &str, bundle: &Path) -> Vec<anyhow::Error> {
-    let run = |(index, hook)| run_at(name, index, hook, state, bundle).err();
+    let run = |(index, hook)| run_at(name, index, hook, state, bundle, None).err();
     hooks.iter().enumerate().filter_map(run).collect()
 }
 
@@ -85,12 +94,19 @@ pub fn state_around_pid(container: &Snapshot, status: &Status) -> [String; 2] {
     ]
 }
 
-fn run_at(name: &str, index: usize, hook: &Hook, state: &str, bundle: &Path) -> Result<()> {
-    run_one(hook, state.as_bytes(), bundle)
+fn run_at(
+    name: &str,
+    index: usize,
+    hook: &Hook,
+    state: &str,
+    bundle: &Path,
+    stop: Option<Stop<'_>>,
+) -> Result<()> {
+    run_one(hook, state.as_bytes(), bundle, stop)
         .with_context(|| format!("hooks.{name}[{index}] ({})", hook.path().display()))
 }
 
-fn run_one(hook: &Hook, state: &[u8], bundle: &Path) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], bundle: &Path, stop: Option<Stop<'_>>) -> Result<()> {
     let (mut running, output) = spawn(hook, bundle)?;
     let limit = hook
         .timeout()
@@ -100,13 +116,15 @@ fn run_one(hook: &Hook, state: &[u8], bundle: &Path) -> Result<()> {
         state,
         output,
         printed: Vec::new(),
+        stop,
     };
     let pidfd = pidfd_of(&running)?;
-    let in_time = talk.until_exit(pidfd.as_fd(), limit.map(Duration::from_secs))?;
-    if !in_time {
+    let in_time = talk.until_exit(pidfd.as_fd(), limit.map(Duration::from_secs));
+    if !matches!(in_time, Ok(true)) {
         running.kill().context("kill")?;
     }
     let status = running.wait().context("wait")?;
+    let in_time = in_time?;
     // What it wrote before its end is in the pipe by now. Its end is not awaited: a daemon that the
     // hook left behind may keep it open for ever.
     talk.read_output()?;
@@ -165,10 +183,12 @@ struct Talk<'a> {
     state: &'a [u8],
     output: PipeReader,
     printed: Vec<u8>,
+    stop: Option<Stop<'a>>,
 }
 
 impl Talk<'_> {
-    /// Serves both pipes until the process ends; false when it had no time left.
+    /// Serves both pipes until the process ends; false when it had no time left. An error when this
+    /// process is asked to end.
     #[allow(
         clippy::disallowed_methods,
         reason = "drives a process with a deadline"
@@ -187,6 +207,7 @@ impl Talk<'_> {
             if ready.exited {
                 return Ok(true);
             }
+            self.stop.map_or(Ok(()), |stop| stop.check())?;
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(false);
             }
@@ -216,6 +237,8 @@ impl Talk<'_> {
         if let Some(stdin) = &self.stdin {
             fds.push(PollFd::new(stdin, PollFlags::OUT));
         }
+        // Last, as the places of the others are counted.
+        fds.extend(self.stop.iter().flat_map(Stop::descriptors));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(SysError::new("poll(hook)", errno).into()),
@@ -225,7 +248,7 @@ impl Talk<'_> {
         Ok(Ready {
             exited: ready(0),
             output: output_open && ready(1),
-            stdin: ready(after_output),
+            stdin: self.stdin.is_some() && ready(after_output),
         })
     }
 
@@ -309,6 +332,7 @@ mod tests {
             &[sh("exit 0"), hook],
             state,
             Path::new("/no/such/bundle"),
+            None,
         );
         result.map_err(|error| format!("{error:#}"))
     }
@@ -328,7 +352,7 @@ mod tests {
             .args(["my-name", "-c", &script].map(String::from))
             .build()
             .unwrap();
-        run("poststop", &[hook], "{\"id\":\"web\"}", root.path()).unwrap();
+        run("poststop", &[hook], "{\"id\":\"web\"}", root.path(), None).unwrap();
         let seen = std::fs::read_to_string(file).unwrap();
         let path = root.path().display();
         assert_eq!(

@@ -14,6 +14,7 @@ pub mod freeze;
 pub mod handover;
 pub mod hooks;
 pub mod id;
+mod interrupt;
 pub mod kill;
 mod limits;
 pub mod process;

@@ -158,11 +158,18 @@ impl Record {
     ///
     /// [`Kind::Exists`] when the id is taken; or what the file system answered.
     pub fn reserve(root: &Path, id: &ContainerId, facts: Facts) -> Result<Record> {
-        let directory = Directory::make(root, id)?;
-        directory.lock()?;
-        // Between mkdir and lock, `delete --force` may have removed the directory, and another
-        // create may have made it anew and filled it. Who finds a record came second.
-        if !directory.is_named()? || directory.read_state()?.is_some() {
+        // Between mkdir and lock, `delete --force` may have removed the directory: the id is free
+        // again, or belongs to another create that came meanwhile.
+        let directory = loop {
+            match Directory::make(root, id) {
+                Ok(directory) if directory.is_named()? => break directory,
+                Ok(_) => {}
+                Err(error) if matches!(error.downcast_ref(), Some(Kind::NotFound(_))) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        // Who finds a record came second.
+        if directory.has_state()? {
             return Err(Kind::Exists(id.to_string()).into());
         }
         let snapshot = Snapshot {

@@ -244,10 +244,10 @@ impl Plan {
         process::unshare(Kind::Time.flag()).context("time namespace")?;
         let guard = TimeGuard(own.into());
         if !self.time_offsets.is_empty() {
-            let mut file = File::options()
+            let file = File::options()
                 .write(true)
-                .open("/proc/self/timens_offsets")?;
-            file.write_all(self.time_offsets.as_bytes())
+                .open("/proc/self/timens_offsets");
+            file.and_then(|mut file| file.write_all(self.time_offsets.as_bytes()))
                 .with_context(|| format!("linux.timeOffsets {:?}", self.time_offsets))?;
         }
         Ok(Some(guard))

@@ -208,7 +208,7 @@ pub fn namespace_type(file: BorrowedFd<'_>) -> SysResult<u64> {
     ];
     // SAFETY: NS_GET_NSTYPE takes no pointer.
     unsafe { syscall(libc::SYS_ioctl, args) }
-        .call(|| "ioctl(NS_GET_NSTYPE)".to_string())
+        .call(|| String::from("ioctl(NS_GET_NSTYPE)"))
         .map(|flag| flag as u64)
 }
 
@@ -312,6 +312,25 @@ pub fn unblock_signals() {
     // SAFETY: the kernel reads the eight bytes of `none`, which lives until the call returns. It
     // can not fail with these arguments.
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
+}
+
+/// True when this process ignores the signal, as its caller may have wished (nohup(1)).
+#[cfg(feature = "runtime")]
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // The kernel's struct sigaction, the handler first; no architecture has a larger one.
+    let mut old = [0_usize; 8];
+    let args = [
+        signal as usize,
+        0,
+        (&raw mut old) as usize,
+        size_of::<u64>(), // sizeof(sigset_t) in the kernel
+        0,
+        0,
+    ];
+    // SAFETY: writes at most 32 bytes to a local of 64, or on 32 bits 20 of 32; changes nothing.
+    let asked = unsafe { syscall(libc::SYS_rt_sigaction, args) };
+    asked.is_ok() && old[0] == libc::SIG_IGN
 }
 
 /// Sets what becomes of this process when it writes to a pipe or socket that nobody reads:

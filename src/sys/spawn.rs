@@ -38,6 +38,8 @@ pub enum Memory {
 /// What the child does, in this order, before it executes the program.
 #[derive(Debug)]
 pub struct Orders<'a> {
+    /// Closed in the child: an end of a socket whose other end it listens to.
+    pub close: BorrowedFd<'a>,
     /// Namespaces to join, with their `CLONE_NEW*` flag.
     pub join: &'a [(BorrowedFd<'a>, u64)],
     /// Becomes root of its user namespace, when so many bytes have come through `talk`: a new
@@ -97,6 +99,7 @@ pub struct ChildMemory {
 /// The orders as the child follows them: numbers and pointers.
 #[derive(Debug)]
 struct Copied {
+    close: RawFd,
     join: Vec<(RawFd, u64)>,
     become_root_after: Option<usize>,
     keep: Vec<RawFd>,
@@ -111,6 +114,7 @@ impl Copied {
     fn of(orders: &Orders<'_>) -> Box<Copied> {
         let args = orders.args.to_vec();
         Box::new(Copied {
+            close: orders.close.as_raw_fd(),
             join: orders
                 .join
                 .iter()
@@ -231,6 +235,8 @@ extern "C" fn child(orders: *const Copied) -> ! {
 
 /// Returns only when a step failed.
 fn follow(orders: &Copied) -> (Step, Errno) {
+    // It is open, as the caller lent it; a close of a socket does not fail otherwise.
+    let _closed = call(libc::SYS_close, [orders.close as usize, 0, 0]);
     for &(fd, flag) in &orders.join {
         if let Err(errno) = call(libc::SYS_setns, [fd as usize, flag as usize, 0]) {
             return (Step::Join(flag), errno);

@@ -1,0 +1,122 @@
+//! A request to end while a container is made: what was made is removed before this process ends.
+//!
+//! The signals are blocked, and looked for wherever creation waits for somebody: init or a hook.
+//! One that the caller ignores, as nohup(1) does, stays ignored.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::process::wait_for_exit;
+use crate::sys::process::is_ignored;
+use crate::sys::{Errno, SysError};
+
+/// What ends a process that does not expect it, and is meant to.
+const REQUESTS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Tells when somebody wants this process to end.
+#[derive(Debug)]
+pub struct Interrupt(SignalFd);
+
+impl Interrupt {
+    /// Blocks the signals from now on. Call it before the first effect.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn prepare() -> Result<Interrupt> {
+        let heeded = REQUESTS
+            .into_iter()
+            .filter(|signal| !is_ignored(*signal as i32));
+        let heeded: SigSet = heeded.collect();
+        heeded.thread_block().context("block signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Interrupt(
+            SignalFd::with_flags(&heeded, flags).context("signalfd")?,
+        ))
+    }
+
+    /// Waits until there is something to read from `other`.
+    ///
+    /// # Errors
+    ///
+    /// A signal came first.
+    pub fn or_ready(&self, other: BorrowedFd<'_>) -> Result<()> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.0, PollFlags::IN),
+                PollFd::from_borrowed_fd(other, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(SysError::new("poll", errno).into()),
+            }
+            let [signal, ready] = fds.map(|fd| !fd.revents().is_empty());
+            if signal {
+                self.check()?;
+            }
+            if ready {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks without waiting.
+    ///
+    /// # Errors
+    ///
+    /// A signal came.
+    fn check(&self) -> Result<()> {
+        let Some(info) = self.0.read_signal().context("read(signalfd)")? else {
+            return Ok(());
+        };
+        let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+        match Signal::try_from(number) {
+            Ok(signal) => bail!("ended by {signal} before the container was complete"),
+            Err(_) => bail!("ended by signal {number} before the container was complete"),
+        }
+    }
+}
+
+/// What ends a hook before its time: a request to end, or the end of the container's init, as by
+/// `delete --force`, which then waits for this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a> {
+    /// The request.
+    pub interrupt: &'a Interrupt,
+    /// Init's pidfd.
+    pub init: BorrowedFd<'a>,
+}
+
+impl Stop<'_> {
+    /// What to watch.
+    pub fn descriptors(&self) -> [PollFd<'_>; 2] {
+        let interrupt = PollFd::new(&self.interrupt.0, PollFlags::IN);
+        [
+            interrupt,
+            PollFd::from_borrowed_fd(self.init, PollFlags::IN),
+        ]
+    }
+
+    /// Asks without waiting.
+    ///
+    /// # Errors
+    ///
+    /// It is to end, and why.
+    pub fn check(&self) -> Result<()> {
+        self.interrupt.check()?;
+        if wait_for_exit(self.init, Some(Duration::ZERO))? {
+            bail!("the container's init has ended meanwhile");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! What is left after a failure: nothing that `delete --force` does not remove.
+
+mod every_step;
+mod failed_create;
+mod old_kernel;
+mod races;
+mod subject;
+mod tracer;
+
+use libtest_mimic::Trial;
+
+/// The tests of this folder.
+pub fn all() -> Vec<Trial> {
+    let files = [
+        every_step::all(),
+        failed_create::all(),
+        old_kernel::all(),
+        races::all(),
+    ];
+    files.into_iter().flatten().collect()
+}

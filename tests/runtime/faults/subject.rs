@@ -1,0 +1,277 @@
+//! A bundle whose container is made and killed again and again, and what is looked for afterwards.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::libc;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::{Value, json};
+
+use super::tracer::{Ended, Step};
+use crate::support::{Bundle, program};
+
+/// How long a process may take to notice that it is alone.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A bundle whose container is made and killed again and again.
+pub struct Subject {
+    pub bundle: Bundle,
+    /// Arguments of create and run before the id.
+    options: Vec<String>,
+    /// Takes terminals, if the container has one.
+    console: Option<UnixListener>,
+    /// Whose namespaces are joined.
+    _others: Option<Others>,
+}
+
+impl Subject {
+    pub fn plain() -> Subject {
+        Subject::running("sleep 1000")
+    }
+
+    pub fn running(script: &str) -> Subject {
+        let bundle = Bundle::new(script);
+        let options = vec!["--bundle".to_owned(), bundle.path().to_owned()];
+        Subject {
+            bundle,
+            options,
+            console: None,
+            _others: None,
+        }
+    }
+
+    /// Hooks, a terminal, and user and time namespaces beside the usual ones.
+    pub fn with_trimmings() -> Subject {
+        let mut subject = Subject::plain();
+        let folder = &subject.bundle.folder;
+        std::os::unix::fs::chown(folder.join("rootfs"), Some(100_000), Some(100_000)).unwrap();
+        subject.bundle.edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.extend([json!({"type": "user"}), json!({"type": "time"})]);
+            config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1000}});
+            own_ids(config);
+            hooks(config);
+            config["process"]["terminal"] = json!(true);
+        });
+        let socket = folder.join("console.sock");
+        let console = UnixListener::bind(&socket).unwrap();
+        console.set_nonblocking(true).unwrap();
+        let socket = socket.to_str().unwrap().to_owned();
+        subject
+            .options
+            .extend(["--console-socket".to_owned(), socket]);
+        subject.console = Some(console);
+        subject
+    }
+
+    /// A pid and a network namespace of others, and a new user namespace: init is cloned by a
+    /// process in between.
+    pub fn in_joined_namespaces() -> Subject {
+        let mut subject = Subject::plain();
+        let others = Others::new();
+        let rootfs = subject.bundle.folder.join("rootfs");
+        std::os::unix::fs::chown(rootfs, Some(100_000), Some(100_000)).unwrap();
+        subject.bundle.edit(|config| {
+            for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                match namespace["type"].as_str() {
+                    Some("pid") => namespace["path"] = json!(others.file("pid_for_children")),
+                    Some("network") => namespace["path"] = json!(others.file("net")),
+                    _ => {}
+                }
+            }
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "user"}));
+            own_ids(config);
+            hooks(config);
+            // procfs and sysfs belong to the joined namespaces, which the new user does not own.
+            config["mounts"] = json!([{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}]);
+        });
+        subject._others = Some(others);
+        subject
+    }
+
+    pub fn id(&self) -> &str {
+        &self.bundle.id
+    }
+
+    pub fn root(&self) -> String {
+        self.bundle
+            .folder
+            .join("state")
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// The program with a verb, the verb's options, and the id.
+    pub fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(["--root", &self.root()]).arg(verb[0]);
+        if ["create", "run"].contains(&verb[0]) {
+            command.args(&self.options);
+        }
+        command.args(&verb[1..]);
+        let after = if verb[0] == "kill" {
+            &["KILL"][..]
+        } else {
+            &[]
+        };
+        command.arg(self.id()).args(after);
+        command
+    }
+
+    pub fn do_it(&self, verb: &[&str]) {
+        let output = self.output();
+        let status = self
+            .command(verb)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{verb:?}: {}", self.told());
+    }
+
+    /// The file for the command's words: a container keeps a pipe open.
+    pub fn output(&self) -> File {
+        File::create(self.bundle.folder.join("output")).unwrap()
+    }
+
+    pub fn told(&self) -> String {
+        fs::read_to_string(self.bundle.folder.join("output")).unwrap()
+    }
+
+    pub fn cgroup(&self) -> String {
+        format!("/sys/fs/cgroup/parhelion/{}", self.id())
+    }
+
+    /// The processes in the container's cgroup.
+    pub fn processes(&self) -> Vec<u32> {
+        let procs = fs::read_to_string(self.cgroup() + "/cgroup.procs").unwrap_or_default();
+        procs.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// Waits until nothing of the container moves any more: its processes have ended, or it waits
+    /// for its start, or its program runs.
+    pub fn settle(&self) {
+        let tries = LIMIT.as_millis() / 2;
+        for _ in 0..tries {
+            if self.processes().into_iter().all(is_settled) {
+                return;
+            }
+            // No event tells that a process has come to wait in accept(2).
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let left: Vec<_> = self.processes().into_iter().map(describe).collect();
+        panic!("after {LIMIT:?} there are still {left:?}; {}", self.told());
+    }
+
+    /// Removes what is left by `delete --force`, and looks whether it is all.
+    pub fn nothing_is_left_after_delete(&self, ended: &Ended, step: Step) {
+        let delete = self.bundle.parhelion(&["delete", "--force", self.id()]);
+        let told = delete.stderr();
+        assert!(
+            delete.0.status.success(),
+            "{step:?}: {told}; {}",
+            self.told()
+        );
+        self.nothing_is_left(ended, step);
+    }
+
+    pub fn nothing_is_left(&self, ended: &Ended, step: Step) {
+        let place = || format!("after {step:?}: {:?}: {}", ended.status, self.told());
+        let states = fs::read_dir(self.root()).map_or(0, Iterator::count);
+        assert_eq!(states, 0, "state is left {}", place());
+        assert!(
+            !fs::exists(self.cgroup()).unwrap(),
+            "a cgroup is left {}",
+            place()
+        );
+        for other in &ended.others {
+            let limit = Timespec {
+                tv_sec: LIMIT.as_secs().try_into().unwrap(),
+                tv_nsec: 0,
+            };
+            let mut fds = [PollFd::from_borrowed_fd(other.as_fd(), PollFlags::IN)];
+            let gone = poll(&mut fds, Some(&limit)).unwrap();
+            assert_eq!(gone, 1, "a process is left {}", place());
+        }
+        if let Some(console) = &self.console {
+            while console.accept().is_ok() {}
+        }
+    }
+}
+
+/// True for a process that waits for its start or runs the program, and is not ending.
+fn is_settled(pid: u32) -> bool {
+    match describe(pid) {
+        None => false,
+        Some((exe, call)) if exe.rsplit('/').next().unwrap().contains("parhelion") => {
+            call.starts_with(&format!("{} ", libc::SYS_accept4))
+        }
+        Some(_) => true,
+    }
+}
+
+/// What a process executes, and which system call it is in.
+fn describe(pid: u32) -> Option<(String, String)> {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    Some((exe.to_string_lossy().into_owned(), call))
+}
+
+fn own_ids(config: &mut Value) {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+}
+
+fn hooks(config: &mut Value) {
+    let host = json!([{"path": "/bin/true"}]);
+    let inside = json!([{"path": "/bin/true", "args": ["true"]}]);
+    config["hooks"] = json!({
+        "prestart": host, "createRuntime": host, "createContainer": host,
+        "startContainer": inside, "poststart": host, "poststop": host,
+    });
+}
+
+/// A process in namespaces of its own, for others to join.
+struct Others(Child);
+
+impl Others {
+    pub fn new() -> Others {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--pid",
+            "--net",
+            "--fork",
+            "--kill-child",
+            "sleep",
+            "1000000",
+        ]);
+        let others = Others(command.spawn().unwrap());
+        // The namespace has a file when its first process is there, of which no event tells.
+        for _ in 0..LIMIT.as_millis() / 2 {
+            if fs::metadata(others.file("pid_for_children")).is_ok() {
+                return others;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("unshare made no pid namespace");
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        format!("/proc/{}/ns/{name}", self.0.id())
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        // It sleeps for longer than any test takes.
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
