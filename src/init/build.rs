@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
+use super::limits::Limit;
 use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
@@ -45,6 +46,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
     let spec = request.spec;
     let process = spec.process().as_ref().context("process is missing")?;
     let linux = spec.linux().as_ref();
+    let user_namespace = request.namespaces.is_own(Kind::User);
     let mut warnings = Vec::new();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host_proc = rustix::fs::open("/proc", flags, Mode::empty()).context("open(\"/proc\")")?;
@@ -68,11 +70,12 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         sysctls,
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
         program: program(process, request.listening),
-        identity: identity(
-            process,
-            request.namespaces.is_own(Kind::User),
-            &mut warnings,
-        )?,
+        limits: if user_namespace {
+            Vec::new()
+        } else {
+            limits(process)
+        },
+        identity: identity(process, user_namespace, &mut warnings)?,
         terminal: terminal(process),
         gate: request.gate,
         lock: request.lock,
@@ -149,6 +152,18 @@ fn program(process: &Process, listening: u32) -> Program {
         env,
         cwd: process.cwd().to_string_lossy().into_owned(),
     }
+}
+
+/// `process.rlimits` as init's plan has them.
+pub fn limits(process: &Process) -> Vec<Limit> {
+    let limits = process.rlimits().iter().flatten().enumerate();
+    let limit = |(index, limit): (usize, &runtime::PosixRlimit)| Limit {
+        json_path: format!("process.rlimits[{index}]"),
+        kind: limit.typ().to_string(),
+        soft: limit.soft(),
+        hard: limit.hard(),
+    };
+    limits.map(limit).collect()
 }
 
 fn terminal(process: &Process) -> Option<Terminal> {

@@ -13,7 +13,7 @@ use rustix::process::DumpableBehavior;
 
 use super::handshake::{self, FromInit, ToInit};
 use super::plan::Plan;
-use super::{hooks, program, sysctl, terminal};
+use super::{hooks, limits, program, sysctl, terminal};
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
 use crate::sys::fd::InheritedFd;
@@ -139,6 +139,7 @@ fn expect_continue(talk: &Channel) -> Result<()> {
 /// Gives up every privilege that the program is not to have, and finds the program as its user.
 fn become_the_program_owner(plan: &Plan) -> Result<program::Found> {
     let entered = program::enter_working_directory(&plan.program.cwd);
+    limits::apply(None, &plan.limits)?;
     plan.identity.assume()?;
     if entered.is_err() {
         // The user may enter where root without capabilities in the file's owner may not.

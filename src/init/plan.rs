@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limit;
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::InheritedFd;
 
@@ -29,6 +30,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The program.
     pub program: Program,
+    /// Its resource limits; none when the runtime sets them.
+    pub limits: Vec<Limit>,
     /// Who the program is and what it may do.
     pub identity: Identity,
     /// A terminal is made for the program.

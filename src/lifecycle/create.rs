@@ -273,7 +273,9 @@ fn set_up(
     })?;
     let terminal = guide(&init, plan, bundle, record, request)?;
     cgroup.apply_late(&plans.cgroup)?;
-    limits::apply(init.pid(), &bundle.spec)?;
+    if let Some(process) = bundle.spec.process() {
+        limits::apply(init.pid(), process, plans.namespaces.is_own(Kind::User))?;
+    }
     announce(&init, record, request)?;
     cgroup.keep();
     Ok((init, terminal))
