@@ -69,7 +69,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         host_proc: inheritance.give(host_proc),
         sysctls,
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
-        program: program(process, request.listening),
+        program: program(process),
         limits: if user_namespace {
             Vec::new()
         } else {
@@ -80,6 +80,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         gate: request.gate,
         lock: request.lock,
         preserved: request.preserved,
+        listening: request.listening,
     };
     Ok((plan, warnings))
 }
@@ -140,16 +141,10 @@ fn hook(name: &str, index: usize, hook: &runtime::Hook) -> Hook {
     }
 }
 
-fn program(process: &Process, listening: u32) -> Program {
-    let mut env = process.env().clone().unwrap_or_default();
-    if listening > 0 {
-        // The program is process 1 of its own namespace when it is executed.
-        env.push(format!("LISTEN_FDS={listening}"));
-        env.push("LISTEN_PID=1".to_owned());
-    }
+fn program(process: &Process) -> Program {
     Program {
         args: process.args().clone().unwrap_or_default(),
-        env,
+        env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().to_string_lossy().into_owned(),
     }
 }

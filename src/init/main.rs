@@ -49,6 +49,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     let host_proc = plan.host_proc.claim();
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     program::add_home(&mut plan, root.root());
+    program::add_listening(&mut plan);
     root.finish(&plan.rootfs, null)?;
     drop(host_proc);
     if let Some(terminal) = terminal {

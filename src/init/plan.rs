@@ -43,6 +43,8 @@ pub struct Plan {
     pub lock: InheritedFd,
     /// How many descriptors after standard error the program gets.
     pub preserved: u32,
+    /// How many of them come from socket activation, and are told as such.
+    pub listening: u32,
 }
 
 /// One kernel parameter.

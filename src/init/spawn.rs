@@ -28,6 +28,8 @@ pub struct Spawn<'a> {
     pub cgroup: BorrowedFd<'a>,
     /// The descriptors that its plan names.
     pub inheritance: Inheritance,
+    /// How many descriptors after standard error it hands on to the program.
+    pub preserved: u32,
 }
 
 /// Init, until it is let go; killed when this value is dropped before.
@@ -175,6 +177,9 @@ impl Child<'_> {
         }
         for fd in self.spawn.inheritance.descriptors() {
             process::keep_on_exec(fd.as_raw_fd())?;
+        }
+        for number in 0..self.spawn.preserved {
+            process::keep_on_exec(3 + number as i32)?;
         }
         let talk = self.talk.as_fd().as_raw_fd();
         process::keep_on_exec(talk)?;

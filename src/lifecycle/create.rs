@@ -12,13 +12,12 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::geteuid;
 
+use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
-use super::{
-    CreateRequest, RunOptions, Status, delete, descriptors, handover, hooks, limits, start,
-};
+use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
 use crate::error::{self, Problems};
@@ -34,7 +33,8 @@ use crate::sys::fd::Inheritance;
 ///
 /// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
 pub fn create(request: &CreateRequest) -> Result<()> {
-    let made = make(request, Start::Later)?;
+    let passed = Passed::find(request.preserve_fds)?;
+    let made = make(request, Start::Later, passed)?;
     made.init.say(&ToInit::Continue)?;
     let _init_lives_on = made.init.release();
     made.record.keep();
@@ -50,6 +50,8 @@ pub fn create(request: &CreateRequest) -> Result<()> {
 ///
 /// As for [`create`]; nothing is left then.
 pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
+    // Before anything is opened here, which would be taken for a descriptor of the caller.
+    let passed = Passed::find(request.preserve_fds)?;
     let foreground = match options.detach {
         true => None,
         false => Some(Foreground::prepare(orphans(*options))?),
@@ -59,7 +61,7 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
     } else {
         Start::Foreground
     };
-    let mut made = make(request, start)?;
+    let mut made = make(request, start, passed)?;
     let terminal = made.terminal.take();
     if let Err(error) = begin(&made) {
         drop(made.init);
@@ -115,9 +117,8 @@ struct Made {
     terminal: Option<OwnedFd>,
 }
 
-fn make(request: &CreateRequest, start: Start) -> Result<Made> {
+fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     request.check()?;
-    let passed = descriptors::Passed::find(request.preserve_fds)?;
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
         error::warn(&anyhow::anyhow!("{warning}"));
@@ -240,7 +241,7 @@ fn set_up(
     plans: Plans,
     mut cgroup: Cgroup,
     record: &mut Record,
-    (start, passed): (Start, descriptors::Passed),
+    (start, passed): (Start, Passed),
 ) -> Result<(Init, Option<OwnedFd>)> {
     let mut inheritance = Inheritance::default();
     let rootfs = plans.rootfs.open(&mut inheritance)?;
@@ -270,6 +271,7 @@ fn set_up(
         namespaces: &plans.namespaces,
         cgroup: cgroup.fd(),
         inheritance,
+        preserved: passed.total(),
     })?;
     let terminal = guide(&init, plan, bundle, record, request)?;
     cgroup.apply_late(&plans.cgroup)?;
