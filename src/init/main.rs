@@ -9,7 +9,7 @@ use alloc::string::ToString;
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Signal};
 
 use super::handshake::{self, FromInit, ToInit};
 use super::plan::Plan;
@@ -59,6 +59,10 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     }
     let program = become_the_program_owner(&plan)?;
     let lock = plan.lock.claim();
+    if plan.gate.is_some() {
+        // A container that was never started ends like any program when it is asked to.
+        process::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
+    }
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, &plan)?;
     hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
@@ -70,6 +74,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
 
 /// What comes before the file system.
 fn begin(plan: &Plan) -> Result<()> {
+    process::reset_signals();
     process::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).

@@ -276,6 +276,44 @@ pub fn unblock_signals() {
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
 }
 
+/// `struct sigaction` of the kernel (linux/signal_types.h): handler, flags, restorer, mask. Zero is
+/// the default action.
+type SignalAction = [usize; 4];
+
+/// The last signal: real-time signals go up to it (signal(7)).
+const LAST_SIGNAL: usize = 64;
+
+/// Gives every signal its default action, as a program expects at its start: execve(2) keeps what
+/// is ignored, and std ignores SIGPIPE.
+pub fn reset_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        // SIGKILL and SIGSTOP can not be ignored in the first place.
+        let _not_changeable = set_action(signal, &[0; 4]);
+    }
+}
+
+/// Ends this process with status 128 and the number of the signal when one of `signals` arrives,
+/// until the next `execve`. Without a handler the first process of a pid namespace ignores them.
+pub fn end_at(signals: &[rustix::process::Signal]) {
+    extern "C" fn end(signal: i32) {
+        exit(128 + signal)
+    }
+    const SA_RESTORER: usize = 0x0400_0000; // asked for on x86_64; `end` never returns to it
+    let action = [end as extern "C" fn(i32) as usize, SA_RESTORER, 0, 0];
+    for signal in signals {
+        // Fails for SIGKILL and SIGSTOP only, which end it anyway.
+        let _not_changeable = set_action(signal.as_raw() as usize, &action);
+    }
+}
+
+fn set_action(signal: usize, action: &SignalAction) -> Result<usize, Errno> {
+    let mask_size = size_of::<u64>(); // sizeof(sigset_t) in the kernel
+    let args = [signal, action.as_ptr() as usize, 0, mask_size, 0, 0];
+    // SAFETY: reads the action, which lives until the call returns; a handler in it runs on this
+    // stack, touches no memory and does not return.
+    unsafe { syscall(libc::SYS_rt_sigaction, args) }
+}
+
 /// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
 /// foreground has blocked all signals.
 #[cfg(feature = "runtime")]
