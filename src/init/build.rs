@@ -1,5 +1,7 @@
 //! Makes init's plan from config.json: everything that is decided, on the host, before the clone.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
@@ -15,6 +17,8 @@ use crate::sys::fd::{Inheritance, InheritedFd};
 pub struct Request<'a> {
     /// The configuration.
     pub spec: &'a Spec,
+    /// The bundle's directory.
+    pub bundle: &'a Path,
     /// The container's id, for the keyring's name.
     pub id: &'a str,
     /// Its namespaces.
@@ -66,6 +70,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         rootfs: request.rootfs,
+        bundle: request.bundle.to_string_lossy().into_owned(),
         host_proc: inheritance.give(host_proc),
         sysctls,
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),

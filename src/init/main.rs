@@ -130,6 +130,10 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
         handshake::send(talk, &FromInit::HostHooksDue)?;
         expect_continue(talk)?;
     }
+    if !plan.hooks.create_container.is_empty() {
+        // A mount namespace that was joined need not have the bundle; its root is where we are then.
+        let _no_bundle = rustix::process::chdir(&plan.bundle);
+    }
     hooks::run(&plan.hooks.create_container, &plan.hooks.creating)
 }
 

@@ -22,6 +22,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// The file system.
     pub rootfs: rootfs::Plan<OpenTree>,
+    /// The bundle's directory as the runtime sees it: where createContainer hooks run.
+    pub bundle: String,
     /// The host's /proc, for sysctls.
     pub host_proc: InheritedFd,
     /// Files below /proc/sys and what is written to them.

@@ -252,6 +252,7 @@ fn set_up(
     };
     let wanted = init::Request {
         spec: &bundle.spec,
+        bundle: &bundle.dir,
         id: request.id.as_str(),
         namespaces: &plans.namespaces,
         rootfs,

@@ -314,18 +314,19 @@ fn set_action(signal: usize, action: &SignalAction) -> Result<usize, Errno> {
     unsafe { syscall(libc::SYS_rt_sigaction, args) }
 }
 
-/// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
-/// foreground has blocked all signals.
+/// Lets `command` start with no signal blocked, as std hands on the caller's mask and a runtime in
+/// the foreground has blocked all signals; and lets it end when this process does.
 #[cfg(feature = "runtime")]
-pub fn unblock_signals_of(command: &mut std::process::Command) {
+pub fn bind_to_us(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
-    let unblock = || {
+    let prepare = || {
         unblock_signals();
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         Ok(())
     };
-    // SAFETY: between fork and execve it makes one system call and touches no memory that another
+    // SAFETY: between fork and execve it makes two system calls and touches no memory that another
     // thread could hold locked.
-    unsafe { command.pre_exec(unblock) };
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Makes `terminal` the controlling terminal of this session (TIOCSCTTY, ioctl_tty(2)).
