@@ -62,11 +62,15 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
         Start::Foreground
     };
     let mut made = make(request, start, passed)?;
-    let terminal = made.terminal.take();
-    if let Err(error) = begin(&made) {
-        drop(made.init);
-        return Err(undo(made.record, error));
-    }
+    // Before the start, so that the program finds its terminal as it will stay.
+    let terminal = made.terminal.take().map(Relay::begin).transpose();
+    let relay = match terminal.and_then(|relay| begin(&made).map(|()| relay)) {
+        Ok(relay) => relay,
+        Err(error) => {
+            drop(made.init);
+            return Err(undo(made.record, error));
+        }
+    };
     let pid = made.init.pid().as_raw_nonzero().get();
     let pidfd = made.init.release();
     start::run_poststart_hooks(&made.record, pid);
@@ -75,7 +79,6 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    let relay = terminal.map(Relay::begin).transpose()?;
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
     let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
     if !options.keep {
