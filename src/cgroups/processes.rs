@@ -3,7 +3,7 @@
 //! Nothing here decides who is to be signalled, nor knows containers.
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -70,9 +70,6 @@ impl Cgroup {
             let count = self.pids()?.len();
             return self.kill_all().map(|()| count);
         }
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            bail!("{signal} is not a signal that can be sent to a whole container");
-        };
         let mut reached = BTreeSet::new();
         for _ in 0..SIGNAL_ROUNDS {
             if !self.signal_new(signal, &mut reached)? {
@@ -90,7 +87,7 @@ impl Cgroup {
     }
 
     /// Signals the processes that are not in `reached`; false when there were none.
-    fn signal_new(&self, signal: Signal, reached: &mut BTreeSet<i32>) -> Result<bool> {
+    fn signal_new(&self, signal: i32, reached: &mut BTreeSet<i32>) -> Result<bool> {
         let new: Vec<i32> = self
             .pids()?
             .into_iter()
@@ -113,12 +110,11 @@ impl Cgroup {
                 if listed.binary_search(&pid).is_err() {
                     continue;
                 }
-                match rustix::process::pidfd_send_signal(&process, signal) {
-                    Ok(()) | Err(Errno::SRCH) => reached.insert(pid),
-                    Err(errno) => {
-                        let call = || format!("pidfd_send_signal({pid}, {})", signal.as_raw());
-                        Err(errno).call(call)?
+                match crate::sys::process::send_signal(process.as_fd(), signal) {
+                    Err(error) if error.errno != Errno::SRCH => {
+                        return Err(error).with_context(|| format!("process {pid}"));
                     }
+                    Ok(()) | Err(_) => reached.insert(pid),
                 };
             }
         }
