@@ -1,14 +1,12 @@
 //! The verbs, with runc's flags and their meaning.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 use super::output;
-use crate::bundle::{Owner, default_config};
+use crate::bundle::{Owner, write_default};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::{CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start};
@@ -242,8 +240,5 @@ fn write_spec(rootless: bool, bundle: &Path) -> Result<()> {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     });
-    let path = bundle.join("config.json");
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let mut file = file.with_context(|| format!("{path:?} (remove it to have a new one)"))?;
-    Ok(file.write_all(default_config(owner).as_bytes())?)
+    write_default(bundle, owner)
 }

@@ -26,6 +26,7 @@ use crate::init::{self, Init, Spawn};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::sys::fd::Inheritance;
+use crate::sys::{Call, Errno};
 
 /// Creates a container; its program waits for `start`.
 ///
@@ -358,6 +359,11 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
         .context("is no file name")?
         .to_string_lossy();
     let temporary: PathBuf = path.with_file_name(format!(".{name}.{pid}"));
-    std::fs::write(&temporary, pid.to_string())?;
-    Ok(std::fs::rename(&temporary, path)?)
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    std::fs::write(&temporary, pid.to_string())
+        .map_err(errno)
+        .call(|| format!("write({temporary:?})"))?;
+    Ok(std::fs::rename(&temporary, path)
+        .map_err(errno)
+        .call(|| format!("rename({temporary:?}, {path:?})"))?)
 }
