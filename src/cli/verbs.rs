@@ -9,7 +9,9 @@ use super::output;
 use crate::bundle::{Owner, write_default};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
-use crate::lifecycle::{CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start};
+use crate::lifecycle::{
+    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -131,6 +133,7 @@ impl Creation {
 impl Verb {
     /// Does it; returns the exit code.
     pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool) -> Result<i32> {
+        lifecycle::prepare();
         let (name, object) = self.title();
         let done = self.act(&root, systemd_cgroup);
         done.with_context(|| match object {

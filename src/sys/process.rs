@@ -286,10 +286,18 @@ const LAST_SIGNAL: usize = 64;
 /// Gives every signal its default action, as a program expects at its start: execve(2) keeps what
 /// is ignored, and std ignores SIGPIPE.
 pub fn reset_signals() {
-    for signal in 1..=LAST_SIGNAL {
-        // SIGKILL and SIGSTOP can not be ignored in the first place.
-        let _not_changeable = set_action(signal, &[0; 4]);
-    }
+    (1..=LAST_SIGNAL).for_each(reset_signal);
+}
+
+/// Lets this process wait for its children whatever its caller does with SIGCHLD: while that is
+/// ignored, the kernel throws away how they ended.
+pub fn keep_ended_children() {
+    reset_signal(libc::SIGCHLD as usize);
+}
+
+fn reset_signal(signal: usize) {
+    // Fails for SIGKILL and SIGSTOP only, which can not be ignored in the first place.
+    let _not_changeable = set_action(signal, &[0; 4]);
 }
 
 /// Ends this process with status 128 and the number of the signal when one of `signals` arrives,
@@ -314,17 +322,18 @@ fn set_action(signal: usize, action: &SignalAction) -> Result<usize, Errno> {
     unsafe { syscall(libc::SYS_rt_sigaction, args) }
 }
 
-/// Lets `command` start with no signal blocked, as std hands on the caller's mask and a runtime in
-/// the foreground has blocked all signals; and lets it end when this process does.
+/// Lets `command` start with no signal blocked or ignored, as std hands on what the caller does and
+/// a runtime in the foreground has blocked all signals; and lets it end when this process does.
 #[cfg(feature = "runtime")]
 pub fn bind_to_us(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     let prepare = || {
+        reset_signals();
         unblock_signals();
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         Ok(())
     };
-    // SAFETY: between fork and execve it makes two system calls and touches no memory that another
+    // SAFETY: between fork and execve it makes system calls only and touches no memory that another
     // thread could hold locked.
     unsafe { command.pre_exec(prepare) };
 }

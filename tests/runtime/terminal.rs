@@ -23,6 +23,7 @@ pub fn all() -> Vec<Trial> {
         create_sends_the_terminal_to_the_console_socket,
         a_terminal_has_the_size_that_is_asked_for_and_belongs_to_the_user,
         run_detached_sends_the_terminal_and_returns,
+        run_in_the_foreground_can_send_its_terminal_too,
         a_terminal_in_the_background_needs_a_socket,
         a_socket_without_a_terminal_is_refused,
         a_socket_that_nobody_listens_to_is_named_and_nothing_is_left,
@@ -186,6 +187,19 @@ fn run_detached_sends_the_terminal_and_returns() {
     master.write_all(b"\n").unwrap();
     wait_for_end(&bundle);
     assert_eq!(bundle.status(), "stopped");
+}
+
+fn run_in_the_foreground_can_send_its_terminal_too() {
+    let bundle = on_terminal("echo here; read line; exit 4");
+    let socket = Socket::new(&bundle, "console.sock");
+    let flags = ["run", "--console-socket", &socket.path];
+    let arguments = [&flags[..], &["--bundle", bundle.path(), &bundle.id]].concat();
+    let mut running = Running::spawn(&mut command(&bundle, &arguments), Stdio::null());
+    let (_name, master) = socket.receive();
+    let mut master = File::from(master);
+    assert_eq!(next_line(&read_lines(master.try_clone().unwrap())), "here");
+    master.write_all(b"\n").unwrap();
+    running.ends_with(4);
 }
 
 fn a_terminal_in_the_background_needs_a_socket() {

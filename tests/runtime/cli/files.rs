@@ -15,7 +15,7 @@ use crate::support::{Bundle, tests};
 pub fn all() -> Vec<Trial> {
     tests![
         spec_writes_a_configuration_that_runs,
-        spec_for_a_user_without_privileges_runs,
+        spec_rootless_maps_the_caller_and_runs,
         spec_does_not_write_over_a_configuration,
         the_pid_file_names_the_first_process,
         the_pidfd_socket_receives_a_descriptor_of_the_first_process,
@@ -51,7 +51,7 @@ fn spec_writes_a_configuration_that_runs() {
     runs(&bundle);
 }
 
-fn spec_for_a_user_without_privileges_runs() {
+fn spec_rootless_maps_the_caller_and_runs() {
     let bundle = Bundle::new("");
     fs::remove_file(bundle.folder.join("config.json")).unwrap();
     bundle

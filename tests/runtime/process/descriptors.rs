@@ -18,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         socket_activation_for_another_process_is_not_passed_on,
         a_descriptor_to_preserve_that_is_not_open_is_named,
         no_signal_is_ignored_or_blocked_whatever_the_caller_does,
+        a_caller_that_ignores_the_end_of_children_is_answered_all_the_same,
         a_closed_stdin_is_an_empty_one,
         the_streams_can_be_opened_again_by_the_programs_user,
     ]
@@ -106,6 +107,17 @@ fn no_signal_is_ignored_or_blocked_whatever_the_caller_does() {
             "{set} in {seen}"
         );
     }
+}
+
+fn a_caller_that_ignores_the_end_of_children_is_answered_all_the_same() {
+    let bundle = Bundle::new("exit 7");
+    bundle.edit(|config| {
+        let hook = json!({"path": "/bin/true"});
+        config["hooks"] = json!({"createRuntime": [hook], "createContainer": [hook]});
+    });
+    let ignore = "set -- env --ignore-signal=CHLD \"$@\"";
+    let ran = run_after(&bundle, ignore, &[]);
+    assert_eq!((ran.code(), ran.stderr()), (Some(7), String::new()));
 }
 
 fn a_closed_stdin_is_an_empty_one() {
