@@ -3,6 +3,14 @@
 //! The same as `runc spec` of runc 1.5 on cgroup v2, byte for byte but for the host name. It is a
 //! text and not a value, as people read it: order and indentation are part of it.
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::read::{config_path, os_error};
+
 /// The user who is to run a rootless container: effective ids of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -24,6 +32,25 @@ pub fn default_config(rootless: Option<Owner>) -> String {
             .replace("\"<uid>\"", &uid.to_string())
             .replace("\"<gid>\"", &gid.to_string()),
     }
+}
+
+/// Writes the default config.json into a bundle's directory, and never over one that is there.
+///
+/// # Errors
+///
+/// There is one; or what the file system answered.
+pub fn write_default(dir: &Path, rootless: Option<Owner>) -> Result<()> {
+    let path = config_path(dir);
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
+    let mut file = match file {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{path:?} exists: remove it to have a new one")
+        }
+        other => other.map_err(|error| os_error("open", &path, error))?,
+    };
+    let text = default_config(rootless);
+    let written = file.write_all(text.as_bytes());
+    Ok(written.map_err(|error| os_error("write", &path, error))?)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use oci_spec::runtime::{
 };
 use serde_json::Value;
 
-pub use default::{Owner, default_config};
+pub use default::{Owner, default_config, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 use report::Report;
 

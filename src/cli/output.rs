@@ -15,6 +15,9 @@ use crate::lifecycle::query::State;
 /// The version of runtime-spec that is implemented.
 const SPECIFICATION: &str = "1.3.0";
 
+/// How many characters a column of the table is wide at least, as in runc's.
+const NARROWEST: usize = 9;
+
 /// Prints the version in runc's three lines, which Docker reads.
 pub(super) fn version() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
@@ -63,7 +66,8 @@ pub(super) fn table(states: &[State]) -> Result<()> {
             ]
         }))
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let longest = |column: usize| rows.iter().map(|row| row[column].len()).max();
+    let width = |column: usize| longest(column).unwrap_or(0).max(NARROWEST);
     let widths: [usize; 6] = std::array::from_fn(width);
     let line = |row: &[String; 6]| {
         let cells = row

@@ -1,17 +1,17 @@
 //! The verbs, with runc's flags and their meaning.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 use super::output;
-use crate::bundle::{Owner, default_config};
+use crate::bundle::{Owner, write_default};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
-use crate::lifecycle::{CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start};
+use crate::lifecycle::{
+    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -133,6 +133,7 @@ impl Creation {
 impl Verb {
     /// Does it; returns the exit code.
     pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool) -> Result<i32> {
+        lifecycle::prepare();
         let (name, object) = self.title();
         let done = self.act(&root, systemd_cgroup);
         done.with_context(|| match object {
@@ -242,8 +243,5 @@ fn write_spec(rootless: bool, bundle: &Path) -> Result<()> {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     });
-    let path = bundle.join("config.json");
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let mut file = file.with_context(|| format!("{path:?} (remove it to have a new one)"))?;
-    Ok(file.write_all(default_config(owner).as_bytes())?)
+    write_default(bundle, owner)
 }

@@ -1,9 +1,12 @@
 //! Makes init's plan from config.json: everything that is decided, on the host, before the clone.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
+use super::limits::Limit;
 use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
@@ -14,6 +17,8 @@ use crate::sys::fd::{Inheritance, InheritedFd};
 pub struct Request<'a> {
     /// The configuration.
     pub spec: &'a Spec,
+    /// The bundle's directory.
+    pub bundle: &'a Path,
     /// The container's id, for the keyring's name.
     pub id: &'a str,
     /// Its namespaces.
@@ -45,6 +50,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
     let spec = request.spec;
     let process = spec.process().as_ref().context("process is missing")?;
     let linux = spec.linux().as_ref();
+    let user_namespace = request.namespaces.is_own(Kind::User);
     let mut warnings = Vec::new();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host_proc = rustix::fs::open("/proc", flags, Mode::empty()).context("open(\"/proc\")")?;
@@ -64,19 +70,22 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         rootfs: request.rootfs,
+        bundle: request.bundle.to_string_lossy().into_owned(),
         host_proc: inheritance.give(host_proc),
         sysctls,
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
-        program: program(process, request.listening),
-        identity: identity(
-            process,
-            request.namespaces.is_own(Kind::User),
-            &mut warnings,
-        )?,
+        program: program(process),
+        limits: if user_namespace {
+            Vec::new()
+        } else {
+            limits(process)
+        },
+        identity: identity(process, user_namespace, &mut warnings)?,
         terminal: terminal(process),
         gate: request.gate,
         lock: request.lock,
         preserved: request.preserved,
+        listening: request.listening,
     };
     Ok((plan, warnings))
 }
@@ -137,18 +146,24 @@ fn hook(name: &str, index: usize, hook: &runtime::Hook) -> Hook {
     }
 }
 
-fn program(process: &Process, listening: u32) -> Program {
-    let mut env = process.env().clone().unwrap_or_default();
-    if listening > 0 {
-        // The program is process 1 of its own namespace when it is executed.
-        env.push(format!("LISTEN_FDS={listening}"));
-        env.push("LISTEN_PID=1".to_owned());
-    }
+fn program(process: &Process) -> Program {
     Program {
         args: process.args().clone().unwrap_or_default(),
-        env,
+        env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().to_string_lossy().into_owned(),
     }
+}
+
+/// `process.rlimits` as init's plan has them.
+pub fn limits(process: &Process) -> Vec<Limit> {
+    let limits = process.rlimits().iter().flatten().enumerate();
+    let limit = |(index, limit): (usize, &runtime::PosixRlimit)| Limit {
+        json_path: format!("process.rlimits[{index}]"),
+        kind: limit.typ().to_string(),
+        soft: limit.soft(),
+        hard: limit.hard(),
+    };
+    limits.map(limit).collect()
 }
 
 fn terminal(process: &Process) -> Option<Terminal> {

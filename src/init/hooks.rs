@@ -29,7 +29,7 @@ pub(super) fn run(hooks: &[Hook], state: &[String; 2]) -> Result<()> {
     let pid = rustix::process::getpid().as_raw_nonzero();
     let state = format!("{}{pid}{}", state[0], state[1]);
     for hook in hooks {
-        run_one(hook, &state).with_context(|| format!("{} (\"{}\")", hook.json_path, hook.path))?;
+        run_one(hook, &state).with_context(|| format!("{} ({})", hook.json_path, hook.path))?;
     }
     Ok(())
 }
@@ -41,10 +41,12 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     let output = memory_file("hook-output")?;
     match process::clone(CloneRequest::default())? {
         Cloned::Child => execute(hook, &input, &output),
-        Cloned::Parent { pid: _, pidfd } => {
+        Cloned::Parent { pid, pidfd } => {
             let in_time = wait(&pidfd, hook.timeout_ms)?;
             if !in_time {
-                // It may end by itself at this moment; then there is nothing to kill.
+                // With what it has started. It may have left its group, so also by itself; and it
+                // may end by itself at this moment: then there is nothing to kill.
+                let _no_group = rustix::process::kill_process_group(pid, Signal::KILL);
                 let _ended = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             }
             let options = WaitIdOptions::EXITED;
@@ -53,8 +55,9 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
                     .call(|| "waitid(hook)".to_string())?;
             if !in_time {
                 bail!(
-                    "killed after {} ms, its timeout",
-                    hook.timeout_ms.unwrap_or(0)
+                    "not finished after {} s, killed{}",
+                    hook.timeout_ms.unwrap_or(0) / 1000,
+                    shown(&output)
                 );
             }
             judge(status, &output)
@@ -66,7 +69,7 @@ fn memory_file(name: &str) -> Result<OwnedFd, SysError> {
     rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).call(|| format!("memfd_create(\"{name}\")"))
 }
 
-/// In the child: streams, then the hook. Its exit status is 127 when it can not be executed, with
+/// In the child: streams, a process group of its own, then the hook. Its exit status is 127 when it can not be executed, with
 /// the reason in its output, as from a shell.
 fn execute(hook: &Hook, input: &OwnedFd, output: &OwnedFd) -> ! {
     let failed = || -> Result<(), SysError> {
@@ -74,6 +77,7 @@ fn execute(hook: &Hook, input: &OwnedFd, output: &OwnedFd) -> ! {
         process::duplicate_onto(output.as_fd(), 1)?;
         process::duplicate_onto(output.as_fd(), 2)?;
         process::close_on_exec_from(3)?;
+        rustix::process::setpgid(None, None).call(|| "setpgid(0, 0)".to_string())?;
         let args = if hook.args.is_empty() {
             &[hook.path.to_owned()]
         } else {
@@ -115,9 +119,14 @@ fn judge(status: Option<WaitIdStatus>, output: &OwnedFd) -> Result<()> {
         Some((None, Some(signal))) => format!("killed by signal {signal}"),
         Some((None, None)) | None => "ended for a reason unknown".to_string(),
     };
+    bail!("{how}{}", shown(output))
+}
+
+/// The end of what the hook wrote, as the end of an error.
+fn shown(output: &OwnedFd) -> String {
     match tail(output) {
-        text if text.is_empty() => bail!("{how}"),
-        text => bail!("{how}: {text}"),
+        text if text.is_empty() => text,
+        text => format!(": {text}"),
     }
 }
 

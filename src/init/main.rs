@@ -9,11 +9,11 @@ use alloc::string::ToString;
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Signal};
 
 use super::handshake::{self, FromInit, ToInit};
 use super::plan::Plan;
-use super::{hooks, program, sysctl, terminal};
+use super::{hooks, limits, program, sysctl, terminal};
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
 use crate::sys::fd::InheritedFd;
@@ -58,6 +58,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     program::add_home(&mut plan, root.root());
     let own_null = terminal::null_device(root.root());
+    program::add_listening(&mut plan);
     root.finish(&plan.rootfs, null)?;
     drop(host_proc);
     if let Some(terminal) = terminal {
@@ -67,6 +68,10 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     }
     let program = become_the_program_owner(&plan)?;
     let lock = plan.lock.claim();
+    if plan.gate.is_some() {
+        // A container that was never started ends like any program when it is asked to.
+        process::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
+    }
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, &plan)?;
     hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
@@ -78,8 +83,8 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
 
 /// What comes before the file system.
 fn begin(plan: &Plan) -> Result<()> {
+    process::reset_signals();
     process::unblock_signals();
-    process::default_broken_pipes();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -134,6 +139,10 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
         handshake::send(talk, &FromInit::HostHooksDue)?;
         expect_continue(talk)?;
     }
+    if !plan.hooks.create_container.is_empty() {
+        // A mount namespace that was joined need not have the bundle; its root is where we are then.
+        let _no_bundle = rustix::process::chdir(&plan.bundle);
+    }
     hooks::run(&plan.hooks.create_container, &plan.hooks.creating)
 }
 
@@ -149,6 +158,7 @@ fn expect_continue(talk: &Channel) -> Result<()> {
 /// Gives up every privilege that the program is not to have, and finds the program as its user.
 fn become_the_program_owner(plan: &Plan) -> Result<program::Found> {
     let entered = program::enter_working_directory(&plan.program.cwd);
+    limits::apply(None, &plan.limits)?;
     plan.identity.assume()?;
     if entered.is_err() {
         // The user may enter where root without capabilities in the file's owner may not.

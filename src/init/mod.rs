@@ -9,6 +9,7 @@ mod build;
 pub mod handshake;
 mod hooks;
 mod identity;
+pub mod limits;
 mod main;
 pub mod plan;
 mod program;
@@ -20,7 +21,7 @@ mod sysctl;
 mod terminal;
 
 #[cfg(feature = "runtime")]
-pub use build::{Request, build};
+pub use build::{Request, build, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
 pub use spawn::{Init, Spawn, spawn, wait_until_executed};

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limit;
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::InheritedFd;
 
@@ -21,6 +22,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// The file system.
     pub rootfs: rootfs::Plan<OpenTree>,
+    /// The bundle's directory as the runtime sees it: where createContainer hooks run.
+    pub bundle: String,
     /// The host's /proc, for sysctls.
     pub host_proc: InheritedFd,
     /// Files below /proc/sys and what is written to them.
@@ -29,6 +32,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The program.
     pub program: Program,
+    /// Its resource limits; none when the runtime sets them.
+    pub limits: Vec<Limit>,
     /// Who the program is and what it may do.
     pub identity: Identity,
     /// A terminal is made for the program.
@@ -40,6 +45,8 @@ pub struct Plan {
     pub lock: InheritedFd,
     /// How many descriptors after standard error the program gets.
     pub preserved: u32,
+    /// How many of them come from socket activation, and are told as such.
+    pub listening: u32,
 }
 
 /// One kernel parameter.

@@ -40,6 +40,17 @@ pub(super) fn add_home(plan: &mut Plan, root: Root<'_>) {
     plan.program.env.push(format!("HOME={home}"));
 }
 
+/// Tells the program which descriptors come from socket activation (sd_listen_fds(3)).
+pub(super) fn add_listening(plan: &mut Plan) {
+    if plan.listening > 0 {
+        // Init executes the program, so its own process id is the program's.
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let env = &mut plan.program.env;
+        env.push(format!("LISTEN_FDS={}", plan.listening));
+        env.push(format!("LISTEN_PID={pid}"));
+    }
+}
+
 /// The home directory of `uid` in the image, which need not have any user.
 fn home(root: Root<'_>, uid: u32) -> Option<String> {
     // Not blocking: the image may have put a FIFO there.

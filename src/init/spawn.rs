@@ -31,6 +31,8 @@ pub struct Spawn<'a> {
     pub cgroup: BorrowedFd<'a>,
     /// The descriptors that its plan names.
     pub inheritance: Inheritance,
+    /// How many descriptors after standard error it hands on to the program.
+    pub preserved: u32,
 }
 
 /// Init, until it is let go; killed when this value is dropped before.
@@ -94,6 +96,7 @@ impl Child<'_> {
         let (namespaces, talk) = (self.spawn.namespaces, self.talk.as_fd());
         let inherited = self.spawn.inheritance.descriptors().iter();
         let mut keep: Vec<RawFd> = inherited.map(AsRawFd::as_raw_fd).collect();
+        keep.extend((3..).take(self.spawn.preserved as usize));
         keep.push(talk.as_raw_fd());
         let maps_first = namespaces.is_new(Kind::User);
         let orders = Orders {

@@ -12,14 +12,13 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::geteuid;
 
+use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::interrupt::{Interrupt, Stop};
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
-use super::{
-    CreateRequest, RunOptions, Status, delete, descriptors, handover, hooks, limits, query, start,
-};
+use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
 use crate::error::{self, Problems};
@@ -28,6 +27,7 @@ use crate::init::{self, Init, Spawn};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::sys::fd::Inheritance;
+use crate::sys::{Call, Errno};
 
 /// Creates a container; its program waits for `start`.
 ///
@@ -35,7 +35,8 @@ use crate::sys::fd::Inheritance;
 ///
 /// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
 pub fn create(request: &CreateRequest) -> Result<()> {
-    let made = make(request, Start::Later)?;
+    let passed = Passed::find(request.preserve_fds)?;
+    let made = make(request, Start::Later, passed)?;
     if let Err(error) = made.init.say(&ToInit::Continue) {
         return Err(made.undo(error));
     }
@@ -52,6 +53,8 @@ pub fn create(request: &CreateRequest) -> Result<()> {
 ///
 /// As for [`create`]; nothing is left then.
 pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
+    // Before anything is opened here, which would be taken for a descriptor of the caller.
+    let passed = Passed::find(request.preserve_fds)?;
     let foreground = match options.detach {
         true => None,
         false => Some(Foreground::prepare(orphans(*options))?),
@@ -61,7 +64,7 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
     } else {
         Start::Foreground
     };
-    let mut made = make(request, start)?;
+    let mut made = make(request, start, passed)?;
     let relay = match begin(&mut made) {
         Ok(relay) => relay,
         Err(error) => return Err(made.undo(error)),
@@ -138,15 +141,15 @@ impl Made {
 /// What whoever called this process wants of it besides the container.
 struct Caller {
     start: Start,
-    passed: descriptors::Passed,
+    passed: Passed,
     interrupt: Interrupt,
 }
 
-fn make(request: &CreateRequest, start: Start) -> Result<Made> {
+fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     request.check()?;
     let caller = Caller {
         start,
-        passed: descriptors::Passed::find(request.preserve_fds)?,
+        passed,
         interrupt: Interrupt::prepare()?,
     };
     let bundle = Bundle::load(&request.bundle)?;
@@ -300,6 +303,7 @@ fn set_up(
     };
     let wanted = init::Request {
         spec: &bundle.spec,
+        bundle: &bundle.dir,
         id: request.id.as_str(),
         namespaces: &plans.namespaces,
         rootfs,
@@ -319,6 +323,7 @@ fn set_up(
         namespaces: &plans.namespaces,
         cgroup: cgroup.fd(),
         inheritance,
+        preserved: caller.passed.total(),
     })?;
     init.say(&ToInit::Plan(Box::new(plan)))?;
     // Init is at work now; what waits for none of it is done beside it.
@@ -338,7 +343,10 @@ fn set_up(
     .until_ready(&mut restrict)?;
     restrict()?;
     cgroup.apply_late(&plans.cgroup)?;
-    limits::apply(init.pid(), &bundle.spec).map_err(|error| cgroup.explain(error))?;
+    if let Some(process) = bundle.spec.process() {
+        limits::apply(init.pid(), process, plans.namespaces.is_own(Kind::User))
+            .map_err(|error| cgroup.explain(error))?;
+    }
     record.created(process)?;
     let pid_file = announce(&init, request)?;
     cgroup.keep();
@@ -444,8 +452,13 @@ impl PidFile {
         // While it has this name, dropping it removes it.
         let mut file = PidFile(Some(path.with_file_name(format!(".{name}.{pid}"))));
         if let Some(temporary) = &file.0 {
-            std::fs::write(temporary, pid.to_string())?;
-            std::fs::rename(temporary, path)?;
+            let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            std::fs::write(temporary, pid.to_string())
+                .map_err(errno)
+                .call(|| format!("write({temporary:?})"))?;
+            std::fs::rename(temporary, path)
+                .map_err(errno)
+                .call(|| format!("rename({temporary:?}, {path:?})"))?;
         }
         file.0 = Some(path.to_owned());
         Ok(file)

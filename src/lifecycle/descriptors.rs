@@ -23,13 +23,13 @@ impl Passed {
             listening: listening(),
             preserved,
         };
-        for number in 3..3 + passed.total() {
+        for number in 3..3_u32.saturating_add(passed.total()) {
             if process::keep_on_exec(number as i32).is_err() {
                 bail!(
                     "descriptor {number} is not open: --preserve-fds {preserved} with \
                     LISTEN_FDS {} needs 3 to {}",
                     passed.listening,
-                    2 + passed.total()
+                    passed.total().saturating_add(2)
                 );
             }
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::Serialize;
 
 use super::Status;
@@ -121,6 +121,7 @@ fn run_one(hook: &Hook, state: &[u8], bundle: &Path, stop: Option<Stop<'_>>) -> 
     let pidfd = pidfd_of(&running)?;
     let in_time = talk.until_exit(pidfd.as_fd(), limit.map(Duration::from_secs));
     if !matches!(in_time, Ok(true)) {
+        kill_group(&running);
         running.kill().context("kill")?;
     }
     let status = running.wait().context("wait")?;
@@ -141,7 +142,14 @@ fn run_one(hook: &Hook, state: &[u8], bundle: &Path, stop: Option<Stop<'_>>) -> 
     Err(anyhow!("{}{}", in_words(status), talk.shown()))
 }
 
-/// Starts the hook, with no signal blocked.
+/// Kills a hook that is not reaped yet and what it has started, but for what left its group.
+fn kill_group(hook: &Child) {
+    let leader = i32::try_from(hook.id()).ok().and_then(Pid::from_raw);
+    // It may have left the group it was started in; it is killed by itself as well.
+    let _no_group = leader.map(|pid| kill_process_group(pid, Signal::KILL));
+}
+
+/// Starts the hook as the leader of a process group, with no signal blocked.
 fn spawn(hook: &Hook, bundle: &Path) -> Result<(Child, PipeReader)> {
     let (output, printed) = std::io::pipe().context("pipe")?;
     let mut command = Command::new(hook.path());
@@ -162,7 +170,8 @@ fn spawn(hook: &Hook, bundle: &Path) -> Result<(Child, PipeReader)> {
         .stdin(Stdio::piped())
         .stdout(printed.try_clone().context("pipe")?)
         .stderr(printed);
-    crate::sys::process::unblock_signals_of(&mut command);
+    command.process_group(0);
+    crate::sys::process::bind_to_us(&mut command);
     let child = command.spawn();
     let child = child.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     Ok((child.call(|| "execve".into())?, output))

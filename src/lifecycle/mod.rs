@@ -34,6 +34,11 @@ use anyhow::{Result, bail};
 use crate::error::Kind;
 use id::ContainerId;
 
+/// Makes this process ready for any verb, whatever its caller has left it with. Call it first.
+pub fn prepare() {
+    crate::sys::process::keep_ended_children();
+}
+
 /// What a container is at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {

@@ -333,38 +333,9 @@ pub fn is_ignored(signal: i32) -> bool {
     asked.is_ok() && old[0] == libc::SIG_IGN
 }
 
-/// Sets what becomes of this process when it writes to a pipe or socket that nobody reads:
-/// with `ignored` the write fails, else SIGPIPE ends it.
-fn set_broken_pipes(ignored: bool) {
-    let handler = if ignored {
-        libc::SIG_IGN
-    } else {
-        libc::SIG_DFL
-    };
-    // The kernel's struct sigaction begins with the handler; flags, restorer and mask are zero.
-    let action: [usize; 4] = [handler, 0, 0, 0];
-    let args = [
-        libc::SIGPIPE as usize,
-        action.as_ptr() as usize,
-        0,
-        size_of::<u64>(), // sizeof(sigset_t) in the kernel
-        0,
-        0,
-    ];
-    // SAFETY: reads a local of at least the struct's size; no handler is installed. It can not fail
-    // with these arguments.
-    let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigaction, args) };
-}
-
-/// Lets a broken pipe end this process and what it executes, as a program expects at its start. An
-/// ignored signal stays ignored across execve(2), and the runtime ignores this one.
-pub fn default_broken_pipes() {
-    set_broken_pipes(false);
-}
-
 /// What must be true before the runtime does anything: the three standard streams are open, as a
 /// file that took the number of a closed one would receive what is written for people, and a
-/// broken pipe is an error like any other.
+/// broken pipe is an error like any other (init gives the program the default back).
 #[cfg(feature = "runtime")]
 pub fn prepare_main() {
     for number in 0..=2 {
@@ -378,21 +349,71 @@ pub fn prepare_main() {
             }
         }
     }
-    set_broken_pipes(true);
+    let ignore: SignalAction = [libc::SIG_IGN, 0, 0, 0];
+    // It can not fail with these arguments.
+    let _cannot_fail = set_action(libc::SIGPIPE as usize, &ignore);
 }
 
-/// Lets `command` start with no signal blocked: std hands on the caller's mask, and a runtime in the
-/// foreground has blocked all signals.
+/// `struct sigaction` of the kernel (linux/signal_types.h): handler, flags, restorer, mask. Zero is
+/// the default action.
+type SignalAction = [usize; 4];
+
+/// The last signal: real-time signals go up to it (signal(7)).
+const LAST_SIGNAL: usize = 64;
+
+/// Gives every signal its default action, as a program expects at its start: execve(2) keeps what
+/// is ignored, and std ignores SIGPIPE.
+pub fn reset_signals() {
+    (1..=LAST_SIGNAL).for_each(reset_signal);
+}
+
+/// Lets this process wait for its children whatever its caller does with SIGCHLD: while that is
+/// ignored, the kernel throws away how they ended.
+pub fn keep_ended_children() {
+    reset_signal(libc::SIGCHLD as usize);
+}
+
+fn reset_signal(signal: usize) {
+    // Fails for SIGKILL and SIGSTOP only, which can not be ignored in the first place.
+    let _not_changeable = set_action(signal, &[0; 4]);
+}
+
+/// Ends this process with status 128 and the number of the signal when one of `signals` arrives,
+/// until the next `execve`. Without a handler the first process of a pid namespace ignores them.
+pub fn end_at(signals: &[rustix::process::Signal]) {
+    extern "C" fn end(signal: i32) {
+        exit(128 + signal)
+    }
+    const SA_RESTORER: usize = 0x0400_0000; // asked for on x86_64; `end` never returns to it
+    let action = [end as extern "C" fn(i32) as usize, SA_RESTORER, 0, 0];
+    for signal in signals {
+        // Fails for SIGKILL and SIGSTOP only, which end it anyway.
+        let _not_changeable = set_action(signal.as_raw() as usize, &action);
+    }
+}
+
+fn set_action(signal: usize, action: &SignalAction) -> Result<usize, Errno> {
+    let mask_size = size_of::<u64>(); // sizeof(sigset_t) in the kernel
+    let args = [signal, action.as_ptr() as usize, 0, mask_size, 0, 0];
+    // SAFETY: reads the action, which lives until the call returns; a handler in it runs on this
+    // stack, touches no memory and does not return.
+    unsafe { syscall(libc::SYS_rt_sigaction, args) }
+}
+
+/// Lets `command` start with no signal blocked or ignored, as std hands on what the caller does and
+/// a runtime in the foreground has blocked all signals; and lets it end when this process does.
 #[cfg(feature = "runtime")]
-pub fn unblock_signals_of(command: &mut std::process::Command) {
+pub fn bind_to_us(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
-    let unblock = || {
+    let prepare = || {
+        reset_signals();
         unblock_signals();
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         Ok(())
     };
-    // SAFETY: between fork and execve it makes one system call and touches no memory that another
+    // SAFETY: between fork and execve it makes system calls only and touches no memory that another
     // thread could hold locked.
-    unsafe { command.pre_exec(unblock) };
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Makes `terminal` the controlling terminal of this session (TIOCSCTTY, ioctl_tty(2)).

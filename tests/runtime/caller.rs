@@ -1,0 +1,216 @@
+//! A caller of the program, for tests: one that reads it line by line, sends it signals, gives it a
+//! terminal or sockets, and waits for a process by its pidfd. Nothing here waits for ever.
+
+use std::io::{BufRead, BufReader, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::Value;
+
+use crate::support::{Bundle, program};
+
+/// How long an answer may take before the test fails: the virtual host is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program with the bundle's state directory and `arguments`.
+pub fn command(bundle: &Bundle, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.arg("--root").arg(bundle.folder.join("state"));
+    command.args(arguments);
+    command
+}
+
+/// The program called from a shell whose `script` ends with `exec "$@"`, for what only the process
+/// itself can change before it executes another: descriptors, signals, umask.
+pub fn from_shell(bundle: &Bundle, script: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(program());
+    command.arg("--root").arg(bundle.folder.join("state"));
+    command.args(arguments);
+    command
+}
+
+/// `run` of the bundle, in the foreground.
+pub fn run(bundle: &Bundle) -> Command {
+    command(bundle, &["run", "--bundle", bundle.path(), &bundle.id])
+}
+
+/// `state`, parsed.
+pub fn state(bundle: &Bundle) -> Value {
+    serde_json::from_str(&bundle.verb("state").success()).unwrap()
+}
+
+/// Init's pid.
+pub fn init_pid(bundle: &Bundle) -> i32 {
+    state(bundle)["pid"].as_i64().unwrap().try_into().unwrap()
+}
+
+/// Creates and starts the bundle's container, with its output in a file that [`output`] reads.
+pub fn start(bundle: &Bundle) {
+    bundle.create().success();
+    bundle.verb("start").success();
+}
+
+/// What a container of [`start`] has printed.
+pub fn output(bundle: &Bundle) -> String {
+    std::fs::read_to_string(bundle.folder.join("output")).unwrap()
+}
+
+/// Waits until the container's program has ended.
+pub fn wait_for_end(bundle: &Bundle) {
+    let pid = init_pid(bundle);
+    if pid != 0 {
+        wait_for_exit(pid);
+    }
+}
+
+/// Waits until the process has ended; one that is gone has.
+pub fn wait_for_exit(pid: i32) {
+    match pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
+        Ok(pidfd) => wait_readable(&pidfd),
+        Err(errno) => assert_eq!(errno, rustix::io::Errno::SRCH),
+    }
+}
+
+/// Waits until there is something to read.
+pub fn wait_readable(fd: &impl AsFd) {
+    let limit = Timespec {
+        tv_sec: PATIENCE.as_secs().try_into().unwrap(),
+        tv_nsec: 0,
+    };
+    let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit));
+    assert_eq!(ready, Ok(1), "nothing happened in {PATIENCE:?}");
+}
+
+/// A command that runs, read line by line. Killed on drop.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Running {
+    /// Starts it, with stdin from `Stdio`; stdout and stderr are read here.
+    pub fn spawn(command: &mut Command, stdin: Stdio) -> Running {
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.stdin(stdin).spawn().unwrap();
+        let lines = read_lines(child.stdout.take().unwrap());
+        let errors = read_lines(child.stderr.take().unwrap());
+        Running {
+            child,
+            lines,
+            errors,
+        }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    /// Its stdin, once; closed on drop.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
+    /// The next line of its stdout.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("no further line")
+    }
+
+    /// Whether it has printed a line that was not read yet.
+    pub fn has_line(&self) -> bool {
+        self.lines.try_recv().is_ok()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid()).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&pidfd, signal).unwrap();
+    }
+
+    /// Waits for its end: the status, the rest of stdout, and stderr.
+    pub fn end(&mut self) -> (ExitStatus, String, String) {
+        wait_for_exit(self.pid());
+        let status = self.child.wait().unwrap();
+        let rest = |lines: &Receiver<String>| {
+            let next = || lines.recv_timeout(PATIENCE).ok();
+            std::iter::from_fn(next).collect::<Vec<_>>().join("\n")
+        };
+        (status, rest(&self.lines), rest(&self.errors))
+    }
+
+    /// Waits for its end, which must be this exit code.
+    pub fn ends_with(&mut self, code: i32) {
+        let (status, out, errors) = self.end();
+        assert_eq!(status.code(), Some(code), "{out}\n{errors}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless the test has failed.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The lines that come from `stream`, as they come.
+pub fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n') {
+            // A terminal that hung up ends with an error, not with an end of file.
+            let Ok(line) = line else { return };
+            let text = String::from_utf8_lossy(&line);
+            if sender.send(text.trim_end_matches('\r').to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The next of [`read_lines`].
+pub fn next_line(lines: &Receiver<String>) -> String {
+    lines.recv_timeout(PATIENCE).expect("no further line")
+}
+
+/// A socket in the bundle's folder, for the program to send a descriptor to.
+pub struct Socket {
+    listener: UnixListener,
+    pub path: String,
+}
+
+impl Socket {
+    pub fn new(bundle: &Bundle, name: &str) -> Socket {
+        let path = bundle.folder.join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        Socket { listener, path }
+    }
+
+    /// The data and the descriptor of the one message that was sent.
+    pub fn receive(&self) -> (String, OwnedFd) {
+        wait_readable(&self.listener);
+        let (stream, _) = self.listener.accept().unwrap();
+        wait_readable(&stream);
+        let mut data = [0; 64];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut data)];
+        let got = recvmsg(&stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else {
+            panic!("no descriptor came along");
+        };
+        let name = String::from_utf8(data[..got.bytes].to_vec()).unwrap();
+        (name, fds.next().unwrap())
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line itself: versions, help, flags, what is refused.
+
+use libtest_mimic::Trial;
+
+use super::parhelion;
+use crate::caller::start;
+use crate::support::{Bundle, tests};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        the_version_has_three_lines,
+        help_names_every_verb,
+        a_wrong_command_line_ends_with_1_and_says_what_is_wrong,
+        values_are_taken_with_a_blank_or_an_equals_sign,
+        systemd_cgroups_are_refused_until_they_work,
+        an_id_that_could_leave_its_directory_is_refused,
+        the_root_directory_holds_all_state,
+        delete_by_force_of_an_unknown_container_is_success,
+    ]
+}
+
+fn the_version_has_three_lines() {
+    for flag in ["--version", "-v"] {
+        let text = parhelion(&[flag]).success();
+        let lines: Vec<&str> = text.lines().collect();
+        let [name, commit, spec] = lines[..] else {
+            panic!("{text}");
+        };
+        assert!(name.starts_with("parhelion version "), "{text}");
+        assert!(commit.starts_with("commit: "), "{text}");
+        assert!(spec.starts_with("spec: 1."), "{text}");
+    }
+}
+
+fn help_names_every_verb() {
+    let text = parhelion(&["--help"]).success();
+    for verb in [
+        "create", "start", "run", "state", "kill", "delete", "list", "spec", "ps", "pause",
+        "resume",
+    ] {
+        let row = |line: &str| line.trim_start().starts_with(verb);
+        assert!(text.lines().any(row), "{verb} in {text}");
+        parhelion(&[verb, "--help"]).success();
+    }
+}
+
+fn a_wrong_command_line_ends_with_1_and_says_what_is_wrong() {
+    let wrong: [(&[&str], &str); 10] = [
+        (&["no-such-verb"], "no-such-verb"),
+        (&["create"], "<ID>"),
+        (&["start"], "<ID>"),
+        (&["start", "a", "b"], "'b'"),
+        (&["create", "--no-such-flag", "a"], "--no-such-flag"),
+        // One dash makes a row of short flags, as for other programs.
+        (&["create", "-bundle", "/x", "a"], "unexpected argument"),
+        (&["--log-format", "xml", "list"], "xml"),
+        (&["--rootless", "maybe", "list"], "maybe"),
+        (&["list", "--format", "yaml"], "yaml"),
+        (&["create", "--preserve-fds", "x", "a"], "x"),
+    ];
+    for (arguments, words) in wrong {
+        let ran = parhelion(arguments);
+        assert_eq!(ran.code(), Some(1), "{arguments:?}");
+        assert!(
+            ran.stderr().contains(words),
+            "{arguments:?}: {}",
+            ran.stderr()
+        );
+        assert!(ran.0.stdout.is_empty());
+    }
+}
+
+fn values_are_taken_with_a_blank_or_an_equals_sign() {
+    let bundle = Bundle::new("exit 0");
+    let root = bundle.folder.join("state");
+    let root = root.to_str().unwrap();
+    let (root_is, bundle_is) = (
+        format!("--root={root}"),
+        format!("--bundle={}", bundle.path()),
+    );
+    let id = bundle.id.as_str();
+    for rootless in ["--rootless=auto", "--rootless=true", "--rootless=false"] {
+        parhelion(&[&root_is, rootless, "run", &bundle_is, id]).success();
+    }
+    parhelion(&["--root", root, "run", "-b", bundle.path(), id]).success();
+    parhelion(&[
+        "--root",
+        root,
+        "--debug",
+        "--log",
+        "/dev/null",
+        "--log-format=json",
+        "list",
+    ])
+    .success();
+}
+
+fn systemd_cgroups_are_refused_until_they_work() {
+    let bundle = Bundle::new("exit 0");
+    let arguments = [
+        "--systemd-cgroup",
+        "run",
+        "--bundle",
+        bundle.path(),
+        &bundle.id,
+    ];
+    let error = bundle.parhelion(&arguments).failure();
+    assert!(
+        error.contains("--systemd-cgroup is not supported yet"),
+        "{error}"
+    );
+    assert!(bundle.verb("state").failure().contains("does not exist"));
+}
+
+fn an_id_that_could_leave_its_directory_is_refused() {
+    let bundle = Bundle::new("exit 0");
+    for id in ["..", "a/b", "../x", "a b", "ä", ""] {
+        let error = bundle
+            .parhelion(&["create", "--bundle", bundle.path(), id])
+            .failure();
+        assert!(error.contains("container id"), "{id:?}: {error}");
+    }
+}
+
+fn the_root_directory_holds_all_state() {
+    let bundle = Bundle::new("sleep 1000");
+    start(&bundle);
+    let folder = bundle.folder.join("state").join(&bundle.id);
+    assert!(folder.join("state.json").exists());
+    let elsewhere = bundle.folder.join("other");
+    let root = format!("--root={}", elsewhere.display());
+    let error = parhelion(&[&root, "state", &bundle.id]).failure();
+    assert!(error.contains("does not exist"), "{error}");
+    assert_eq!(parhelion(&[&root, "list", "--quiet"]).success(), "");
+    assert!(!elsewhere.exists(), "a query made a directory");
+    bundle
+        .parhelion(&["delete", "--force", &bundle.id])
+        .success();
+    assert!(!folder.exists());
+}
+
+fn delete_by_force_of_an_unknown_container_is_success() {
+    let bundle = Bundle::new("");
+    for flag in ["--force", "-f"] {
+        let ran = bundle.parhelion(&["delete", flag, "never-created"]);
+        assert_eq!(
+            (ran.success(), ran.stderr()),
+            (String::new(), String::new())
+        );
+    }
+    let error = bundle.parhelion(&["delete", "never-created"]).failure();
+    assert!(
+        error.contains("container \"never-created\" does not exist"),
+        "{error}"
+    );
+}

@@ -1,0 +1,30 @@
+//! The command line: flags, formats, refusals, the log.
+
+mod files;
+mod flags;
+mod log;
+mod queries;
+
+use std::process::{Command, Stdio};
+
+use libtest_mimic::Trial;
+
+use crate::support::{Ran, program};
+
+/// The tests of this folder.
+pub fn all() -> Vec<Trial> {
+    [flags::all(), log::all(), queries::all(), files::all()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Runs the program without a bundle.
+fn parhelion(arguments: &[&str]) -> Ran {
+    let mut command = Command::new(program());
+    Ran(command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap())
+}

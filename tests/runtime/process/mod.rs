@@ -1,0 +1,21 @@
+//! The program as config.json's `process` describes it, seen from inside.
+
+mod descriptors;
+mod names;
+mod privileges;
+mod program;
+
+use libtest_mimic::Trial;
+
+/// The tests of this folder.
+pub fn all() -> Vec<Trial> {
+    [
+        descriptors::all(),
+        names::all(),
+        privileges::all(),
+        program::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
