@@ -80,11 +80,10 @@ fn swap(limit: Option<Bytes>, memory: &LinuxMemory, draft: &mut Draft<'_>) {
             draft.lift(FIELD, FILE, "max");
         }
         (_, None) => {}
-        (None, Some(Bytes::AtMost(_))) => {
+        (None | Some(Bytes::Unlimited), Some(Bytes::AtMost(_))) => {
             let text = "needs memory.limit beside it: it is the total of memory and swap";
             draft.refuse(FIELD, text);
         }
-        (Some(Bytes::Unlimited), Some(Bytes::AtMost(swap))) => draft.limit(FIELD, FILE, swap),
         (Some(Bytes::AtMost(limit)), Some(Bytes::AtMost(total))) => {
             match total.checked_sub(limit) {
                 // Without swap in the kernel there is none to forbid and no such file.
@@ -153,8 +152,6 @@ mod tests {
         ];
         assert_eq!(lines(r#"{"memory": {"limit": -1}}"#), max);
         assert_eq!(lines(r#"{"memory": {"limit": -1, "swap": -1}}"#), max);
-        let swap = r#"{"memory": {"limit": -1, "swap": 4096}}"#;
-        assert_eq!(lines(swap)[0], "late     memory.swap.max 4096");
     }
 
     #[test]
@@ -178,13 +175,18 @@ mod tests {
 
     #[test]
     fn swap_is_checked_against_memory() {
-        assert_eq!(
-            problems(r#"{"memory": {"swap": 4096}}"#),
-            [
-                "linux.resources.memory.swap: needs memory.limit beside it: it is the total of memory \
-             and swap"
-            ]
-        );
+        for no_limit in [
+            r#"{"memory": {"swap": 4096}}"#,
+            r#"{"memory": {"limit": -1, "swap": 4096}}"#,
+        ] {
+            assert_eq!(
+                problems(no_limit),
+                [
+                    "linux.resources.memory.swap: needs memory.limit beside it: it is the total of \
+                 memory and swap"
+                ]
+            );
+        }
         assert_eq!(
             problems(r#"{"memory": {"limit": 8192, "swap": 4096}}"#),
             [

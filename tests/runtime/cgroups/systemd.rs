@@ -15,8 +15,7 @@ pub fn all() -> Vec<Trial> {
     needs_controllers(
         &["cpuset", "cpu", "io", "memory", "hugetlb", "pids"],
         tests![
-            limits_survive_what_systemd_does,
-            systemds_units_keep_their_cgroups,
+            systemd_and_a_container_leave_each_other_their_limits,
             a_container_lives_in_a_unit_that_is_delegated,
             a_unit_with_processes_can_not_divide_controllers_and_this_is_told,
             a_unit_with_processes_can_have_a_container_without_limits,
@@ -65,24 +64,15 @@ fn with_limits() -> (Bundle, [(&'static str, &'static str); 5]) {
     (limited(limits, "sleep 1000"), files)
 }
 
-fn limits_survive_what_systemd_does() {
+fn systemd_and_a_container_leave_each_other_their_limits() {
     let (bundle, files) = with_limits();
     start(&bundle);
+    let unit = Unit::new(&bundle, &["-pMemoryMax=32M"]);
     stir();
     for (file, value) in files {
         assert_eq!(read(&cgroup(&bundle), file), value, "{file}");
     }
     assert_eq!(bundle.status(), "running");
-    bundle
-        .parhelion(&["delete", "--force", &bundle.id])
-        .success();
-}
-
-fn systemds_units_keep_their_cgroups() {
-    let (bundle, _files) = with_limits();
-    start(&bundle);
-    let unit = Unit::new(&bundle, &["-pMemoryMax=32M"]);
-    stir();
     bundle
         .parhelion(&["delete", "--force", &bundle.id])
         .success();
