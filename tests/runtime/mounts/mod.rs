@@ -1,5 +1,6 @@
 //! Mounts, their options, and the root.
 
+mod combined;
 mod hidden;
 mod idmaps;
 mod options;
@@ -20,6 +21,7 @@ use crate::support::{Bundle, tests};
 pub fn all() -> Vec<Trial> {
     let here = tests![a_mount_that_fails_says_which_and_leaves_nothing,];
     let folders = [
+        combined::all(),
         hidden::all(),
         idmaps::all(),
         options::all(),
