@@ -5,7 +5,6 @@
 //! that names the cgroup is written before the cgroup is made.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use rustix::process::geteuid;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::interrupt::{Interrupt, Stop};
+use super::pid_file::PidFile;
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
@@ -27,7 +27,6 @@ use crate::init::{self, Init, Spawn};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::sys::fd::Inheritance;
-use crate::sys::{Call, Errno};
 
 /// Creates a container; its program waits for `start`.
 ///
@@ -437,43 +436,4 @@ fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
     let write =
         |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
     request.pid_file.as_deref().map(write).transpose()
-}
-
-/// The file that tells callers init's pid; removed on drop unless kept.
-struct PidFile(Option<PathBuf>);
-
-impl PidFile {
-    /// Whole or not at all: callers read it as soon as it is there.
-    fn write(path: &Path, pid: i32) -> Result<PidFile> {
-        let name = path
-            .file_name()
-            .context("is no file name")?
-            .to_string_lossy();
-        // While it has this name, dropping it removes it.
-        let mut file = PidFile(Some(path.with_file_name(format!(".{name}.{pid}"))));
-        if let Some(temporary) = &file.0 {
-            let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            std::fs::write(temporary, pid.to_string())
-                .map_err(errno)
-                .call(|| format!("write({temporary:?})"))?;
-            std::fs::rename(temporary, path)
-                .map_err(errno)
-                .call(|| format!("rename({temporary:?}, {path:?})"))?;
-        }
-        file.0 = Some(path.to_owned());
-        Ok(file)
-    }
-
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // Dropped on the way out of an error, which is the one to be told.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

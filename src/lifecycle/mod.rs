@@ -17,6 +17,7 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+mod pid_file;
 pub mod process;
 pub mod ps;
 pub mod query;

@@ -2,6 +2,7 @@
 
 mod every_step;
 mod failed_create;
+mod interrupted;
 mod old_kernel;
 mod races;
 mod subject;
@@ -14,6 +15,7 @@ pub fn all() -> Vec<Trial> {
     let files = [
         every_step::all(),
         failed_create::all(),
+        interrupted::all(),
         old_kernel::all(),
         races::all(),
     ];
