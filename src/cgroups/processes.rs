@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::events::{Deadline, Events};
 use super::{Cgroup, files, tree};
-use crate::sys::process::send_signal;
+use crate::sys::signals::send_signal;
 use crate::sys::{Call, Errno, SysError};
 
 /// How long the kernel may take to stop or wake all processes. One in an uninterruptible wait,

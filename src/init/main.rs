@@ -17,7 +17,7 @@ use super::{hooks, limits, program, sysctl, terminal};
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
 use crate::sys::fd::InheritedFd;
-use crate::sys::{Call, loopback, mount, process};
+use crate::sys::{Call, loopback, mount, process, signals};
 
 /// Runs init on the handshake descriptor with this number; returns the exit status, if at all.
 pub fn main(handshake: i32) -> i32 {
@@ -70,7 +70,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     let lock = plan.lock.claim();
     if plan.gate.is_some() {
         // A container that was never started ends like any program when it is asked to.
-        process::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
+        signals::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
     }
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, &plan)?;
@@ -83,8 +83,8 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
 
 /// What comes before the file system.
 fn begin(plan: &Plan) -> Result<()> {
-    process::reset_signals();
-    process::unblock_signals();
+    signals::reset_signals();
+    signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

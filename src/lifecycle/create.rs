@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::Spec;
 use rustix::process::geteuid;
 
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
-use super::interrupt::{Interrupt, Stop};
+use super::guide::Guide;
+use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
 use super::process::Process;
 use super::record::{Facts, Record, now};
@@ -22,7 +23,7 @@ use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, 
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
 use crate::error::{self, Problems};
-use crate::init::handshake::{FromInit, ToInit};
+use crate::init::handshake::ToInit;
 use crate::init::{self, Init, Spawn};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
@@ -350,81 +351,6 @@ fn set_up(
     let pid_file = announce(&init, request)?;
     cgroup.keep();
     Ok((init, terminal, pid_file))
-}
-
-/// Answers init until it is ready.
-struct Guide<'a> {
-    init: &'a Init,
-    bundle: &'a Bundle,
-    record: &'a Record,
-    request: &'a CreateRequest,
-    interrupt: &'a Interrupt,
-}
-
-impl Guide<'_> {
-    /// The terminal's master, if this process keeps it. `restrict` puts the device filter into
-    /// force: before hooks, which may want to change it, and never before init has made the devices.
-    fn until_ready(&self, restrict: &mut dyn FnMut() -> Result<()>) -> Result<Option<OwnedFd>> {
-        let mut terminal = None;
-        loop {
-            self.interrupt.or_ready(self.init.conversation())?;
-            match self.init.hear()? {
-                (FromInit::HostHooksDue, _) => {
-                    restrict()?;
-                    run_creation_hooks(self.bundle, self.record, self.init, self.interrupt)?;
-                    self.init.say(&ToInit::Continue)?;
-                }
-                (FromInit::Terminal, Some(master)) => match &self.request.console_socket {
-                    Some(socket) => handover::send_terminal(socket, master)?,
-                    None => terminal = Some(master),
-                },
-                (FromInit::Ready, _) => return Ok(terminal),
-                (
-                    said @ (FromInit::Terminal
-                    | FromInit::Executing
-                    | FromInit::Failed(_)
-                    | FromInit::NotExecuted(..)),
-                    _,
-                ) => {
-                    bail!("init said {said:?} where it should have been getting ready")
-                }
-            }
-        }
-    }
-}
-
-/// The hooks of the runtime's namespaces, while the container's are made and its root is not
-/// entered yet: prestart first, as it is the older of the two.
-fn run_creation_hooks(
-    bundle: &Bundle,
-    record: &Record,
-    init: &Init,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let pid = init.pid().as_raw_nonzero().get();
-    let stop = Stop {
-        interrupt,
-        init: init.pidfd(),
-    };
-    let state = hooks::state(record, &Status::Creating, Some(pid));
-    let all = bundle.spec.hooks().as_ref();
-    #[allow(
-        deprecated,
-        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
-    )]
-    let prestart = |h: &Hooks| h.prestart().clone();
-    let lists = [
-        ("prestart", all.and_then(prestart)),
-        (
-            "createRuntime",
-            all.and_then(|h| h.create_runtime().clone()),
-        ),
-    ];
-    for (name, list) in lists {
-        let list = list.unwrap_or_default();
-        hooks::run(name, &list, &state, &bundle.dir, Some(stop))?;
-    }
-    Ok(())
 }
 
 /// Tells whoever asked which process it is.

@@ -5,7 +5,7 @@
 //! what can still be done, and all failures are reported; the record then stays, so that the next
 //! `delete` finds what is left.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::sys::Errno;
 /// How long killed processes may take to end. The kernel needs microseconds, unless one is stuck
 /// in a device or a network file system.
 const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How soon the lock of a container that somebody is changing is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Whether a container may be deleted while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,35 +100,31 @@ pub fn destroy(record: Record) -> Result<()> {
 /// Locks the container. Whoever is changing it is given the chance to end: with force, its
 /// processes are killed, so that a `create` or `start` that waits for one of them fails.
 fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
-    if force == Force::Yes {
+    if force == Force::No {
+        return Unread::wait(root, id);
+    }
+    loop {
         if let Some(unread) = Unread::at_once(root, id)? {
             return Ok(unread);
         }
-        let end = |busy: Snapshot| end_processes(&busy, query::cgroup(&busy)?.as_ref());
-        if let Err(error) = Snapshot::read(root, id).and_then(end) {
+        let kill = |busy: Snapshot| kill_processes(&busy, query::cgroup(&busy)?.as_ref()).map(drop);
+        if let Err(error) = Snapshot::read(root, id).and_then(kill) {
             // What is left is ended under the lock; this was only to get it sooner.
             error::debug(|| format!("delete {id}: before its lock: {}", error::in_words(&error)));
+            return Unread::wait(root, id);
         }
+        // Again: a create may clone its init only now. A lock has no event to wait for with it.
+        std::thread::sleep(LOCK_RETRY);
     }
-    Unread::wait(root, id)
 }
 
 /// Kills init and every process in the cgroup, and waits until all have ended.
 fn end_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<()> {
-    let init = match &container.init {
-        Some(init) => init.open()?,
-        None => None,
-    };
+    let init = kill_processes(container, cgroup)?;
     if let Some(cgroup) = cgroup {
-        cgroup.kill_all()?;
         cgroup.wait_empty(END_LIMIT)?;
     }
-    // Normally dead by now; it lives if someone has moved it out of its cgroup.
     let Some(pidfd) = init else { return Ok(()) };
-    match send_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Err(error) if error.errno != Errno::SRCH => return Err(error.into()),
-        Ok(()) | Err(_) => {}
-    }
     if !wait_for_exit(pidfd.as_fd(), Some(END_LIMIT))? {
         let pid = container
             .init
@@ -137,6 +136,25 @@ fn end_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Kills every process; the living init, if it is there.
+fn kill_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<Option<OwnedFd>> {
+    let init = match &container.init {
+        Some(init) => init.open()?,
+        None => None,
+    };
+    if let Some(cgroup) = cgroup {
+        cgroup.kill_all()?;
+    }
+    if let Some(pidfd) = &init {
+        // Normally dead by now; it lives if someone has moved it out of its cgroup.
+        match send_signal(pidfd.as_fd(), libc::SIGKILL) {
+            Err(error) if error.errno != Errno::SRCH => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(init)
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -16,7 +16,7 @@ use rustix::process::{
 
 use super::terminal::{Interests, Ready};
 use crate::error;
-use crate::sys::process::send_signal;
+use crate::sys::signals::send_signal;
 use crate::sys::{Call, Errno, SysError};
 
 pub use super::terminal::Relay;

@@ -171,7 +171,7 @@ fn spawn(hook: &Hook, bundle: &Path) -> Result<(Child, PipeReader)> {
         .stdout(printed.try_clone().context("pipe")?)
         .stderr(printed);
     command.process_group(0);
-    crate::sys::process::bind_to_us(&mut command);
+    crate::sys::signals::bind_to_us(&mut command);
     let child = command.spawn();
     let child = child.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     Ok((child.call(|| "execve".into())?, output))

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::process::wait_for_exit;
-use crate::sys::process::is_ignored;
+use crate::sys::signals::is_ignored;
 use crate::sys::{Errno, SysError};
 
 /// What ends a process that does not expect it, and is meant to.

@@ -11,6 +11,7 @@ mod descriptors;
 mod directory;
 pub mod foreground;
 pub mod freeze;
+mod guide;
 pub mod handover;
 pub mod hooks;
 pub mod id;
@@ -37,7 +38,7 @@ use id::ContainerId;
 
 /// Makes this process ready for any verb, whatever its caller has left it with. Call it first.
 pub fn prepare() {
-    crate::sys::process::keep_ended_children();
+    crate::sys::signals::keep_ended_children();
 }
 
 /// What a container is at one moment.

@@ -129,7 +129,7 @@ pub fn wait_for_exit(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result
 ///
 /// `ESRCH` when it has ended, `EINVAL` for a number that is no signal.
 pub fn send_signal(pidfd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
-    crate::sys::process::send_signal(pidfd, number)
+    crate::sys::signals::send_signal(pidfd, number)
 }
 
 /// When the process with this pid started, or `None` when there is none.

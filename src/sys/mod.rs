@@ -22,6 +22,7 @@ pub mod fd;
 pub mod loopback;
 pub mod mount;
 pub mod process;
+pub mod signals;
 pub mod spawn;
 
 /// A system call that failed: the call as `strace` would print it, and why.

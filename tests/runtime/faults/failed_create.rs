@@ -220,11 +220,11 @@ fn a_namespace_that_can_not_be_joined_is_named() {
         ),
         (
             "/etc/passwd",
-            "joining the network namespace: setns(network): invalid argument",
+            "linux.namespaces[1].path: \"/etc/passwd\" is no namespace",
         ),
         (
             "/proc/self/ns/uts",
-            "joining the network namespace: setns(network): invalid argument",
+            "linux.namespaces[1].path: \"/proc/self/ns/uts\" is",
         ),
     ];
     for (path, words) in paths {

@@ -65,7 +65,8 @@ fn user_group_further_groups_and_umask_are_the_ones_asked_for() {
             if !umask.is_null() {
                 config["process"]["user"]["umask"] = umask.clone();
             }
-            let tmpfs = json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"});
+            let tmpfs = json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+                "options": ["mode=1777"]});
             config["mounts"].as_array_mut().unwrap().push(tmpfs);
         });
         let seen = bundle.run().success();
