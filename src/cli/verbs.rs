@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::output;
 use crate::bundle::{Owner, write_default};
@@ -13,78 +14,154 @@ use crate::lifecycle::{
     self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start,
 };
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Verb {
-    /// Create a container; its program waits for start
-    Create(Creation),
-    /// Execute the program of a created container
-    Start { id: String },
-    /// Create and start a container, and stand for it until it ends
-    Run {
-        #[command(flatten)]
-        creation: Creation,
-        /// Return when the program was executed
-        #[arg(long, short)]
-        detach: bool,
-        /// Leave the stopped container for state and delete
-        #[arg(long)]
-        keep: bool,
-        /// Leave the container's orphans to the host
-        #[arg(long)]
-        no_subreaper: bool,
-    },
-    /// Print a container's state as JSON
-    State { id: String },
-    /// Send a signal to a container's first process
-    Kill {
-        /// To all processes of the container
-        #[arg(long, short)]
-        all: bool,
-        id: String,
-        /// Name or number
-        #[arg(default_value = "TERM")]
-        signal: String,
-    },
-    /// Remove a container that has stopped
-    Delete {
-        /// Also one that runs; that there is none is no error
-        #[arg(long, short)]
-        force: bool,
-        id: String,
-    },
-    /// List containers
-    List {
-        #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-        format: String,
-        /// Only ids
-        #[arg(long, short)]
-        quiet: bool,
-    },
-    /// Write a default config.json
-    Spec {
-        /// For a user without privileges
-        #[arg(long)]
-        rootless: bool,
-        /// The bundle's directory
-        #[arg(long, short, default_value = ".")]
-        bundle: PathBuf,
-    },
-    /// List a container's processes
-    Ps {
-        #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-        format: String,
-        id: String,
-        /// Options for ps(1)
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Freeze all processes of a container
-    Pause { id: String },
-    /// Thaw them
-    Resume { id: String },
+/// The verbs as subcommands: for each its line in the help, its arguments and its name.
+///
+/// By hand and not derived, because the arguments of the ten verbs that are not called need not be
+/// built: that is two fifths of the time in which a command line is read.
+macro_rules! verbs {
+    ($( #[doc = $about:literal] $verb:ident($arguments:ty) = $name:literal, )*) => {
+        #[derive(Debug)]
+        pub(super) enum Verb {
+            $( #[doc = $about] $verb($arguments), )*
+        }
+
+        impl Subcommand for Verb {
+            fn augment_subcommands(command: Command) -> Command {
+                command$( .subcommand(
+                    Command::new($name)
+                        .about($about.trim_start())
+                        .defer(<$arguments as Args>::augment_args),
+                ) )*
+            }
+
+            fn augment_subcommands_for_update(command: Command) -> Command {
+                Self::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                [$( $name ),*].contains(&name)
+            }
+        }
+
+        impl FromArgMatches for Verb {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                match matches.subcommand() {
+                    $( Some(($name, below)) => <$arguments>::from_arg_matches(below).map(Self::$verb), )*
+                    Some(_) | None => Err(clap::Error::new(ErrorKind::MissingSubcommand)),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+
+        impl Verb {
+            /// The verb as it is called.
+            fn name(&self) -> &'static str {
+                match self {
+                    $( Verb::$verb(_) => $name, )*
+                }
+            }
+        }
+    };
 }
 
-/// What `create` and `run` have in common.
+verbs! {
+    /// Create a container; its program waits for start
+    Create(Creation) = "create",
+    /// Execute the program of a created container
+    Start(Container) = "start",
+    /// Create and start a container, and stand for it until it ends
+    Run(Running) = "run",
+    /// Print a container's state as JSON
+    State(Container) = "state",
+    /// Send a signal to a container's first process
+    Kill(Killing) = "kill",
+    /// Remove a container that has stopped
+    Delete(Deletion) = "delete",
+    /// List containers
+    List(Listing) = "list",
+    /// Write a default config.json
+    Spec(Specification) = "spec",
+    /// List a container's processes
+    Ps(Processes) = "ps",
+    /// Freeze all processes of a container
+    Pause(Container) = "pause",
+    /// Thaw them
+    Resume(Container) = "resume",
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Container {
+    id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Running {
+    #[command(flatten)]
+    creation: Creation,
+    /// Return when the program was executed
+    #[arg(long, short)]
+    detach: bool,
+    /// Leave the stopped container for state and delete
+    #[arg(long)]
+    keep: bool,
+    /// Leave the container's orphans to the host
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Killing {
+    /// To all processes of the container
+    #[arg(long, short)]
+    all: bool,
+    id: String,
+    /// Name or number
+    #[arg(default_value = "TERM")]
+    signal: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Deletion {
+    /// Also one that runs; that there is none is no error
+    #[arg(long, short)]
+    force: bool,
+    id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Only ids
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Specification {
+    /// For a user without privileges
+    #[arg(long)]
+    rootless: bool,
+    /// The bundle's directory
+    #[arg(long, short, default_value = ".")]
+    bundle: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Processes {
+    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    id: String,
+    /// Options for ps(1)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+// What `create` and `run` have in common. (A doc comment would be the verb's line in the help.)
 #[derive(Debug, Args)]
 pub(super) struct Creation {
     /// The bundle's directory
@@ -134,7 +211,7 @@ impl Verb {
     /// Does it; returns the exit code.
     pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool) -> Result<i32> {
         lifecycle::prepare();
-        let (name, object) = self.title();
+        let (name, object) = (self.name(), self.object().map(str::to_owned));
         let done = self.act(&root, systemd_cgroup);
         done.with_context(|| match object {
             Some(id) => format!("{name} {id:?}"),
@@ -143,81 +220,65 @@ impl Verb {
     }
 
     fn act(self, root: &Path, systemd_cgroup: bool) -> Result<i32> {
+        let id = |id: &str| ContainerId::parse(id);
         match self {
             Verb::Create(creation) => {
                 create::create(&creation.request(root.to_owned(), systemd_cgroup)?)?;
             }
-            Verb::Start { id } => start::start(root, &ContainerId::parse(&id)?)?,
-            Verb::Run {
-                creation,
-                detach,
-                keep,
-                no_subreaper,
-            } => {
+            Verb::Run(run) => {
                 let options = RunOptions {
-                    detach,
-                    keep,
-                    no_subreaper,
+                    detach: run.detach,
+                    keep: run.keep,
+                    no_subreaper: run.no_subreaper,
                 };
-                return create::run(
-                    &creation.request(root.to_owned(), systemd_cgroup)?,
-                    &options,
-                );
+                let request = run.creation.request(root.to_owned(), systemd_cgroup)?;
+                return create::run(&request, &options);
             }
-            Verb::State { id } => {
-                output::json(&query::state(root, &ContainerId::parse(&id)?)?, true)?;
+            Verb::Start(container) => start::start(root, &id(&container.id)?)?,
+            Verb::State(container) => {
+                output::json(&query::state(root, &id(&container.id)?)?, true)?;
             }
-            Verb::Kill { all, id, signal } => {
-                let target = if all { Target::All } else { Target::Init };
-                kill::kill(
-                    root,
-                    &ContainerId::parse(&id)?,
-                    Signal::parse(&signal)?,
-                    target,
-                )?;
+            Verb::Kill(kill) => {
+                let target = if kill.all { Target::All } else { Target::Init };
+                let signal = Signal::parse(&kill.signal);
+                kill::kill(root, &id(&kill.id)?, signal?, target)?;
             }
-            Verb::Delete { force, id } => {
-                let force = if force {
-                    delete::Force::Yes
-                } else {
-                    delete::Force::No
+            Verb::Delete(delete) => {
+                let force = match delete.force {
+                    true => delete::Force::Yes,
+                    false => delete::Force::No,
                 };
-                delete::delete(root, &ContainerId::parse(&id)?, force)?;
+                delete::delete(root, &id(&delete.id)?, force)?;
             }
-            Verb::List { format, quiet } => list(root, &format, quiet)?,
-            Verb::Spec { rootless, bundle } => write_spec(rootless, &bundle)?,
-            Verb::Ps {
-                format,
-                id,
-                options,
-            } => processes(root, &id, &format, &options)?,
-            Verb::Pause { id } => freeze::pause(root, &ContainerId::parse(&id)?)?,
-            Verb::Resume { id } => freeze::resume(root, &ContainerId::parse(&id)?)?,
+            Verb::List(list) => print_list(root, &list)?,
+            Verb::Spec(spec) => write_spec(&spec)?,
+            Verb::Ps(ps) => print_processes(root, &ps)?,
+            Verb::Pause(container) => freeze::pause(root, &id(&container.id)?)?,
+            Verb::Resume(container) => freeze::resume(root, &id(&container.id)?)?,
         }
         Ok(0)
     }
 
-    /// How errors name the verb, and the container it is about.
-    fn title(&self) -> (&'static str, Option<String>) {
+    /// The container it is about.
+    fn object(&self) -> Option<&str> {
         match self {
-            Verb::Create(creation) => ("create", Some(creation.id.clone())),
-            Verb::Start { id } => ("start", Some(id.clone())),
-            Verb::Run { creation, .. } => ("run", Some(creation.id.clone())),
-            Verb::State { id } => ("state", Some(id.clone())),
-            Verb::Kill { id, .. } => ("kill", Some(id.clone())),
-            Verb::Delete { id, .. } => ("delete", Some(id.clone())),
-            Verb::List { .. } => ("list", None),
-            Verb::Spec { .. } => ("spec", None),
-            Verb::Ps { id, .. } => ("ps", Some(id.clone())),
-            Verb::Pause { id } => ("pause", Some(id.clone())),
-            Verb::Resume { id } => ("resume", Some(id.clone())),
+            Verb::Create(creation) => Some(&creation.id),
+            Verb::Run(run) => Some(&run.creation.id),
+            Verb::Start(container)
+            | Verb::State(container)
+            | Verb::Pause(container)
+            | Verb::Resume(container) => Some(&container.id),
+            Verb::Kill(kill) => Some(&kill.id),
+            Verb::Delete(delete) => Some(&delete.id),
+            Verb::Ps(ps) => Some(&ps.id),
+            Verb::List(_) | Verb::Spec(_) => None,
         }
     }
 }
 
-fn list(root: &Path, format: &str, quiet: bool) -> Result<()> {
+fn print_list(root: &Path, list: &Listing) -> Result<()> {
     let states = query::list(root)?;
-    match (quiet, format) {
+    match (list.quiet, list.format.as_str()) {
         (true, _) => output::text(
             &states
                 .iter()
@@ -229,19 +290,19 @@ fn list(root: &Path, format: &str, quiet: bool) -> Result<()> {
     }
 }
 
-fn processes(root: &Path, id: &str, format: &str, options: &[String]) -> Result<()> {
-    let id = ContainerId::parse(id)?;
-    match format {
+fn print_processes(root: &Path, ps: &Processes) -> Result<()> {
+    let id = ContainerId::parse(&ps.id)?;
+    match ps.format.as_str() {
         "json" => output::json(&ps::pids(root, &id)?, false),
-        _ => output::text(&ps::table(root, &id, options)?),
+        _ => output::text(&ps::table(root, &id, &ps.options)?),
     }
 }
 
 /// Writes config.json, and never over one that is there.
-fn write_spec(rootless: bool, bundle: &Path) -> Result<()> {
-    let owner = rootless.then(|| Owner {
+fn write_spec(spec: &Specification) -> Result<()> {
+    let owner = spec.rootless.then(|| Owner {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     });
-    write_default(bundle, owner)
+    write_default(&spec.bundle, owner)
 }

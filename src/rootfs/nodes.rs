@@ -7,19 +7,26 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, Mode, makedev};
 
 use super::{Node, OpenTree, Prepared};
-use crate::sys::confined;
+use crate::sys::confined::{self, Folder};
 
 impl Prepared {
     /// Makes every node of the plan, in order.
     pub(super) fn make_nodes(&self, nodes: Vec<Node<OpenTree>>) -> anyhow::Result<()> {
         // Their modes are the ones asked for, from the moment they can be seen.
         let umask = rustix::process::umask(Mode::empty());
-        let made = nodes.into_iter().try_for_each(|node| self.make_node(node));
+        let made = nodes
+            .into_iter()
+            .try_fold(None, |folder, node| self.make_node(node, folder));
         rustix::process::umask(umask);
-        made
+        made.map(drop)
     }
 
-    fn make_node(&self, node: Node<OpenTree>) -> anyhow::Result<()> {
+    /// Makes one; `last` is the folder of the one before, the result this one's.
+    fn make_node(
+        &self,
+        node: Node<OpenTree>,
+        last: Option<Folder>,
+    ) -> anyhow::Result<Option<Folder>> {
         match node {
             Node::Device {
                 path,
@@ -37,18 +44,21 @@ impl Prepared {
                     uid,
                     gid,
                 };
-                let made = self.root().make_node(&path, node);
-                made.with_context(|| format!("device \"/{path}\""))
+                let make = |folder: Folder| folder.make_node(&path, node).map(|()| folder);
+                let made = self.root().folder_of(&path, last).and_then(make);
+                made.map(Some)
+                    .with_context(|| format!("device \"/{path}\""))
             }
             Node::Bound { path, tree } => {
                 let bound = self.bind(tree, &path);
                 bound
-                    .map(drop)
+                    .map(|_mounted| None)
                     .with_context(|| format!("device \"/{path}\""))
             }
             Node::Link { path, target } => {
-                let made = self.root().make_link(&path, &target);
-                made.with_context(|| format!("link \"/{path}\""))
+                let make = |folder: Folder| folder.make_link(&path, &target).map(|()| folder);
+                let made = self.root().folder_of(&path, last).and_then(make);
+                made.map(Some).with_context(|| format!("link \"/{path}\""))
             }
         }
     }

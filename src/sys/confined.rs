@@ -174,7 +174,33 @@ impl<'a> Root<'a> {
         self.ensure_following(&target, missing, links - 1)
     }
 
-    /// Makes a node at `path`, with the folders above it; an existing node of the same kind and
+    /// The folder in which `path` lies, made when missing with all above it. `last` is one that was
+    /// opened before: it is returned if it is the same, as most nodes lie in /dev.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Root::ensure`]; `EINVAL` for the root itself.
+    pub fn folder_of(&self, path: &ContainerPath, last: Option<Folder>) -> SysResult<Folder> {
+        let (parent, _name) = path.split().ok_or_else(|| no_entry(path))?;
+        match last {
+            Some(folder) if folder.path == parent => Ok(folder),
+            Some(_) | None => Ok(Folder {
+                fd: self.ensure(&parent, Missing::Directory(0o755))?,
+                path: parent,
+            }),
+        }
+    }
+}
+
+/// An open folder inside a root, to make nodes and links in.
+#[derive(Debug)]
+pub struct Folder {
+    path: ContainerPath,
+    fd: OwnedFd,
+}
+
+impl Folder {
+    /// Makes a node at `path`, which lies in this folder; an existing node of the same kind and
     /// number is left as it is, since it may be the host's own that is mounted there. Anything
     /// else there is replaced. The umask must not have a bit of the mode.
     ///
@@ -182,8 +208,8 @@ impl<'a> Root<'a> {
     ///
     /// `EPERM` without CAP_MKNOD in the first user namespace, and what mknodat(2) answers.
     pub fn make_node(&self, path: &ContainerPath, node: Node) -> SysResult<()> {
-        let (directory, name) = self.place(path)?;
-        let directory = directory.as_fd();
+        let (_parent, name) = path.split().ok_or_else(|| no_entry(path))?;
+        let directory = self.fd.as_fd();
         let mode = Mode::from_raw_mode(node.mode);
         let made = || rustix::fs::mknodat(directory, name, node.kind, mode, node.device);
         let result = match made() {
@@ -196,7 +222,14 @@ impl<'a> Root<'a> {
             first => first,
         };
         result.call(|| format!("mknodat(\"{path}\", {:?}, {:#x})", node.kind, node.device))?;
-        // By descriptor, as the name may lead elsewhere meanwhile; the mode is set from the start.
+        // The mode is right from the start, and as a rule so is the owner.
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| {
+            same_node(&stat, node) && (stat.st_uid, stat.st_gid) == (node.uid, node.gid)
+        }) {
+            return Ok(());
+        }
+        // By descriptor, as the name may lead elsewhere meanwhile.
         let fd = open_in(
             directory,
             name,
@@ -219,17 +252,18 @@ impl<'a> Root<'a> {
         .call(|| format!("fchownat(\"{path}\", {}, {})", node.uid, node.gid))
     }
 
-    /// Makes a symbolic link at `path`; one that is there already is replaced.
+    /// Makes a symbolic link at `path`, which lies in this folder; one that is there already is
+    /// replaced.
     ///
     /// # Errors
     ///
     /// What symlinkat(2) answers; `EISDIR` when a folder is in the way.
     pub fn make_link(&self, path: &ContainerPath, target: &str) -> SysResult<()> {
-        let (directory, name) = self.place(path)?;
-        let made = || rustix::fs::symlinkat(target, &directory, name);
+        let (_parent, name) = path.split().ok_or_else(|| no_entry(path))?;
+        let made = || rustix::fs::symlinkat(target, &self.fd, name);
         let result = match made() {
             Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&directory, name, AtFlags::empty())
+                rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
                     .call(|| format!("unlinkat(\"{path}\")"))?;
                 made()
             }
@@ -237,17 +271,13 @@ impl<'a> Root<'a> {
         };
         result.call(|| format!("symlinkat(\"{target}\", \"{path}\")"))
     }
+}
 
-    /// The open folder in which `path` lies, made when missing, and the last name.
-    fn place<'p>(&self, path: &'p ContainerPath) -> SysResult<(OwnedFd, &'p str)> {
-        let (parent, name) = path.split().ok_or_else(|| {
-            SysError::new(
-                format!("\"{path}\" names no entry of a folder"),
-                Errno::INVAL,
-            )
-        })?;
-        Ok((self.ensure(&parent, Missing::Directory(0o755))?, name))
-    }
+fn no_entry(path: &ContainerPath) -> SysError {
+    SysError::new(
+        format!("\"{path}\" names no entry of a folder"),
+        Errno::INVAL,
+    )
 }
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);

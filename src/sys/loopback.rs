@@ -25,7 +25,7 @@ struct InterfaceFlags {
 /// `EPERM` without CAP_NET_ADMIN in the namespace.
 pub fn bring_up() -> SysResult<()> {
     let kind = SocketType::DGRAM;
-    let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
         .call(|| "socket(AF_INET, SOCK_DGRAM)".to_string())?;
     let mut request = InterfaceFlags {
         name: [0; libc::IFNAMSIZ],
