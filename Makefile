@@ -1,7 +1,7 @@
-# make demo: see it.  make test: test it.
+# make demo: see it.  make test: test it.  make bench: measure it.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost
+.PHONY: build demo test test-vhost bench
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -30,6 +30,11 @@ test:
 	cargo test --locked --lib --test architecture
 	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
+
+bench:
+	tools/setup bench
+	$(MAKE) build
+	tools/bench $(PROGRAM)
 
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
 test-vhost: build

@@ -18,9 +18,6 @@ use crate::sys::{Call, Errno, SysError};
 /// as for a dead network file system, is not stopped before this wait ends.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After so many rounds of new processes the cgroup is frozen to signal the rest.
-const SIGNAL_ROUNDS: usize = 16;
-
 /// How many processes are held open at once: RLIMIT_NOFILE is 1024 as a rule.
 const OPEN_PROCESSES: usize = 256;
 
@@ -61,8 +58,9 @@ impl Cgroup {
     /// Sends `signal` to every process in the cgroup and below it: any number that is a signal's,
     /// or 0, which only asks. Returns how many got it.
     ///
-    /// New processes are looked for until there are none. A process that exits before its turn is
-    /// fine, and one that took over its id elsewhere is not signalled.
+    /// Each gets it once, also one that is just being forked: for the last look the cgroup is frozen
+    /// for a moment. A process that exits before its turn is fine, and one that took over its id
+    /// elsewhere is not signalled.
     ///
     /// # Errors
     ///
@@ -73,23 +71,23 @@ impl Cgroup {
             return self.kill_all().map(|()| count);
         }
         let mut reached = BTreeSet::new();
-        for _ in 0..SIGNAL_ROUNDS {
-            if !self.signal_new(signal, &mut reached)? {
-                return Ok(reached.len());
-            }
-        }
-        // They fork faster than we signal; frozen they do not.
+        self.signal_new(signal, &mut reached)?;
+        // While it is forked, a process stands in no list, and its parent may have had its signal
+        // already. Of processes that are stopped, none is forking.
         let was_frozen = self.is_frozen()?;
-        self.freeze()?;
+        match self.freeze() {
+            Err(_) if self.is_gone() => return Ok(reached.len()),
+            stopped => stopped?,
+        }
         let result = self.signal_new(signal, &mut reached);
         if !was_frozen {
             self.thaw()?;
         }
-        result.map(|_| reached.len())
+        result.map(|()| reached.len())
     }
 
-    /// Signals the processes that are not in `reached`; false when there were none.
-    fn signal_new(&self, signal: i32, reached: &mut BTreeSet<i32>) -> Result<bool> {
+    /// Signals the processes that are not in `reached`, and adds them.
+    fn signal_new(&self, signal: i32, reached: &mut BTreeSet<i32>) -> Result<()> {
         let new: Vec<i32> = self
             .pids()?
             .into_iter()
@@ -120,7 +118,7 @@ impl Cgroup {
                 };
             }
         }
-        Ok(!new.is_empty())
+        Ok(())
     }
 
     /// Waits until no process is in the cgroup or below it.
