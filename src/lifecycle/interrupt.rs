@@ -49,7 +49,7 @@ impl Interrupt {
     ///
     /// # Errors
     ///
-    /// A signal came first.
+    /// A signal came, and nothing to read.
     pub fn or_ready(&self, other: BorrowedFd<'_>) -> Result<()> {
         loop {
             let mut fds = [
@@ -61,11 +61,12 @@ impl Interrupt {
                 Err(errno) => return Err(SysError::new("poll", errno).into()),
             }
             let [signal, ready] = fds.map(|fd| !fd.revents().is_empty());
-            if signal {
-                self.check()?;
-            }
+            // What was said counts first: when the program runs already, the signal is for it.
             if ready {
                 return Ok(());
+            }
+            if signal {
+                self.check()?;
             }
         }
     }
