@@ -39,7 +39,10 @@ fn main() {
         refusals::all(),
         terminal::all(),
     ];
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+    let busybox = support::Busybox::prepare();
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    drop(busybox);
+    conclusion.exit();
 }
 
 /// Where a hybrid host has its v1 hierarchies, these tests see a pure v2 tree: in a mount namespace

@@ -64,6 +64,34 @@ pub fn needs_controllers(names: &[&str], trials: Vec<Trial>) -> Vec<Trial> {
     Vec::new()
 }
 
+/// The busybox of all bundles.
+///
+/// Written once, before there is a second thread: a file that is open for writing is not executed
+/// (ETXTBSY), and a process that another thread forks meanwhile has it open until its own execve.
+pub struct Busybox(());
+
+impl Busybox {
+    pub fn prepare() -> Busybox {
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+            .iter()
+            .find(|p| Path::new(p).exists());
+        let busybox = busybox.expect("busybox is missing: apt-get install busybox-static");
+        fs::copy(busybox, busybox_copy()).unwrap();
+        Busybox(())
+    }
+}
+
+impl Drop for Busybox {
+    fn drop(&mut self) {
+        // The bundles have gone, or say themselves what they left.
+        let _ = fs::remove_file(busybox_copy());
+    }
+}
+
+fn busybox_copy() -> PathBuf {
+    std::env::temp_dir().join(format!("parhelion-busybox-{}", std::process::id()))
+}
+
 /// The programs that the image has.
 const PROGRAMS: &[&str] = &[
     "cat", "echo", "env", "false", "hostname", "id", "ip", "ls", "mount", "sh", "sleep", "stat",
@@ -81,11 +109,7 @@ impl Bundle {
         for below in ["proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(folder.join("rootfs").join(below)).unwrap();
         }
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-            .iter()
-            .find(|p| Path::new(p).exists());
-        let busybox = busybox.expect("busybox is missing: apt-get install busybox-static");
-        fs::copy(busybox, bin.join("busybox")).unwrap();
+        fs::hard_link(busybox_copy(), bin.join("busybox")).unwrap();
         for program in PROGRAMS {
             symlink("busybox", bin.join(program)).unwrap();
         }
