@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! runtime                                 init
-//!   id maps, program    Execute ->          namespaces joined or made; executes the sealed program
+//!   id maps written ->  Mapped              (only with a new user namespace, before its execve)
 //!                       Plan ->             mounts, devices
 //!                       <- HostHooksDue     (only when there are such hooks)
 //!   prestart, createRuntime; Continue ->    createContainer hooks, root entered, privileges
@@ -30,8 +30,8 @@ use crate::sys::spawn::{Message, Step};
 /// What init hears.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
-    /// The program is complete and the user namespace has its maps: execute it.
-    Execute,
+    /// The user namespace has its maps.
+    Mapped,
     /// What to do.
     Plan(alloc::boxed::Box<Plan>),
     /// Go on.
@@ -57,12 +57,12 @@ pub enum FromInit {
     NotExecuted(Step, i32),
 }
 
-/// The bytes that [`ToInit::Execute`] has on its way: init waits for them before its execve, where it
+/// The bytes that [`ToInit::Mapped`] has on its way: init waits for them before its execve, where it
 /// can not read them.
 #[must_use]
-pub fn length_of_execute() -> usize {
+pub fn length_of_mapped() -> usize {
     let mut space = [0; 16];
-    let message = postcard::to_slice(&ToInit::Execute, &mut space).map_or(0, |bytes| bytes.len());
+    let message = postcard::to_slice(&ToInit::Mapped, &mut space).map_or(0, |bytes| bytes.len());
     Channel::framed_length(message)
 }
 

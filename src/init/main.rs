@@ -149,7 +149,7 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
 fn expect_continue(talk: &Channel) -> Result<()> {
     match handshake::next(talk)? {
         ToInit::Continue => Ok(()),
-        other @ (ToInit::Execute | ToInit::Plan(_) | ToInit::Start) => {
+        other @ (ToInit::Mapped | ToInit::Plan(_) | ToInit::Start) => {
             bail!("the runtime said {other:?} where it should have said Continue")
         }
     }

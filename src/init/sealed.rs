@@ -5,75 +5,39 @@
 //! executed inside is a fresh copy in memory, sealed against every change.
 
 use anyhow::{Context as _, Result};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
 use crate::sys::mount::NewFileSystem;
-use crate::sys::{Call, Errno, SysResult};
-
-/// How the file is called in /proc.
-const NAME: &str = "parhelion-init";
+use crate::sys::{Call, Errno};
 
 /// The program, built for this target by build.rs.
-static BYTES: &[u8] = include_bytes!(env!("PARHELION_INIT"));
+static PROGRAM: &[u8] = include_bytes!(env!("PARHELION_INIT"));
 
-/// The file that init will be.
-#[derive(Debug)]
-pub(super) struct Program {
-    file: OwnedFd,
-    complete: bool,
-}
-
-impl Program {
-    /// The file, empty as a rule: it is completed when init has been cloned, which makes its
-    /// network namespace meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// Out of memory or descriptors.
-    pub(super) fn begin() -> Result<Program> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Linux 6.3 asks for MFD_EXEC, older kernels do not know it.
-        let file = match rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC) {
-            Err(Errno::INVAL) => rustix::fs::memfd_create(NAME, flags),
-            result => result,
-        };
-        let (file, complete) = match file {
-            // vm.memfd_noexec=2 forbids executable memory files in this pid namespace.
-            Err(Errno::ACCESS) => {
-                let file = detached_file().context("copy of init (vm.memfd_noexec is 2)")?;
-                (file, true)
-            }
-            result => {
-                let call = || format!("memfd_create(\"{NAME}\")");
-                (result.call(call)?, false)
-            }
-        };
-        Ok(Program { file, complete })
-    }
-
-    /// Makes the file what it is to be, for good.
-    ///
-    /// # Errors
-    ///
-    /// Out of memory.
-    pub(super) fn complete(&mut self) -> SysResult<()> {
-        if self.complete {
-            return Ok(());
-        }
-        write_all(&self.file).call(|| format!("write({NAME})"))?;
-        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-        rustix::fs::fcntl_add_seals(&self.file, seals)
-            .call(|| format!("fcntl({NAME}, F_ADD_SEALS, {seals:?})"))?;
-        self.complete = true;
-        Ok(())
+/// A copy that can be executed and never changed.
+///
+/// # Errors
+///
+/// Out of memory or descriptors.
+pub(super) fn copy() -> Result<OwnedFd> {
+    match memory_file() {
+        // vm.memfd_noexec=2 forbids executable memory files in this pid namespace.
+        Err(Errno::ACCESS) => detached_file().context("copy of init (vm.memfd_noexec is 2)"),
+        result => Ok(result.call(|| "memfd_create(\"parhelion-init\")".to_owned())?),
     }
 }
 
-impl AsFd for Program {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
+fn memory_file() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux 6.3 asks for MFD_EXEC, older kernels do not know it.
+    let file = match rustix::fs::memfd_create("parhelion-init", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create("parhelion-init", flags)?,
+        result => result?,
+    };
+    write_all(&file)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 /// A file in a file system of its own that is mounted nowhere: no path leads to it.
@@ -81,7 +45,7 @@ fn detached_file() -> Result<OwnedFd> {
     let mount =
         NewFileSystem::open("tmpfs")?.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let open = |flags, mode| rustix::fs::openat(&mount, NAME, flags, mode);
+    let open = |flags, mode| rustix::fs::openat(&mount, "parhelion-init", flags, mode);
     let file = open(write, Mode::from_raw_mode(0o555)).call(|| "openat(tmpfs)".to_owned())?;
     write_all(&file).call(|| "write(tmpfs)".to_owned())?;
     drop(file); // a file that is open for writing is not executed (ETXTBSY)
@@ -90,7 +54,7 @@ fn detached_file() -> Result<OwnedFd> {
 }
 
 fn write_all(file: &OwnedFd) -> Result<(), Errno> {
-    let mut rest = BYTES;
+    let mut rest = PROGRAM;
     while !rest.is_empty() {
         rest = &rest[rustix::io::write(file, rest)?..];
     }
@@ -103,9 +67,7 @@ mod tests {
 
     #[test]
     fn the_copy_can_not_be_changed() {
-        let mut program = Program::begin().unwrap();
-        program.complete().unwrap();
-        let file = program.file;
+        let file = copy().unwrap();
         assert_eq!(rustix::io::pwrite(&file, b"x", 0), Err(Errno::PERM));
         assert_eq!(rustix::fs::ftruncate(&file, 0), Err(Errno::PERM));
     }
@@ -115,7 +77,7 @@ mod tests {
         let file = detached_file().unwrap();
         assert_eq!(
             rustix::fs::fstat(&file).unwrap().st_size as usize,
-            BYTES.len()
+            PROGRAM.len()
         );
     }
 }

@@ -53,12 +53,12 @@ pub struct Init {
 ///
 /// A namespace that could not be made or joined, a cgroup that takes no process.
 pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
-    let mut program = sealed::Program::begin()?;
+    let program = sealed::copy()?;
     let joins = spawn.namespaces.open()?;
     let (talk, theirs) = Channel::pair()?;
     let child = Child {
         spawn: &spawn,
-        program: program.as_fd(),
+        program: &program,
         talk: &theirs,
     };
     let time = spawn.namespaces.enter_time()?;
@@ -71,16 +71,15 @@ pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
     drop((time, theirs));
     if let Some(maps) = spawn.namespaces.id_maps() {
         maps.write(init.pid)?;
+        handshake::send(&init.talk, &ToInit::Mapped).or_else(|_gone| init.why_gone())?;
     }
-    program.complete()?;
-    init.say(&ToInit::Execute)?;
     Ok(init)
 }
 
 /// What the cloned process needs to become init.
 struct Child<'a> {
     spawn: &'a Spawn<'a>,
-    program: BorrowedFd<'a>,
+    program: &'a OwnedFd,
     talk: &'a Channel,
 }
 
@@ -99,15 +98,16 @@ impl Child<'_> {
         let mut keep: Vec<RawFd> = inherited.map(AsRawFd::as_raw_fd).collect();
         keep.extend((3..).take(self.spawn.preserved as usize));
         keep.push(talk.as_raw_fd());
-        let (clone, unshare) = namespaces.flags();
+        let maps_first = namespaces.is_new(Kind::User);
         let orders = Orders {
             close: close.as_fd(),
             join,
-            unshare,
-            wait_for: handshake::length_of_execute(),
-            become_root: namespaces.is_own(Kind::User),
+            become_root_after: namespaces.is_own(Kind::User).then(|| match maps_first {
+                true => handshake::length_of_mapped(),
+                false => 0,
+            }),
             keep: &keep,
-            program: self.program,
+            program: self.program.as_fd(),
             args: &[
                 CString::from(c"parhelion-init"),
                 CString::new(talk.as_raw_fd().to_string())?,
@@ -116,7 +116,7 @@ impl Child<'_> {
             failure: handshake::not_executed,
         };
         let request = CloneRequest {
-            namespaces: clone,
+            namespaces: namespaces.clone_flags(),
             cgroup,
             sibling: cgroup.is_none(),
         };
@@ -278,11 +278,7 @@ fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
                     let name = namespaces::name_of(flag);
                     format!("joining the {name} namespace: setns({name})")
                 }
-                Step::Unshare(flag) => {
-                    let name = namespaces::name_of(flag);
-                    format!("making the {name} namespace: unshare({name})")
-                }
-                Step::Wait => "waiting for the runtime: recv()".to_owned(),
+                Step::Wait => "waiting for the id maps: recv()".to_owned(),
                 Step::Group => "setresgid(0, 0, 0)".to_owned(),
                 Step::User => "setresuid(0, 0, 0)".to_owned(),
                 Step::Keep(fd) => format!("fcntl({fd}, F_SETFD, 0)"),

@@ -172,23 +172,14 @@ impl Plan {
         joined.map(|(_, path)| path.as_path())
     }
 
-    /// The flags of the clone, and those that init makes itself after it.
-    ///
-    /// A time namespace is in neither: its offsets must be written before its first process enters
-    /// it, so it is unshared by the parent. A network namespace takes the kernel longer than all
-    /// others together, so where init shares the runtime's memory and nobody waits for anybody, it
-    /// makes that one while the runtime goes on.
+    /// The flags of the clone. A time namespace is not among them: its offsets must be written
+    /// before its first process enters it, so it is unshared by the parent.
     #[must_use]
-    pub fn flags(&self) -> (u64, u64) {
-        let of = |wanted: &dyn Fn(Kind) -> bool| {
-            let kinds = self.new.iter().filter(|kind| wanted(**kind));
-            kinds.fold(0, |flags, kind| flags | kind.flag())
-        };
-        let after = |kind| kind == Kind::Network && self.memory() == Memory::Shared;
-        (
-            of(&|kind| kind != Kind::Time && !after(kind)),
-            of(&|kind| after(kind)),
-        )
+    pub fn clone_flags(&self) -> u64 {
+        self.new
+            .iter()
+            .filter(|kind| **kind != Kind::Time)
+            .fold(0, |flags, k| flags | k.flag())
     }
 
     /// The maps of a new user namespace.
@@ -438,15 +429,6 @@ mod tests {
     #[test]
     fn a_time_namespace_is_no_flag_of_the_clone() {
         let plan = plan(r#"{"namespaces": [{"type": "time"}, {"type": "uts"}]}"#);
-        assert_eq!(plan.flags(), (libc::CLONE_NEWUTS as u64, 0));
-    }
-
-    #[test]
-    fn init_makes_its_network_namespace_itself_where_it_shares_memory() {
-        let (uts, net) = (libc::CLONE_NEWUTS as u64, libc::CLONE_NEWNET as u64);
-        let shared = plan(r#"{"namespaces": [{"type": "network"}, {"type": "uts"}]}"#);
-        assert_eq!(shared.flags(), (uts, net));
-        let user = plan(r#"{"namespaces": [{"type": "network"}, {"type": "user"}]}"#);
-        assert_eq!(user.flags(), (net | libc::CLONE_NEWUSER as u64, 0));
+        assert_eq!(plan.clone_flags(), libc::CLONE_NEWUTS as u64);
     }
 }

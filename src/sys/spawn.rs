@@ -42,14 +42,9 @@ pub struct Orders<'a> {
     pub close: BorrowedFd<'a>,
     /// Namespaces to join, with their `CLONE_NEW*` flag.
     pub join: &'a [(BorrowedFd<'a>, u64)],
-    /// Namespaces to make, as `CLONE_NEW*` flags, beside those of the clone: while the child makes
-    /// them, the caller does something else.
-    pub unshare: u64,
-    /// Waits until so many bytes have come through `talk`: the caller has to complete the program,
-    /// and to give a new user namespace its maps.
-    pub wait_for: usize,
-    /// Becomes root of its user namespace.
-    pub become_root: bool,
+    /// Becomes root of its user namespace, when so many bytes have come through `talk`: a new
+    /// namespace gets its maps from the caller first.
+    pub become_root_after: Option<usize>,
     /// Descriptors that stay open across the execve.
     pub keep: &'a [RawFd],
     /// The program.
@@ -67,8 +62,6 @@ pub struct Orders<'a> {
 pub enum Step {
     /// `setns`, of a namespace of the kind with this `CLONE_NEW*` flag.
     Join(u64),
-    /// `unshare`, with these flags.
-    Unshare(u64),
     /// Waiting for the caller.
     Wait,
     /// `setresgid(0, 0, 0)`.
@@ -108,9 +101,7 @@ pub struct ChildMemory {
 struct Copied {
     close: RawFd,
     join: Vec<(RawFd, u64)>,
-    unshare: u64,
-    wait_for: usize,
-    become_root: bool,
+    become_root_after: Option<usize>,
     keep: Vec<RawFd>,
     program: RawFd,
     pointers: Vec<*const c_char>,
@@ -129,9 +120,7 @@ impl Copied {
                 .iter()
                 .map(|(fd, flag)| (fd.as_raw_fd(), *flag))
                 .collect(),
-            unshare: orders.unshare,
-            wait_for: orders.wait_for,
-            become_root: orders.become_root,
+            become_root_after: orders.become_root_after,
             keep: orders.keep.to_vec(),
             program: orders.program.as_raw_fd(),
             pointers: process::pointers(&args),
@@ -253,15 +242,10 @@ fn follow(orders: &Copied) -> (Step, Errno) {
             return (Step::Join(flag), errno);
         }
     }
-    if orders.unshare != 0
-        && let Err(errno) = call(libc::SYS_unshare, [orders.unshare as usize, 0, 0])
-    {
-        return (Step::Unshare(orders.unshare), errno);
-    }
-    if let Err(errno) = wait_for(orders.talk, orders.wait_for) {
-        return (Step::Wait, errno);
-    }
-    if orders.become_root {
+    if let Some(bytes) = orders.become_root_after {
+        if let Err(errno) = wait_for(orders.talk, bytes) {
+            return (Step::Wait, errno);
+        }
         // Another user's capabilities would not survive the execve.
         if let Err(errno) = call(libc::SYS_setresgid, [0; 3]) {
             return (Step::Group, errno);
@@ -298,6 +282,9 @@ fn call(number: libc::c_long, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
 
 /// Reads exactly `count` bytes, which say only that it is time.
 fn wait_for(talk: RawFd, count: usize) -> Result<(), Errno> {
+    if count == 0 {
+        return Ok(());
+    }
     let mut bytes = [0_u8; 16];
     let count = count.min(bytes.len());
     let args = [
