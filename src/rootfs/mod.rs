@@ -130,22 +130,7 @@ pub struct NewFileSystem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Node<T> {
     /// A device node or FIFO, by mknod(2).
-    Device {
-        /// Where.
-        path: ContainerPath,
-        /// `c`, `b` or `p`.
-        kind: char,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-        /// Permission bits.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
+    Device(Device),
     /// The host's device, where a user namespace forbids mknod(2).
     Bound {
         /// Where.
@@ -160,6 +145,25 @@ pub enum Node<T> {
         /// What it says.
         target: String,
     },
+}
+
+/// A device node or FIFO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where.
+    pub path: ContainerPath,
+    /// `c`, `b` or `p`.
+    pub kind: char,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// A detached copy of a host's tree, ready to be attached.

@@ -28,21 +28,14 @@ impl Prepared {
         last: Option<Folder>,
     ) -> anyhow::Result<Option<Folder>> {
         match node {
-            Node::Device {
-                path,
-                kind,
-                major,
-                minor,
-                mode,
-                uid,
-                gid,
-            } => {
+            Node::Device(device) => {
+                let path = device.path;
                 let node = confined::Node {
-                    kind: file_type(kind),
-                    device: makedev(major, minor),
-                    mode,
-                    uid,
-                    gid,
+                    kind: file_type(device.kind),
+                    device: makedev(device.major, device.minor),
+                    mode: device.mode,
+                    uid: device.uid,
+                    gid: device.gid,
                 };
                 let make = |folder: Folder| folder.make_node(&path, node).map(|()| folder);
                 let made = self.root().folder_of(&path, last).and_then(make);

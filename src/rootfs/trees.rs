@@ -96,23 +96,7 @@ fn open_node(
             path,
             tree: open(tree)?,
         },
-        Node::Device {
-            path,
-            kind,
-            major,
-            minor,
-            mode,
-            uid,
-            gid,
-        } => Node::Device {
-            path,
-            kind,
-            major,
-            minor,
-            mode,
-            uid,
-            gid,
-        },
+        Node::Device(device) => Node::Device(device),
         Node::Link { path, target } => Node::Link { path, target },
     })
 }

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
 use super::{Context, MountNamespace, root_tree};
 use crate::error::Problems;
-use crate::rootfs::{HostTree, Mount, Node, Source};
+use crate::rootfs::{Device, HostTree, Mount, Node, Source};
 use crate::sys::confined::ContainerPath;
 
 /// A bound /dev brings its own nodes, which are the host's business.
@@ -62,7 +62,7 @@ pub(super) fn plan(
                 return bound(Path::new("/").join(path), format!("default device /{path}"));
             }
             let path = ContainerPath::new(path);
-            Node::Device {
+            Node::Device(Device {
                 path,
                 kind: 'c',
                 major,
@@ -70,7 +70,7 @@ pub(super) fn plan(
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
-            }
+            })
         });
     let mut nodes: Vec<_> = defaults.collect();
     for (i, device) in extra.into_iter().enumerate() {
@@ -116,7 +116,7 @@ fn extra_node(
         }
         return bound(path.clone(), json_path);
     }
-    Node::Device {
+    Node::Device(Device {
         path: target(device),
         kind,
         major,
@@ -124,7 +124,7 @@ fn extra_node(
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-    }
+    })
 }
 
 fn is_device(path: &Path, kind: char, number: u64) -> bool {

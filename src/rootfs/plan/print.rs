@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::words::ACCESS_TIME;
 use crate::rootfs::options::{Effect, MOUNT_OPTIONS};
-use crate::rootfs::{HostTree, Mount, Node, Plan, Source};
+use crate::rootfs::{Device, HostTree, Mount, Node, Plan, Source};
 use crate::sys::mount::Attributes;
 
 impl fmt::Display for Plan<HostTree> {
@@ -106,15 +106,10 @@ fn write_word(f: &mut fmt::Formatter<'_>, effect: Effect) -> fmt::Result {
 impl fmt::Display for Node<HostTree> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Node::Device {
-                path,
-                kind,
-                major,
-                minor,
-                mode,
-                uid,
-                gid,
-            } => {
+            Node::Device(device) => {
+                let Device { path, kind, .. } = device;
+                let (major, minor, mode) = (device.major, device.minor, device.mode);
+                let (uid, gid) = (device.uid, device.gid);
                 write!(
                     f,
                     "mknod  {path} {kind} {major}:{minor} {mode:#o} {uid}:{gid}"
