@@ -18,7 +18,7 @@ mod table;
 use anyhow::{Result, bail};
 use contestant::{Contestant, Shape};
 use host::Host;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// What a round measures; each is a table of its own.
 const SHAPES: [Shape; 2] = [Shape::Run, Shape::CreateStartDelete];
@@ -72,9 +72,12 @@ fn side_by_side(
     }
 }
 
-/// Progress goes to standard error, so that the tables can be redirected.
+/// Progress goes to standard error, so that the tables can be redirected, and to a terminal only.
 fn progress(text: &str) -> Result<()> {
-    std::io::stderr().write_all(text.as_bytes())?;
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        stderr.write_all(text.as_bytes())?;
+    }
     Ok(())
 }
 
