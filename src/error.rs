@@ -168,16 +168,17 @@ pub fn set_log(log: Log) {
 /// Tells a person, and the log, why the command failed: one line.
 #[allow(clippy::print_stderr, reason = "this is the only printing")]
 pub fn report(error: &anyhow::Error) {
-    let message = one_line(error);
+    let message = one_line(&in_words(error));
     eprintln!("{message}");
     if let Err(reason) = append(Level::Error, &message) {
         eprintln!("{reason}");
     }
 }
 
-/// Tells what went wrong without failing the command: in the log, or on stderr without one.
-pub fn warn(error: &anyhow::Error) {
-    write_line(Level::Warning, &one_line(error));
+/// Tells what went wrong without failing the command: in the log, or on stderr without one. An
+/// error is told with [`in_words`].
+pub fn warn(message: &str) {
+    write_line(Level::Warning, &one_line(message));
 }
 
 /// Notes a step, with `--debug`: in the log, or on stderr without one.
@@ -216,9 +217,8 @@ fn cause_in_words(cause: &(dyn std::error::Error + 'static)) -> String {
     first.to_lowercase() + rest
 }
 
-/// The error and its causes as one line, whatever a message contains.
-fn one_line(error: &anyhow::Error) -> String {
-    let text = in_words(error);
+/// A message as one line, whatever it contains.
+fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -383,6 +383,6 @@ mod tests {
     #[test]
     fn an_error_and_its_causes_are_one_line() {
         let error = anyhow::anyhow!("first\n  second\n\n").context("run");
-        assert_eq!(one_line(&error), "run: first; second");
+        assert_eq!(one_line(&in_words(&error)), "run: first; second");
     }
 }

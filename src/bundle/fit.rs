@@ -9,7 +9,7 @@
 //! - a huge page limit is 63 bits there and 64 in the specification;
 //! - `linux.devices[].fileMode` may carry the file's type, which mknod(2) gets from `type`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Spec};
@@ -131,18 +131,23 @@ fn keep(
     needs: &[(&str, &HashSet<Capability>)],
     report: &mut Report,
 ) -> HashSet<Capability> {
-    let mut dropped = Vec::new();
+    // A set has no order, a person reads better with one.
+    let mut dropped: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut granted = HashSet::new();
     for capability in wanted {
         match needs.iter().find(|(_, other)| !other.contains(&capability)) {
             None => drop(granted.insert(capability)),
-            Some((missing, _)) => dropped.push((format!("CAP_{capability}"), missing)),
+            Some((missing, _)) => {
+                let names = dropped.entry(missing).or_default();
+                names.insert(format!("CAP_{capability}"));
+            }
         }
     }
-    // A set has no order, a person reads better with one.
-    dropped.sort_unstable();
-    for (name, missing) in dropped {
-        let message = format_args!("{name} is not in {missing}, hence not granted");
+    for (missing, names) in dropped {
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        let names: Vec<String> = names.into_iter().collect();
+        let names = names.join(", ");
+        let message = format_args!("{names} {verb} not in {missing}, hence not granted");
         report.warning(format_args!("process.capabilities.{set}"), message);
     }
     granted

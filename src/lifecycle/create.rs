@@ -154,7 +154,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     };
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
-        error::warn(&anyhow::anyhow!("{warning}"));
+        error::warn(warning);
     }
     check_terminal(&bundle.spec, request, start)?;
     let hierarchy = Hierarchy::find()?;
@@ -317,7 +317,7 @@ fn set_up(
     };
     let (plan, warnings) = init::build(wanted, &mut inheritance)?;
     for warning in warnings {
-        error::warn(&anyhow::anyhow!("{warning}"));
+        error::warn(&warning);
     }
     let init = init::spawn(Spawn {
         namespaces: &plans.namespaces,

@@ -92,7 +92,7 @@ pub fn destroy(record: Record) -> Result<()> {
         &state,
         &record.facts.bundle,
     ) {
-        error::warn(&error);
+        error::warn(&error::in_words(&error));
     }
     record.remove()
 }

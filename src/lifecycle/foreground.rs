@@ -138,7 +138,9 @@ impl Foreground {
                 // uses it for itself, so nobody sends it to a runtime.
                 libc::SIGCHLD | libc::SIGURG => {}
                 number => match send_signal(child.pidfd.as_fd(), number) {
-                    Err(error) if error.errno != Errno::SRCH => error::warn(&error.into()),
+                    Err(error) if error.errno != Errno::SRCH => {
+                        error::warn(&error.to_string());
+                    }
                     Ok(()) | Err(_) => {}
                 },
             }

@@ -68,7 +68,13 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
             Ok(state) => states.push(state),
             // Deleted since its name was read, or no container at all.
             Err(error) if is_not_found(&error) => {}
-            Err(error) => error::warn(&error.context(format!("list {:?}", id.as_str()))),
+            Err(error) => {
+                error::warn(&format!(
+                    "list {:?}: {}",
+                    id.as_str(),
+                    error::in_words(&error)
+                ));
+            }
         }
     }
     Ok(states)

@@ -40,6 +40,6 @@ pub(super) fn run_poststart_hooks(record: &Record, pid: i32) {
     let state = hooks::state(record, &Status::Running { pid }, Some(pid));
     let facts = &record.facts;
     for failure in hooks::run_each("poststart", &facts.poststart, &state, &facts.bundle) {
-        error::warn(&failure);
+        error::warn(&error::in_words(&failure));
     }
 }
