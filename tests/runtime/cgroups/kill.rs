@@ -73,8 +73,13 @@ fn divided() -> (Bundle, PathBuf) {
 }
 
 fn kill_all_reaches_cgroups_that_the_container_made() {
+    kill_all_ends(divided);
+}
+
+/// `kill --all` ends every process of the containers that `make` starts, by either signal.
+fn kill_all_ends(make: fn() -> (Bundle, PathBuf)) {
     for signal in ["KILL", "TERM"] {
-        let (bundle, cgroup) = divided();
+        let (bundle, cgroup) = make();
         bundle
             .parhelion(&["kill", "--all", &bundle.id, signal])
             .success();
@@ -112,16 +117,7 @@ fn outrunning() -> (Bundle, PathBuf) {
 }
 
 fn kill_all_ends_processes_that_outrun_a_list_of_them() {
-    for signal in ["KILL", "TERM"] {
-        let (bundle, cgroup) = outrunning();
-        bundle
-            .parhelion(&["kill", "--all", &bundle.id, signal])
-            .success();
-        wait_until_empty(&cgroup);
-        assert_eq!(bundle.status(), "stopped");
-        bundle.verb("delete").success();
-        assert!(!cgroup.exists());
-    }
+    kill_all_ends(outrunning);
 }
 
 fn delete_by_force_ends_processes_that_outrun_a_list_of_them() {

@@ -59,14 +59,7 @@ fn a_signal_while_a_hook_runs_ends_create_and_nothing_is_left() {
         "createRuntime",
     ];
     for (name, number) in hooks.into_iter().zip([SIGHUP, SIGINT, SIGQUIT, SIGTERM]) {
-        let failing = Failing::new(|_| {});
-        let hook = waiting_hook(&failing, "");
-        failing
-            .0
-            .edit(|config| config["hooks"] = json!({ name: [hook] }));
-        let mut command = Command::new(program());
-        command.args(failing.create(&[]));
-        let (mut create, _) = begin(&failing, command);
+        let (failing, mut create) = create_that_waits_for(name);
         signal(&create, number);
         assert!(!create.wait().unwrap().success());
         let line = failing.told_once();
@@ -119,16 +112,22 @@ fn a_signal_that_the_caller_ignores_does_not_end_create() {
     assert_eq!(failing.0.status(), "created");
 }
 
+/// A create whose hook of this name hangs.
+fn create_that_waits_for(name: &str) -> (Failing, Child) {
+    let failing = Failing::new(|_| {});
+    let hook = waiting_hook(&failing, "");
+    failing
+        .0
+        .edit(|config| config["hooks"] = json!({ name: [hook] }));
+    let mut command = Command::new(program());
+    command.args(failing.create(&[]));
+    let (create, _) = begin(&failing, command);
+    (failing, create)
+}
+
 fn delete_by_force_ends_a_create_whose_hook_hangs() {
     for name in ["createRuntime", "createContainer"] {
-        let failing = Failing::new(|_| {});
-        let hook = waiting_hook(&failing, "");
-        failing
-            .0
-            .edit(|config| config["hooks"] = json!({ name: [hook] }));
-        let mut command = Command::new(program());
-        command.args(failing.create(&[]));
-        let (mut create, _) = begin(&failing, command);
+        let (failing, mut create) = create_that_waits_for(name);
         let delete = ["delete", "--force", &failing.0.id];
         failing.0.parhelion(&delete).success();
         assert!(!create.wait().unwrap().success());
