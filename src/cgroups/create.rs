@@ -52,12 +52,12 @@ impl Cgroup {
         devices::attach(self.fd(), filter)
     }
 
-    /// Writes the limits by which setting up is not to be measured: memory, processes and
-    /// processor time. To be called when init is ready, before it executes anything.
+    /// Writes the limits by which setting up is not to be measured: processes and processor time. To be
+    /// called when init is ready, before it executes anything.
     ///
     /// # Errors
     ///
-    /// The kernel refuses a limit, or `checkBeforeUpdate` finds more memory in use.
+    /// The kernel refuses a limit.
     pub fn apply_late(&self, plan: &Plan) -> Result<()> {
         self.apply(plan, Phase::Late)
     }

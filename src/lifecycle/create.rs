@@ -187,7 +187,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     let hierarchy = Hierarchy::find()?;
     let plans = Plans::new(&bundle, request, namespaces, &hierarchy, problems)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
-    let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
+    let mut cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
@@ -196,7 +196,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         bundle: &bundle,
         plans,
         seed,
-        cgroup,
+        cgroup: &cgroup,
     };
     match set_up(request, parts, &mut record, &caller) {
         Ok(SetUp {
@@ -204,15 +204,22 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
             terminal,
             pid_file,
             is_told,
-        }) => Ok(Made {
-            record,
-            init,
-            terminal,
-            pid_file,
-            is_told,
-            interrupt: caller.interrupt,
-        }),
-        Err(error) => Err(undo(record, error)),
+        }) => {
+            cgroup.keep();
+            Ok(Made {
+                record,
+                init,
+                terminal,
+                pid_file,
+                is_told,
+                interrupt: caller.interrupt,
+            })
+        }
+        Err(error) => {
+            let error = cgroup.explain(error);
+            drop(cgroup);
+            Err(undo(record, error))
+        }
     }
 }
 
@@ -242,7 +249,7 @@ struct Parts<'a> {
     bundle: &'a Bundle,
     plans: Plans,
     seed: Seed,
-    cgroup: Cgroup,
+    cgroup: &'a Cgroup,
 }
 
 /// What [`set_up`] has made beside the record.
@@ -264,7 +271,7 @@ fn set_up(
         bundle,
         plans,
         seed,
-        mut cgroup,
+        cgroup,
     } = parts;
     let Plans {
         namespaces,
@@ -293,9 +300,8 @@ fn set_up(
     };
     let restrict = || filter.map_or(Ok(()), |filter| cgroup.filter_devices(&filter));
     let terminal = guide.until_ready(restrict, record, is_told)?;
-    late.apply(&init, &cgroup)?;
+    late.apply(&init, cgroup)?;
     let pid_file = announce(&init, request)?;
-    cgroup.keep();
     Ok(SetUp {
         init,
         terminal,
@@ -358,8 +364,7 @@ impl Late<'_> {
     fn apply(&self, init: &Init, cgroup: &Cgroup) -> Result<()> {
         cgroup.apply_late(self.cgroup)?;
         if let Some(process) = self.bundle.spec.process() {
-            limits::apply(init.pid(), process, self.user_namespace)
-                .map_err(|error| cgroup.explain(error))?;
+            limits::apply(init.pid(), process, self.user_namespace)?;
         }
         Ok(())
     }
