@@ -115,3 +115,18 @@ fn default_root() -> Result<PathBuf> {
         .context("XDG_RUNTIME_DIR is not set: say where state is kept with --root")?;
     Ok(PathBuf::from(folder).join("parhelion"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_started_for_verbs_that_make_a_container_and_pass_nothing_on() {
+        let makes = |words: &str| makes_a_container(words.split(' ').map(OsString::from));
+        assert!(makes("parhelion --root /run/x create -b . web"));
+        assert!(makes("parhelion run web"));
+        assert!(!makes("parhelion state web"));
+        assert!(!makes("parhelion run --preserve-fds 2 web"));
+        assert!(!makes("parhelion run --preserve-fds=2 web"));
+    }
+}
