@@ -50,8 +50,19 @@ impl Bundle {
     /// One line that names the path when there is no JSON object to check; else the
     /// [`Problems`](crate::error::Problems) of the configuration, all at once.
     pub fn load(dir: &Path) -> Result<Bundle> {
+        Bundle::load_with(dir, |_process| Ok(()))
+    }
+
+    /// Reads the bundle in `dir` with another `process`, which `change` makes of its own, as for
+    /// `exec`. All of it is checked.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bundle::load`], and what `change` says.
+    pub fn load_with(dir: &Path, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<Bundle> {
         let dir = read::directory(dir)?;
         let mut config = read::config(&dir)?;
+        change(&mut config["process"])?;
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);
@@ -110,6 +121,15 @@ impl Bundle {
             .and_then(|linux| linux.gid_mappings().as_deref())
             .unwrap_or_default()
     }
+}
+
+/// The JSON object in a file, as for a `process` that does not stand in config.json.
+///
+/// # Errors
+///
+/// One line that names the path.
+pub fn read_object(path: &Path) -> Result<Value> {
+    read::object(path)
 }
 
 /// Everything that can be said without the bundle's directory: the table, then the checks.

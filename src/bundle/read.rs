@@ -48,8 +48,12 @@ pub(super) fn config_path(dir: &Path) -> PathBuf {
 
 /// The JSON object in the bundle's config.json.
 pub(super) fn config(dir: &Path) -> Result<Value> {
-    let path = config_path(dir);
-    let bytes = bytes(&path)?;
+    object(&config_path(dir))
+}
+
+/// The JSON object in a file.
+pub(super) fn object(path: &Path) -> Result<Value> {
+    let bytes = bytes(path)?;
     parse(&bytes).with_context(|| format!("{path:?}"))
 }
 

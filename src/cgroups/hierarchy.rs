@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 
 use super::files;
 use crate::sys::{Call, Errno};
@@ -54,6 +55,20 @@ impl Hierarchy {
         bail!(
             "no cgroup2 file system is mounted, at /sys/fs/cgroup or elsewhere: cgroup v2 is needed"
         )
+    }
+
+    /// The cgroup of a process, as a path below the mount point.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or its cgroup is outside the caller's cgroup namespace.
+    pub fn of_process(&self, pid: Pid) -> Result<PathBuf> {
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = fs::read_to_string(&file).with_context(|| format!("read({file:?})"))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let inside = path.filter(|path| !path.starts_with("../"));
+        let inside = inside.with_context(|| format!("{file:?} names no cgroup below ours"))?;
+        Ok(PathBuf::from(inside))
     }
 
     fn at(root: OwnedFd, mount_point: PathBuf) -> Result<Hierarchy> {

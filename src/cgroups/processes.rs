@@ -39,6 +39,16 @@ impl Cgroup {
         Ok(list.0)
     }
 
+    /// True when the cgroup hands controllers on to those below it, so that no process can be in it.
+    ///
+    /// # Errors
+    ///
+    /// It can not be read.
+    pub fn is_divided(&self) -> Result<bool> {
+        let handed_on = self.read("cgroup.subtree_control")?;
+        Ok(handed_on.is_some_and(|controllers| !controllers.trim().is_empty()))
+    }
+
     /// Kills every process in the cgroup and below it, at once (cgroup.kill, Linux 5.14). Also
     /// those that are frozen, and those that are forked meanwhile.
     ///

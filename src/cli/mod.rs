@@ -1,5 +1,6 @@
 //! The command line: one clap variant per OCI verb, one lifecycle call each.
 
+mod exec;
 mod output;
 mod verbs;
 
@@ -13,7 +14,7 @@ use crate::error::{self, Log, LogFormat};
 use crate::lifecycle;
 use crate::lifecycle::create::{self, Sown};
 
-/// The exit code of every failure but a program's own.
+/// The exit code of a failure, as a rule.
 const FAILURE: i32 = 1;
 
 /// An OCI container runtime on namespaces and cgroup v2.
@@ -74,9 +75,13 @@ pub fn main() -> i32 {
         format,
         debug: arguments.debug,
     });
+    let failure = arguments
+        .verb
+        .as_ref()
+        .map_or(FAILURE, verbs::Verb::failure);
     run(arguments, sown).unwrap_or_else(|error| {
         error::report(&error);
-        FAILURE
+        failure
     })
 }
 
@@ -85,7 +90,7 @@ pub fn main() -> i32 {
 fn makes_a_container(mut arguments: impl Iterator<Item = OsString>) -> bool {
     let mut makes = false;
     let passes = arguments.any(|argument| {
-        makes |= argument == "create" || argument == "run";
+        makes |= argument == "create" || argument == "run" || argument == "exec";
         argument.as_encoded_bytes().starts_with(b"--preserve-fds")
     });
     makes && !passes
@@ -125,6 +130,7 @@ mod tests {
         let makes = |words: &str| makes_a_container(words.split(' ').map(OsString::from));
         assert!(makes("parhelion --root /run/x create -b . web"));
         assert!(makes("parhelion run web"));
+        assert!(makes("parhelion exec web sh"));
         assert!(!makes("parhelion state web"));
         assert!(!makes("parhelion run --preserve-fds 2 web"));
         assert!(!makes("parhelion run --preserve-fds=2 web"));

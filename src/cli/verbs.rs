@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
-use super::output;
+use super::exec::Execution;
+use super::{FAILURE, output};
 use crate::bundle::{Owner, write_default};
 use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
-use crate::lifecycle::{CreateRequest, RunOptions, delete, freeze, kill, ps, query, start};
+use crate::lifecycle::{CreateRequest, RunOptions, delete, exec, freeze, kill, ps, query, start};
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
 ///
@@ -74,6 +75,8 @@ verbs! {
     Start(Container) = "start",
     /// Create and start a container, and stand for it until it ends
     Run(Running) = "run",
+    /// Execute a further process in a container
+    Exec(Box<Execution>) = "exec",
     /// Print a container's state as JSON
     State(Container) = "state",
     /// Send a signal to a container's first process
@@ -233,6 +236,9 @@ impl Verb {
                 let request = run.creation.request(root.to_owned(), systemd_cgroup)?;
                 return create::run(&request, &options, sown);
             }
+            Verb::Exec(execution) => {
+                return exec::exec(&execution.request(root.to_owned())?, sown);
+            }
             Verb::Start(container) => start::start(root, &id(&container.id)?)?,
             Verb::State(container) => {
                 output::json(&query::state(root, &id(&container.id)?)?, true)?;
@@ -258,6 +264,16 @@ impl Verb {
         Ok(0)
     }
 
+    /// The exit code when it fails: that of a program which could not be executed is not to be taken for
+    /// the program's own.
+    pub(super) fn failure(&self) -> i32 {
+        if matches!(self, Verb::Exec(_)) {
+            255
+        } else {
+            FAILURE
+        }
+    }
+
     /// The container it is about.
     fn object(&self) -> Option<&str> {
         match self {
@@ -269,6 +285,7 @@ impl Verb {
             | Verb::Resume(container) => Some(&container.id),
             Verb::Kill(kill) => Some(&kill.id),
             Verb::Delete(delete) => Some(&delete.id),
+            Verb::Exec(execution) => Some(&execution.id),
             Verb::Ps(ps) => Some(&ps.id),
             Verb::List(_) | Verb::Spec(_) => None,
         }

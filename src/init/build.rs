@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::limits::Limit;
 use super::plan::{
-    Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal, UserNamespace,
+    Capabilities, Exec, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal, UserNamespace,
 };
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
@@ -74,7 +74,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             UserNamespace::Host
         },
-        keyring: request.keyring.then(|| format!("_ses.{}", request.id)),
+        keyring: request.keyring.then(|| keyring(request.id)),
         loopback: request.namespaces.is_new(Kind::Network),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -97,6 +97,57 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         listening: request.listening,
     };
     Ok((plan, warnings))
+}
+
+/// What the plan of a process that joins a container depends on.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// The session keyring that it joins.
+    pub keyring: Option<String>,
+    /// The container's root.
+    pub root: InheritedFd,
+    /// The container has a user namespace of its own.
+    pub user_namespace: bool,
+    /// Descriptors beside the standard streams that the program gets.
+    pub preserved: u32,
+    /// Descriptors passed by socket activation (sd_listen_fds(3)), the first of `preserved`.
+    pub listening: u32,
+}
+
+/// The plan of a process that joins a container, and what can not be granted to it, for the log.
+///
+/// # Errors
+///
+/// The runtime's own capabilities can not be read.
+pub fn build_exec(request: ExecRequest<'_>) -> Result<(Exec, Vec<String>)> {
+    let (process, user_namespace) = (request.process, request.user_namespace);
+    let mut warnings = Vec::new();
+    let plan = Exec {
+        user_namespace: match user_namespace {
+            true => UserNamespace::Joined,
+            false => UserNamespace::Host,
+        },
+        keyring: request.keyring,
+        root: request.root,
+        program: program(process),
+        limits: match user_namespace {
+            true => Vec::new(),
+            false => limits(process),
+        },
+        identity: identity(process, user_namespace, &mut warnings)?,
+        terminal: terminal(process),
+        preserved: request.preserved,
+        listening: request.listening,
+    };
+    Ok((plan, warnings))
+}
+
+/// The name of a container's session keyring.
+#[must_use]
+pub fn keyring(id: &str) -> String {
+    format!("_ses.{id}")
 }
 
 /// The file below /proc/sys: `.` separates, unless a `/` comes first (sysctl.d(5)).

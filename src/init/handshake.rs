@@ -20,6 +20,9 @@
 //!                       Start ->            startContainer hooks
 //!                       <- Executing        execve; the kernel closes this end
 //! ```
+//! A process that joins a container (`exec.rs`) hears `Exec` in place of `Plan`, is ready as soon as it is
+//! its user, and hears `Start`.
+//!
 //! Where nothing is left to be done when init is ready, the runtime says `Continue` and `Start` before
 //! it hears so, and init does not wait. At any point seed and init may say `Failed`. Either end that finds the other gone gives up, so nothing
 //! waits for ever on a process that was killed.
@@ -33,7 +36,7 @@ use anyhow::{Context as _, Result};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::plan::Plan;
+use super::plan::{Exec, Plan};
 use crate::sys::Errno;
 use crate::sys::channel::Channel;
 use crate::sys::spawn::{Message, Step};
@@ -89,6 +92,8 @@ pub enum ToInit {
     Inherit,
     /// What to do. Comes with the rest of what init inherits.
     Plan(alloc::boxed::Box<Plan>),
+    /// What to do in a container that is there already. Comes with the rest of what is inherited.
+    Exec(alloc::boxed::Box<Exec>),
     /// The user namespace has its maps.
     Mapped,
     /// Go on.

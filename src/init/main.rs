@@ -16,9 +16,10 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 
 use super::handshake::{self, FromInit, ToInit};
+use super::limits::Limit;
 use super::network::Network;
-use super::plan::{Plan, UserNamespace};
-use super::{hooks, limits, program, seed, sysctl, terminal};
+use super::plan::{Exec, Identity, Plan, Program, UserNamespace};
+use super::{exec, hooks, limits, program, seed, sysctl, terminal};
 use crate::rootfs::Outside;
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
@@ -54,7 +55,10 @@ pub fn main(handshake: i32) -> i32 {
 
 /// Everything, in order. `talk` is replaced by the connection of a later `start`, if one comes.
 fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infallible> {
-    let (mut plan, mut inherited) = plan(talk)?;
+    let (mut plan, mut inherited) = match task(talk)? {
+        (Task::Container(plan), inherited) => (plan, inherited),
+        (Task::Exec(plan), inherited) => return exec::run(talk, *plan, inherited),
+    };
     become_root(talk, plan.user_namespace)?;
     begin(&plan)?;
     let null = null_device(&plan)?;
@@ -70,9 +74,9 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     root.enter(&plan.rootfs)?;
     let host_proc = inherited.claim(plan.host_proc)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
-    program::add_home(&mut plan, root.root());
+    program::add_home(&mut plan.program, plan.identity.uid, root.root());
     let own_null = terminal::null_device(root.root());
-    program::add_listening(&mut plan);
+    program::add_listening(&mut plan.program, plan.listening);
     root.finish(&plan.rootfs, null)?;
     drop(host_proc);
     if let Some(terminal) = terminal {
@@ -80,7 +84,7 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     } else {
         terminal::give_streams(plan.identity.uid, own_null)?;
     }
-    let program = become_the_program_owner(&plan)?;
+    let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
     let lock = inherited.claim(plan.lock)?;
     let gate = plan.gate.map(|fd| inherited.claim(fd)).transpose()?;
     if gate.is_some() {
@@ -96,14 +100,23 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     Err(failed)
 }
 
+/// What the process is for.
+enum Task {
+    /// It becomes a container's first process.
+    Container(Box<Plan>),
+    /// It joins a container.
+    Exec(Box<Exec>),
+}
+
 /// The plan, and what it names by its place.
-fn plan(talk: &Channel) -> Result<(Box<Plan>, Inherited)> {
+fn task(talk: &Channel) -> Result<(Task, Inherited)> {
     let mut received = Vec::new();
     loop {
         let (message, fds) = handshake::next_with(talk)?;
         received.extend(fds);
         match message {
-            ToInit::Plan(plan) => return Ok((plan, Inherited::of(received))),
+            ToInit::Plan(plan) => return Ok((Task::Container(plan), Inherited::of(received))),
+            ToInit::Exec(plan) => return Ok((Task::Exec(plan), Inherited::of(received))),
             ToInit::Inherit => {}
             other @ (ToInit::Mapped | ToInit::Continue | ToInit::Start) => {
                 bail!("the runtime said {other:?} where it should have sent a plan")
@@ -113,13 +126,17 @@ fn plan(talk: &Channel) -> Result<(Box<Plan>, Inherited)> {
 }
 
 /// Becomes root of the container's user namespace.
-fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()> {
+pub(super) fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()> {
     match namespace {
         UserNamespace::Host => return Ok(()),
         UserNamespace::Joined => {}
         UserNamespace::New => match handshake::next(talk)? {
             ToInit::Mapped => {}
-            other @ (ToInit::Inherit | ToInit::Plan(_) | ToInit::Continue | ToInit::Start) => {
+            other @ (ToInit::Inherit
+            | ToInit::Plan(_)
+            | ToInit::Exec(_)
+            | ToInit::Continue
+            | ToInit::Start) => {
                 bail!("the runtime said {other:?} where it should have mapped ids")
             }
         },
@@ -130,20 +147,26 @@ fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()> {
     Ok(())
 }
 
-/// What comes before the file system.
-fn begin(plan: &Plan) -> Result<()> {
+/// Becomes a process that owes nothing to the runtime's session and that nobody inside looks into.
+pub(super) fn stand_alone(keyring: Option<&str>) -> Result<()> {
     signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
     rustix::process::setsid().call(|| "setsid()".to_string())?;
-    if let Some(keyring) = &plan.keyring {
+    if let Some(keyring) = keyring {
         match process::join_session_keyring(keyring) {
             Err(error) if error.errno == crate::sys::Errno::NOSYS => {} // a kernel without keys
             joined => joined.context("session keyring (--no-new-keyring does without)")?,
         }
     }
+    Ok(())
+}
+
+/// What comes before the file system.
+fn begin(plan: &Plan) -> Result<()> {
+    stand_alone(plan.keyring.as_deref())?;
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).call(|| format!("sethostname(\"{name}\")"))?;
     }
@@ -194,23 +217,31 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
 fn expect_continue(talk: &Channel) -> Result<()> {
     match handshake::next(talk)? {
         ToInit::Continue => Ok(()),
-        other @ (ToInit::Mapped | ToInit::Inherit | ToInit::Plan(_) | ToInit::Start) => {
+        other @ (ToInit::Mapped
+        | ToInit::Inherit
+        | ToInit::Plan(_)
+        | ToInit::Exec(_)
+        | ToInit::Start) => {
             bail!("the runtime said {other:?} where it should have said Continue")
         }
     }
 }
 
 /// Gives up every privilege that the program is not to have, and finds the program as its user.
-fn become_the_program_owner(plan: &Plan) -> Result<program::Found> {
-    let entered = program::enter_working_directory(&plan.program.cwd);
-    limits::apply(None, &plan.limits)?;
-    plan.identity.assume()?;
+pub(super) fn become_the_program_owner(
+    program: &Program,
+    limits: &[Limit],
+    identity: &Identity,
+) -> Result<program::Found> {
+    let entered = program::enter_working_directory(&program.cwd);
+    limits::apply(None, limits)?;
+    identity.assume()?;
     if entered.is_err() {
         // The user may enter where root without capabilities in the file's owner may not.
-        program::enter_working_directory(&plan.program.cwd)?;
+        program::enter_working_directory(&program.cwd)?;
     }
     program::refuse_a_place_outside()?;
-    program::find(&plan.program)
+    program::find(program)
 }
 
 /// Waits until the program is to be executed: said by whoever created the container, or by a later

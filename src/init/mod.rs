@@ -7,6 +7,7 @@
 
 #[cfg(feature = "runtime")]
 mod build;
+mod exec;
 pub mod handshake;
 mod hooks;
 mod identity;
@@ -24,7 +25,7 @@ mod sysctl;
 mod terminal;
 
 #[cfg(feature = "runtime")]
-pub use build::{Request, build, limits};
+pub use build::{ExecRequest, Request, build, build_exec, keyring, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
 pub use spawn::{Birth, Init, Seed, wait_until_executed};

@@ -51,6 +51,29 @@ pub struct Plan {
     pub listening: u32,
 }
 
+/// What a process does that joins a container, as data.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// Whose root it is at first.
+    pub user_namespace: UserNamespace,
+    /// Name of the session keyring to join, if one is wanted.
+    pub keyring: Option<String>,
+    /// The container's root.
+    pub root: InheritedFd,
+    /// The program.
+    pub program: Program,
+    /// Its resource limits; none when the runtime sets them.
+    pub limits: Vec<Limit>,
+    /// Who the program is and what it may do.
+    pub identity: Identity,
+    /// A terminal is made for the program.
+    pub terminal: Option<Terminal>,
+    /// How many descriptors after standard error the program gets.
+    pub preserved: u32,
+    /// How many of them come from socket activation, and are told as such.
+    pub listening: u32,
+}
+
 /// The user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserNamespace {

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
-use super::plan::{Plan, Program};
+use super::plan::Program;
 use crate::sys::confined::{ContainerPath, Root};
 use crate::sys::{Call, Errno, process};
 
@@ -27,26 +27,22 @@ pub(super) struct Found {
 }
 
 /// Adds `HOME` from the container's passwd file when the environment has none, as login(1) does.
-pub(super) fn add_home(plan: &mut Plan, root: Root<'_>) {
-    if plan
-        .program
-        .env
-        .iter()
-        .any(|entry| entry.starts_with("HOME="))
-    {
+pub(super) fn add_home(program: &mut Program, uid: u32, root: Root<'_>) {
+    let env = &mut program.env;
+    if env.iter().any(|entry| entry.starts_with("HOME=")) {
         return;
     }
-    let home = home(root, plan.identity.uid).unwrap_or_else(|| "/".to_string());
-    plan.program.env.push(format!("HOME={home}"));
+    let home = home(root, uid).unwrap_or_else(|| "/".to_string());
+    env.push(format!("HOME={home}"));
 }
 
 /// Tells the program which descriptors come from socket activation (sd_listen_fds(3)).
-pub(super) fn add_listening(plan: &mut Plan) {
-    if plan.listening > 0 {
+pub(super) fn add_listening(program: &mut Program, listening: u32) {
+    if listening > 0 {
         // Init executes the program, so its own process id is the program's.
         let pid = rustix::process::getpid().as_raw_nonzero();
-        let env = &mut plan.program.env;
-        env.push(format!("LISTEN_FDS={}", plan.listening));
+        let env = &mut program.env;
+        env.push(format!("LISTEN_FDS={listening}"));
         env.push(format!("LISTEN_PID={pid}"));
     }
 }

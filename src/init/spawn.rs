@@ -14,7 +14,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
-use super::plan::Plan;
+use super::plan::{Exec, Plan};
 use super::sealed;
 use crate::namespaces::{self, IdMaps, Kind};
 use crate::sys::channel::{self, Channel};
@@ -174,6 +174,19 @@ impl Birth {
     ///
     /// That seed and init are gone, and their last words.
     pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
+        self.send_task(&ToInit::Plan(Box::new(plan)), inheritance)
+    }
+
+    /// Sends a process that joins a container its plan, and what that names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Birth::send_plan`].
+    pub fn send_exec(&self, plan: Exec, inheritance: &Inheritance) -> Result<()> {
+        self.send_task(&ToInit::Exec(Box::new(plan)), inheritance)
+    }
+
+    fn send_task(&self, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
         let all = inheritance.descriptors().iter();
         let all: Vec<_> = all.map(AsFd::as_fd).collect();
         let last = all.len() - all.len() % channel::DESCRIPTORS;
@@ -181,7 +194,7 @@ impl Birth {
         for some in first.chunks(channel::DESCRIPTORS) {
             self.seed.say(&ToInit::Inherit, some)?;
         }
-        self.seed.say(&ToInit::Plan(Box::new(plan)), rest)
+        self.seed.say(task, rest)
     }
 
     /// Readable when init is there, or will not be.

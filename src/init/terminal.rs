@@ -34,6 +34,15 @@ pub(super) fn make(
     let Some(size) = wanted else {
         return Ok(None);
     };
+    let terminal = open(size, uid, root)?;
+    let console = root.ensure(&ContainerPath::new("dev/console"), Missing::File)?;
+    let tree = mount::copy_tree(terminal.slave.as_fd(), "", false)?;
+    mount::attach(tree.as_fd(), console.as_fd()).context("/dev/console")?;
+    Ok(Some(terminal))
+}
+
+/// Opens a terminal of the container's own devpts.
+pub(super) fn open(size: plan::Terminal, uid: u32, root: Root<'_>) -> Result<Terminal> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = root
         .open(&ContainerPath::new("dev/pts/ptmx"), flags)
@@ -57,10 +66,7 @@ pub(super) fn make(
     }
     rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None)
         .call(|| format!("fchown(terminal, {uid})"))?;
-    let console = root.ensure(&ContainerPath::new("dev/console"), Missing::File)?;
-    let tree = mount::copy_tree(slave.as_fd(), "", false)?;
-    mount::attach(tree.as_fd(), console.as_fd()).context("/dev/console")?;
-    Ok(Some(Terminal { master, slave }))
+    Ok(Terminal { master, slave })
 }
 
 /// Hands the master to the runtime and makes the slave this session's terminal and streams.

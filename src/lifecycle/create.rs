@@ -4,10 +4,10 @@
 //! later step fails, and can be found by `delete --force` when this process is killed: the record
 //! that names the cgroup is written before the cgroup is made.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
@@ -17,7 +17,7 @@ use super::pid_file::PidFile;
 use super::plans::{Plans, check_terminal, facts};
 use super::record::Record;
 use super::terminal::Relay;
-use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
+use super::{CreateRequest, RunOptions, Status, announce, delete, hooks, limits, query, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
 use crate::error::{self, Problems};
@@ -41,6 +41,20 @@ pub fn sow() -> Sown {
 /// A seed that was started before it is known whether it is needed, or none.
 #[derive(Debug, Default)]
 pub struct Sown(Option<Seed>);
+
+impl Sown {
+    /// The seed, or a new one where descriptors are passed on.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory, processes or descriptors.
+    pub(super) fn or_start(self, passed: Passed) -> Result<Seed> {
+        match self.0 {
+            Some(seed) if passed.total() == 0 => Ok(seed),
+            Some(_) | None => Seed::start(passed.total()),
+        }
+    }
+}
 
 /// Creates a container, from a seed that was sown or one of its own; its program waits for `start`.
 ///
@@ -169,10 +183,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         passed,
         interrupt: Interrupt::prepare()?,
     };
-    let seed = match sown.0 {
-        Some(seed) if caller.passed.total() == 0 => seed,
-        Some(_) | None => Seed::start(caller.passed.total())?,
-    };
+    let seed = sown.or_start(caller.passed)?;
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
         error::warn(warning);
@@ -186,7 +197,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     }
     let hierarchy = Hierarchy::find()?;
     let plans = Plans::new(&bundle, request, namespaces, &hierarchy, problems)?; // nothing has changed yet
-    let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
+    let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans, request))?;
     let mut cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
@@ -301,7 +312,11 @@ fn set_up(
     let restrict = || filter.map_or(Ok(()), |filter| cgroup.filter_devices(&filter));
     let terminal = guide.until_ready(restrict, record, is_told)?;
     late.apply(&init, cgroup)?;
-    let pid_file = announce(&init, request)?;
+    let pid_file = announce(
+        &init,
+        request.pidfd_socket.as_deref(),
+        request.pid_file.as_deref(),
+    )?;
     Ok(SetUp {
         init,
         terminal,
@@ -368,15 +383,4 @@ impl Late<'_> {
         }
         Ok(())
     }
-}
-
-/// Tells whoever asked which process it is.
-fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
-    let pid = init.pid().as_raw_nonzero().get();
-    if let Some(socket) = &request.pidfd_socket {
-        handover::send_pidfd(socket, init.pidfd().as_fd())?;
-    }
-    let write =
-        |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
-    request.pid_file.as_deref().map(write).transpose()
 }

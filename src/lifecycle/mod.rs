@@ -9,6 +9,7 @@ pub mod create;
 pub mod delete;
 mod descriptors;
 mod directory;
+pub mod exec;
 pub mod foreground;
 pub mod freeze;
 mod guide;
@@ -30,12 +31,15 @@ mod terminal;
 mod testing;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::error::Kind;
+use crate::init::Init;
 use id::ContainerId;
+use pid_file::PidFile;
 
 /// Makes this process ready for any verb, whatever its caller has left it with. Call it first.
 pub fn prepare() {
@@ -94,6 +98,8 @@ impl fmt::Display for Status {
 pub enum Verb {
     /// Execute the program.
     Start,
+    /// Execute a further process.
+    Exec,
     /// Freeze all processes.
     Pause,
     /// Thaw them.
@@ -123,6 +129,12 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         (Verb::Start, Creating | Paused { .. }) => {
             wrong(format!("cannot start a container in the {status} state"))
         }
+        (Verb::Exec, Created { .. } | Running { .. }) => Ok(()),
+        (Verb::Exec, Stopped) => wrong("cannot exec in a stopped container".into()),
+        (Verb::Exec, Creating) => Err(Kind::NotRunning(id.to_string())),
+        (Verb::Exec, Paused { .. }) => {
+            wrong("cannot exec in a paused container (use --ignore-paused to override)".into())
+        }
         (Verb::Pause, Created { .. } | Running { .. }) => Ok(()),
         (Verb::Pause, Creating | Paused { .. } | Stopped) => Err(Kind::NotRunning(id.to_string())),
         (Verb::Resume, Paused { .. }) => Ok(()),
@@ -136,6 +148,26 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
             "cannot delete container {id} that is not stopped: {status}"
         )),
     }
+}
+
+/// Tells whoever asked which process it is.
+///
+/// # Errors
+///
+/// When nobody listens at the socket, or the file can not be written.
+fn announce(
+    init: &Init,
+    pidfd_socket: Option<&Path>,
+    pid_file: Option<&Path>,
+) -> Result<Option<PidFile>> {
+    let pid = init.pid().as_raw_nonzero().get();
+    if let Some(socket) = pidfd_socket {
+        handover::send_pidfd(socket, init.pidfd().as_fd())?;
+    }
+    let write = |path: &Path| {
+        PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()))
+    };
+    pid_file.map(write).transpose()
 }
 
 /// What `create` and `run` are asked to do.

@@ -82,7 +82,7 @@ pub(super) fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start)
     }
 }
 
-pub(super) fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
+pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> Facts {
     let spec = &bundle.spec;
     let hooks = spec.hooks().as_ref();
     let list = |list: Option<&Vec<_>>| list.cloned().unwrap_or_default();
@@ -99,6 +99,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
             .collect(),
         created: now(),
         owner: geteuid().as_raw(),
+        keyring: !request.no_new_keyring,
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),

@@ -42,6 +42,9 @@ pub struct Facts {
     pub created: String,
     /// Who created it: an effective user id.
     pub owner: u32,
+    /// It has a session keyring of its own, which processes that join it share.
+    #[serde(default)]
+    pub keyring: bool,
     /// True when the end of init is the end of every process inside.
     pub own_pid_namespace: bool,
     /// Hooks for after the start.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::Pid;
 
 use crate::error::Problems;
 use crate::sys::{Errno, process};
@@ -90,6 +91,11 @@ impl Kind {
         }
     }
 
+    /// Whether this kernel has such namespaces.
+    fn is_known(self) -> bool {
+        Path::new("/proc/self/ns").join(self.file()).exists()
+    }
+
     /// The `CLONE_NEW*` flag.
     #[must_use]
     pub fn flag(self) -> u64 {
@@ -140,6 +146,27 @@ impl Plan {
         lines.sort();
         plan.time_offsets = lines.concat();
         plan
+    }
+
+    /// The plan of a process that joins a running one: all of its namespaces that are not the
+    /// runtime's own.
+    ///
+    /// # Errors
+    ///
+    /// They can not be looked at, as when the process has ended.
+    pub fn of_process(pid: Pid) -> Result<Self> {
+        let mut plan = Plan::default();
+        for &(kind, _, _) in KINDS {
+            let path = PathBuf::from(format!("/proc/{}/ns/{}", pid.as_raw_nonzero(), kind.file()));
+            match is_other(kind, &path) {
+                Ok(true) => plan.joined.push((kind, path)),
+                Ok(false) => {}
+                // A kernel without this kind has one for all.
+                Err(_) if !kind.is_known() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(plan)
     }
 
     /// True for a namespace that is made for the container.

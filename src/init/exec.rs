@@ -1,0 +1,49 @@
+//! The recipe of a process that joins a container: from the clone to the program.
+//!
+//! The seed has joined the namespaces and cloned it into the cgroup. The order is init's: what needs a
+//! privilege first, and then none is left.
+
+use alloc::string::ToString;
+
+use anyhow::{Result, bail};
+use rustix::fd::AsFd;
+
+use super::handshake::{self, FromInit, ToInit};
+use super::main::{become_root, become_the_program_owner, stand_alone};
+use super::plan::Exec;
+use super::{program, terminal};
+use crate::sys::Call;
+use crate::sys::channel::Channel;
+use crate::sys::confined::Root;
+use crate::sys::fd::Inherited;
+
+/// Everything, in order; returns only when something failed.
+pub(super) fn run(
+    talk: &Channel,
+    mut plan: Exec,
+    mut inherited: Inherited,
+) -> Result<core::convert::Infallible> {
+    become_root(talk, plan.user_namespace)?;
+    stand_alone(plan.keyring.as_deref())?;
+    let root = inherited.claim(plan.root)?;
+    rustix::process::fchdir(&root).call(|| "fchdir(root)".to_string())?;
+    rustix::process::chroot(".").call(|| "chroot(\".\")".to_string())?;
+    let inside = Root::new(root.as_fd());
+    let uid = plan.identity.uid;
+    program::add_home(&mut plan.program, uid, inside);
+    program::add_listening(&mut plan.program, plan.listening);
+    match plan.terminal {
+        Some(size) => {
+            let terminal = terminal::open(size, uid, inside)?;
+            terminal::take_over(talk, terminal)?;
+        }
+        None => terminal::give_streams(uid, terminal::null_device(inside))?,
+    }
+    let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
+    handshake::send(talk, &FromInit::Ready)?;
+    let ToInit::Start = handshake::next(talk)? else {
+        bail!("the runtime did not say Start");
+    };
+    handshake::send(talk, &FromInit::Executing)?;
+    Err(program.execute(plan.preserved))
+}

@@ -1,0 +1,398 @@
+//! `exec`: another process in a container that runs, or that waits for its start.
+//!
+//! Its seed joins the namespaces of the container's init and clones the process straight into the
+//! container's cgroup. The process starts from config.json's, changed by the command line, or from a
+//! file; both are checked like config.json itself.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+use serde_json::{Value, json};
+
+use super::create::Sown;
+use super::descriptors::Passed;
+use super::foreground::{Child, Foreground, Orphans};
+use super::id::ContainerId;
+use super::interrupt::Interrupt;
+use super::pid_file::PidFile;
+use super::process::wait_for_exit;
+use super::record::Snapshot;
+use super::terminal::Relay;
+use super::{Status, Verb, announce, handover, limits, permit, query};
+use crate::bundle::{self, Bundle};
+use crate::cgroups::{Cgroup, Hierarchy};
+use crate::error;
+use crate::init::handshake::{FromInit, ToInit};
+use crate::init::{self, Birth, Init};
+use crate::namespaces::{self, Kind};
+use crate::sys::fd::Inheritance;
+
+/// What `exec` is asked to do.
+#[derive(Debug, Clone)]
+pub struct ExecRequest {
+    /// Directory of all state directories.
+    pub root: PathBuf,
+    /// The container's id.
+    pub id: ContainerId,
+    /// What is executed.
+    pub process: Given,
+    /// Return when the program was executed.
+    pub detach: bool,
+    /// A unix socket that receives the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// A file that receives the process id.
+    pub pid_file: Option<PathBuf>,
+    /// A unix socket that receives the pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+    /// How many descriptors after stderr the program gets, besides those of `LISTEN_FDS`.
+    pub preserve_fds: u32,
+    /// A cgroup below the container's.
+    pub cgroup: Option<PathBuf>,
+    /// Also in a container that is paused, where the process stands still until it is resumed.
+    pub ignore_paused: bool,
+}
+
+/// Where the process is described.
+#[derive(Debug, Clone)]
+pub enum Given {
+    /// In a file, as config.json's `process`.
+    File(PathBuf),
+    /// In the bundle's config.json, with these changes.
+    Changed(Changes),
+}
+
+/// What differs from config.json's `process`.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Added to the environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// With a terminal.
+    pub terminal: bool,
+    /// User, and group if one is named.
+    pub user: Option<(u32, Option<u32>)>,
+    /// Added groups.
+    pub additional_gids: Vec<u32>,
+    /// Added capabilities: bounding, effective and permitted. Not inheritable, which would outlive a
+    /// change of user (CVE-2022-29162).
+    pub capabilities: Vec<String>,
+    /// Privileges can not be raised.
+    pub no_new_privileges: bool,
+    /// AppArmor profile.
+    pub apparmor: Option<String>,
+    /// SELinux label.
+    pub label: Option<String>,
+}
+
+impl Given {
+    /// Makes the process of config.json the one that is executed.
+    fn apply(&self, process: &mut Value) -> Result<()> {
+        match self {
+            Given::File(path) => *process = bundle::read_object(path)?,
+            Given::Changed(changes) if process.is_object() => changes.apply(process),
+            Given::Changed(_) => {} // it is missing, as the checks will say
+        }
+        Ok(())
+    }
+}
+
+impl Changes {
+    fn apply(&self, process: &mut Value) {
+        process["args"] = json!(self.args);
+        process["terminal"] = json!(self.terminal);
+        if !self.terminal
+            && let Some(fields) = process.as_object_mut()
+        {
+            fields.remove("consoleSize");
+        }
+        if let Some(cwd) = &self.cwd {
+            process["cwd"] = json!(cwd);
+        }
+        if let Some((uid, gid)) = self.user {
+            process["user"]["uid"] = json!(uid);
+            if let Some(gid) = gid {
+                process["user"]["gid"] = json!(gid);
+            }
+        }
+        if self.no_new_privileges {
+            process["noNewPrivileges"] = json!(true);
+        }
+        let texts = [
+            ("apparmorProfile", &self.apparmor),
+            ("selinuxLabel", &self.label),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                process[field] = json!(text);
+            }
+        }
+        append(&mut process["env"], &self.env);
+        append(
+            &mut process["user"]["additionalGids"],
+            &self.additional_gids,
+        );
+        for set in ["bounding", "effective", "permitted"] {
+            if !self.capabilities.is_empty() {
+                append(&mut process["capabilities"][set], &self.capabilities);
+            }
+        }
+    }
+}
+
+/// Adds to an array, which is made if it is missing.
+fn append<T: serde::Serialize>(array: &mut Value, more: &[T]) {
+    if more.is_empty() {
+        return;
+    }
+    let all = array.as_array().into_iter().flatten().cloned();
+    *array = all.chain(more.iter().map(|one| json!(one))).collect();
+}
+
+/// Executes a process in a container; in the foreground, stands for it until it ends.
+///
+/// Returns its exit code, 128 and the number of the signal that ended it, or 0 for one that goes on in
+/// the background.
+///
+/// # Errors
+///
+/// [`crate::error::Kind::NotFound`], [`crate::error::Kind::WrongStatus`]; everything that is wrong with
+/// the process; the step that failed.
+pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
+    let passed = Passed::find(request.preserve_fds)?;
+    let foreground = match request.detach {
+        true => None,
+        false => Some(Foreground::prepare(Orphans::LeftToHost)?),
+    };
+    let interrupt = Interrupt::prepare()?;
+    let seed = sown.or_start(passed)?;
+    let container = Container::find(request)?;
+    let bundle = container.bundle(request)?;
+    seed.enter(&container.namespaces)?;
+    let birth = seed.clone_init(&container.namespaces, container.cgroup.fd())?;
+    let joined = Joining {
+        request,
+        container: &container,
+        bundle: &bundle,
+        interrupt: &interrupt,
+    };
+    let made = joined.finish(birth, passed);
+    let made = made.map_err(|error| container.explain(error))?;
+    let pid = made.init.pid().as_raw_nonzero().get();
+    made.pid_file.into_iter().for_each(PidFile::keep);
+    let pidfd = made.init.release();
+    let Some(foreground) = foreground else {
+        return Ok(0);
+    };
+    let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
+    foreground.supervise(&Child { pid, pidfd }, made.relay)
+}
+
+/// The container that is joined.
+struct Container {
+    snapshot: Snapshot,
+    init: Pid,
+    pidfd: OwnedFd,
+    namespaces: namespaces::Plan,
+    cgroup: Cgroup,
+}
+
+impl Container {
+    fn find(request: &ExecRequest) -> Result<Container> {
+        let snapshot = Snapshot::read(&request.root, &request.id)?;
+        let status = query::status(&snapshot)?;
+        if !(request.ignore_paused && matches!(status, Status::Paused { .. })) {
+            permit(Verb::Exec, &request.id, &status)?;
+        }
+        let ended = "the container has ended meanwhile";
+        let pidfd = match &snapshot.init {
+            Some(init) => init.open()?.context(ended)?,
+            None => bail!(ended),
+        };
+        let init = status.pid().and_then(Pid::from_raw).context(ended)?;
+        let namespaces = namespaces::Plan::of_process(init);
+        let cgroup = cgroup(&snapshot, init, request.cgroup.as_deref());
+        // What was found under that number is init's, if init has the number still.
+        if wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))? {
+            bail!(ended);
+        }
+        Ok(Container {
+            snapshot,
+            init,
+            pidfd,
+            namespaces: namespaces?,
+            cgroup: cgroup?,
+        })
+    }
+
+    /// The bundle with the process that is executed.
+    fn bundle(&self, request: &ExecRequest) -> Result<Bundle> {
+        let dir = &self.snapshot.facts.bundle;
+        let bundle = Bundle::load_with(dir, |process| request.process.apply(process))?;
+        for warning in &bundle.warnings {
+            error::warn(warning);
+        }
+        let process = bundle.spec.process().as_ref();
+        let terminal = process.and_then(|p| p.terminal()).unwrap_or(false);
+        match (terminal, &request.console_socket, request.detach) {
+            (true, None, true) => {
+                bail!("a process in the background needs --console-socket for its terminal")
+            }
+            (false, Some(_), _) => {
+                bail!("--console-socket: there is no terminal to send; ask for one with --tty")
+            }
+            (true, Some(_), _) | (true, None, false) | (false, None, _) => Ok(bundle),
+        }
+    }
+
+    /// The container's root, as seen from the host.
+    fn root(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/{}/root", self.init.as_raw_nonzero());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty());
+        let root = root.with_context(|| format!("open({path:?})"))?;
+        if wait_for_exit(self.pidfd.as_fd(), Some(Duration::ZERO))? {
+            bail!("the container has ended meanwhile");
+        }
+        Ok(root)
+    }
+
+    fn has_user_namespace(&self) -> bool {
+        self.namespaces.is_own(Kind::User)
+    }
+
+    /// Whatever went wrong, it did because the container ended, if it has.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match wait_for_exit(self.pidfd.as_fd(), Some(Duration::ZERO)) {
+            Ok(true) => error.context("the container has ended meanwhile"),
+            Ok(false) | Err(_) => error,
+        }
+    }
+}
+
+/// The cgroup in which the process starts: the one below the container's that was asked for, else the
+/// container's own, or init's where the container has divided its own and no process can be in it.
+fn cgroup(snapshot: &Snapshot, init: Pid, below: Option<&Path>) -> Result<Cgroup> {
+    let hierarchy = Hierarchy::find()?;
+    let own = snapshot.facts.cgroup.as_deref();
+    let own = own.context("the container's record names no cgroup")?;
+    if let Some(below) = below {
+        let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        let inside = below.strip_prefix("/").unwrap_or(below);
+        if !inside.components().all(stays) {
+            bail!("--cgroup {below:?}: must be below the container's cgroup");
+        }
+        let found = Cgroup::open(&hierarchy, &own.join(inside))?;
+        return found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
+    }
+    let found = Cgroup::open(&hierarchy, own)?;
+    let found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
+    if !found.is_divided()? {
+        return Ok(found);
+    }
+    let of_init = hierarchy.of_process(init)?;
+    let found = Cgroup::open(&hierarchy, &of_init)?;
+    found.with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))
+}
+
+/// What the process needs from here on.
+struct Joining<'a> {
+    request: &'a ExecRequest,
+    container: &'a Container,
+    bundle: &'a Bundle,
+    interrupt: &'a Interrupt,
+}
+
+/// A process that executes its program.
+struct Made {
+    init: Init,
+    relay: Option<Relay>,
+    pid_file: Option<PidFile>,
+}
+
+impl Joining<'_> {
+    fn finish(&self, birth: Birth, passed: Passed) -> Result<Made> {
+        let process = self.bundle.spec.process().as_ref();
+        let process = process.context("process is missing")?;
+        let mut inheritance = Inheritance::default();
+        let user_namespace = self.container.has_user_namespace();
+        let id = &self.request.id;
+        let keyring = self.container.snapshot.facts.keyring;
+        let (plan, warnings) = init::build_exec(init::ExecRequest {
+            process,
+            keyring: keyring.then(|| init::keyring(id.as_str())),
+            root: inheritance.give(self.container.root()?),
+            user_namespace,
+            preserved: passed.total(),
+            listening: passed.listening(),
+        })?;
+        for warning in warnings {
+            error::warn(&warning);
+        }
+        birth.send_exec(plan, &inheritance)?;
+        self.interrupt.or_ready(birth.told())?;
+        let init = birth.init()?;
+        let terminal = self.until_ready(&init)?;
+        limits::apply(init.pid(), process, user_namespace)?;
+        let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
+        let pid_file = announce(&init, socket.as_deref(), file.as_deref())?;
+        let relay = terminal.map(Relay::begin).transpose()?;
+        init.say(&ToInit::Start)?;
+        self.interrupt.or_ready(init.conversation())?;
+        init.wait_until_executed()?;
+        Ok(Made {
+            init,
+            relay,
+            pid_file,
+        })
+    }
+
+    /// The terminal's master, if this process keeps it.
+    fn until_ready(&self, init: &Init) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        loop {
+            self.interrupt.or_ready(init.conversation())?;
+            match init.hear()? {
+                (FromInit::Terminal, Some(master)) => match &self.request.console_socket {
+                    Some(socket) => handover::send_terminal(socket, master)?,
+                    None => terminal = Some(master),
+                },
+                (FromInit::Ready, _) => return Ok(terminal),
+                (said, _) => bail!("the process said {said:?} where it should have got ready"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_made_where_config_json_has_its_process() {
+        let mut process = json!({"args": ["web"], "cwd": "/", "env": ["A=1"],
+            "consoleSize": {"height": 1, "width": 1}, "user": {"uid": 7, "gid": 8},
+            "capabilities": {"bounding": ["CAP_KILL"]}});
+        Changes {
+            args: vec!["sh".into()],
+            env: vec!["B=2".into()],
+            user: Some((5, None)),
+            additional_gids: vec![9],
+            capabilities: vec!["CAP_CHOWN".into()],
+            ..Changes::default()
+        }
+        .apply(&mut process);
+        let expected = json!({"args": ["sh"], "cwd": "/", "env": ["A=1", "B=2"], "terminal": false,
+            "user": {"uid": 5, "gid": 8, "additionalGids": [9]},
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+                "permitted": ["CAP_CHOWN"]}});
+        assert_eq!(process, expected);
+    }
+}
