@@ -7,9 +7,10 @@ use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use super::limits::Limit;
-use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
+use super::plan::{Capabilities, Filter, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
+use crate::seccomp;
 use crate::sys::fd::{Inheritance, InheritedFd};
 
 /// What the plan depends on beside config.json.
@@ -25,6 +26,8 @@ pub struct Request<'a> {
     pub namespaces: &'a namespaces::Plan,
     /// Its file system, opened.
     pub rootfs: rootfs::Plan<OpenTree>,
+    /// The filter of its system calls.
+    pub seccomp: Option<&'a seccomp::Plan>,
     /// A session keyring of its own.
     pub keyring: bool,
     /// Where a later `start` says go.
@@ -80,7 +83,12 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             limits(process)
         },
-        identity: identity(process, user_namespace, &mut warnings)?,
+        identity: identity(process, user_namespace, &mut warnings)?
+            .with_filter(request.seccomp.is_some()),
+        filter: request.seccomp.map(|plan| Filter {
+            program: plan.program().to_vec(),
+            flags: plan.flags(),
+        }),
         terminal: terminal(process),
         gate: request.gate,
         lock: request.lock,
@@ -188,6 +196,7 @@ fn identity(
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        until_execve: 0,
     })
 }
 

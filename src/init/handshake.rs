@@ -7,6 +7,7 @@
 //!                       <- HostHooksDue     (only when there are such hooks)
 //!   prestart, createRuntime; Continue ->    createContainer hooks, root entered, privileges
 //!                       <- Terminal         (only with a terminal; its descriptor comes along)
+//!                       <- Listener         (only with SCMP_ACT_NOTIFY; likewise)
 //!                       <- Ready
 //!   late limits, state; Continue ->         waits: for Start, here or at the gate
 //!                       Start ->            startContainer hooks
@@ -47,6 +48,8 @@ pub enum FromInit {
     HostHooksDue,
     /// The terminal's master side, a descriptor with this message.
     Terminal,
+    /// The descriptor that tells of calls for somebody else to decide, with this message.
+    Listener,
     /// Set up; only the program is missing.
     Ready,
     /// The next call is the program's execve.

@@ -72,11 +72,13 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
         // A container that was never started ends like any program when it is asked to.
         signals::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
     }
+    plan.identity
+        .filter_with_listener(plan.filter.as_ref(), talk)?;
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, &plan)?;
     hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
     handshake::send(talk, &FromInit::Executing)?;
-    let failed = program.execute(plan.preserved);
+    let failed = program.execute(&plan);
     drop(lock);
     Err(failed)
 }

@@ -153,15 +153,19 @@ fn executable(path: &str) -> Result<(), Errno> {
 }
 
 impl Found {
-    /// Executes the program with `preserved` descriptors beside the standard streams; returns
-    /// only when that failed.
-    pub(super) fn execute(&self, preserved: u32) -> anyhow::Error {
-        for number in 3..3 + preserved as i32 {
+    /// Executes the program with `plan.preserved` descriptors beside the standard streams, under its
+    /// filter; returns only when that failed.
+    pub(super) fn execute(&self, plan: &Plan) -> anyhow::Error {
+        for number in 3..3 + plan.preserved as i32 {
             if let Err(error) = process::keep_on_exec(number) {
                 return error.into();
             }
         }
-        process::execute(&self.path, &self.args, &self.env).into()
+        let execve = process::Execve::new(&self.path, &self.args, &self.env);
+        if let Err(error) = plan.identity.filter_for_execve(plan.filter.as_ref()) {
+            return error;
+        }
+        execve.call().into()
     }
 }
 

@@ -27,6 +27,7 @@ use crate::init::handshake::ToInit;
 use crate::init::{self, Init, Spawn};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
+use crate::seccomp;
 use crate::sys::fd::Inheritance;
 
 /// Creates a container; its program waits for `start`.
@@ -203,6 +204,7 @@ struct Plans {
     namespaces: namespaces::Plan,
     cgroup: cgroups::Plan,
     rootfs: rootfs::Plan<HostTree>,
+    seccomp: Option<seccomp::Plan>,
 }
 
 impl Plans {
@@ -222,14 +224,22 @@ impl Plans {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
         problems
             .into_result()
             .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
-        error::debug(|| format!("plan:\n{namespaces}{cgroup}{rootfs}"));
+        error::debug(|| {
+            let seccomp = seccomp
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            format!("plan:\n{namespaces}{cgroup}{rootfs}{seccomp}")
+        });
         Ok(Plans {
             namespaces,
             cgroup,
             rootfs,
+            seccomp,
         })
     }
 }
@@ -307,6 +317,7 @@ fn set_up(
         id: request.id.as_str(),
         namespaces: &plans.namespaces,
         rootfs,
+        seccomp: plans.seccomp.as_ref(),
         keyring: !request.no_new_keyring,
         gate,
         lock,
@@ -338,6 +349,7 @@ fn set_up(
         bundle,
         record,
         request,
+        listener: plans.seccomp.as_ref().and_then(seccomp::Plan::listener),
         interrupt: &caller.interrupt,
     }
     .until_ready(&mut restrict)?;

@@ -13,6 +13,7 @@ use super::{CreateRequest, Status, handover, hooks};
 use crate::bundle::Bundle;
 use crate::init::Init;
 use crate::init::handshake::{FromInit, ToInit};
+use crate::seccomp::Listener;
 
 /// Answers init until it is ready.
 pub(super) struct Guide<'a> {
@@ -20,6 +21,7 @@ pub(super) struct Guide<'a> {
     pub bundle: &'a Bundle,
     pub record: &'a Record,
     pub request: &'a CreateRequest,
+    pub listener: Option<&'a Listener>,
     pub interrupt: &'a Interrupt,
 }
 
@@ -44,9 +46,11 @@ impl Guide<'_> {
                     Some(socket) => handover::send_terminal(socket, master)?,
                     None => terminal = Some(master),
                 },
+                (FromInit::Listener, Some(fd)) => self.hand_over_listener(fd)?,
                 (FromInit::Ready, _) => return Ok(terminal),
                 (
                     said @ (FromInit::Terminal
+                    | FromInit::Listener
                     | FromInit::Executing
                     | FromInit::Failed(_)
                     | FromInit::NotExecuted(..)),
@@ -56,6 +60,18 @@ impl Guide<'_> {
                 }
             }
         }
+    }
+}
+
+impl Guide<'_> {
+    /// Gives the filter's listener to whoever decides on the container's calls.
+    fn hand_over_listener(&self, fd: OwnedFd) -> Result<()> {
+        let Some(listener) = self.listener else {
+            bail!("init sent a listener that nobody waits for");
+        };
+        let pid = self.init.pid().as_raw_nonzero().get();
+        let state = hooks::state(self.record, &Status::Creating, Some(pid));
+        handover::send_listener(listener, &self.record.facts.oci_version, pid, &state, fd)
     }
 }
 
