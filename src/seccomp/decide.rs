@@ -16,11 +16,12 @@
 //! not hold for the second way, and one that stops calls stops all of them. (libseccomp lets them
 //! all pass, by which 32-bit programs get around a rule on the family of a socket.)
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::arch::Arch;
 use super::profile::{Action, Condition, Profile, Rule, Test};
-use super::syscalls::{self, Syscall};
+use super::syscalls::{self, Multiplexer};
 
 /// What is decided for a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +105,8 @@ impl Ranges {
             }
         };
         let mut next = base;
-        for call in entries.all.chunk_by(|a, b| a.number == b.number) {
-            let number = base + call[0].number;
+        for (number, call) in entries.calls() {
+            let number = base + number;
             rest(self, next, number);
             self.push(number, decide(call, arch, contradictions));
             next = number + 1;
@@ -121,106 +122,110 @@ impl Ranges {
     }
 }
 
-/// One list of conditions of one rule, for one number.
-struct Entry {
-    number: u32,
+/// One list of conditions of one rule.
+struct Entry<'p> {
     rule: usize,
     action: Action,
-    conditions: Vec<Condition>,
+    conditions: Cow<'p, [Condition]>,
 }
 
-/// What the profile says of an architecture's calls, by number, in the profile's order.
-struct Entries {
-    all: Vec<Entry>,
-    /// The largest number that it names, with or without effect.
+/// What the profile says of an architecture's calls.
+struct Entries<'p> {
+    /// In the profile's order.
+    all: Vec<Entry<'p>>,
+    /// Each number, and in the lower half the place of an entry; in order.
+    by_number: Vec<u64>,
+    /// The largest number that the profile names, with or without effect.
     largest: Option<u32>,
 }
 
-impl Entries {
-    fn of(profile: &Profile<'_>, arch: Arch) -> Entries {
+impl<'p> Entries<'p> {
+    fn of(profile: &'p Profile<'_>, arch: Arch) -> Entries<'p> {
+        let names = profile.rules.iter().map(|rule| rule.calls.len()).sum();
         let mut entries = Entries {
-            all: Vec::new(),
+            all: Vec::with_capacity(profile.rules.len()),
+            by_number: Vec::with_capacity(names),
             largest: None,
         };
         for (index, rule) in profile.rules.iter().enumerate() {
-            for name in rule.names {
-                let direct = Syscall::named(name).and_then(|call| call.number(arch));
-                if let Some(number) = direct.filter(|number| !syscalls::is_private(*number)) {
+            let effective = rule.action != profile.default;
+            let first = entries.all.len();
+            entries
+                .all
+                .extend(rule.alternatives.iter().map(|list| Entry {
+                    rule: index,
+                    action: rule.action,
+                    conditions: Cow::Borrowed(list),
+                }));
+            for call in &rule.calls {
+                let Some(number) = call.number(arch) else {
+                    continue;
+                };
+                if !syscalls::is_private(number) {
                     entries.largest = entries.largest.max(Some(number));
                 }
-                if rule.action == profile.default {
-                    continue;
-                }
-                if let Some(number) = direct {
-                    entries.add(number, index, rule, &rule.alternatives);
-                }
-                if let Some((number, first)) = multiplexed(arch, name) {
-                    entries.add_multiplexed(number, first, index, rule);
+                if effective {
+                    (0..rule.alternatives.len()).for_each(|i| entries.add(number, first + i));
                 }
             }
+            if effective && arch == Arch::X86 {
+                entries.add_multiplexed(index, rule);
+            }
         }
-        // Stable: within a number the profile's order stays.
-        entries.all.sort_by_key(|entry| entry.number);
+        entries.by_number.sort_unstable();
         entries
     }
 
-    fn add(&mut self, number: u32, index: usize, rule: &Rule<'_>, lists: &[Vec<Condition>]) {
-        self.all.extend(lists.iter().map(|conditions| Entry {
-            number,
-            rule: index,
-            action: rule.action,
-            conditions: conditions.clone(),
-        }));
+    fn add(&mut self, number: u32, place: usize) {
+        self.by_number.push(u64::from(number) << 32 | place as u64);
     }
 
-    fn add_multiplexed(&mut self, number: u32, first: Condition, index: usize, rule: &Rule<'_>) {
-        let unconditional = rule.alternatives.iter().all(Vec::is_empty);
-        if unconditional || !rule.action.lets_pass() {
-            self.add(number, index, rule, &[vec![first]]);
+    /// The calls of a rule that 32-bit x86 also makes through another one.
+    fn add_multiplexed(&mut self, index: usize, rule: &Rule<'_>) {
+        if rule.action.lets_pass() && rule.alternatives.iter().any(|list| !list.is_empty()) {
+            return;
+        }
+        for (through, call) in rule.calls.iter().filter_map(|call| call.multiplexed()) {
+            // Above 16 bits `ipc` has a version of the call.
+            let bits = match through {
+                Multiplexer::Socketcall => u64::MAX,
+                Multiplexer::Ipc => 0xffff,
+            };
+            let first = Condition {
+                index: 0,
+                test: Test::Equal(bits),
+                value: call,
+            };
+            self.add(through.number(), self.all.len());
+            self.all.push(Entry {
+                rule: index,
+                action: rule.action,
+                conditions: Cow::Owned(vec![first]),
+            });
         }
     }
-}
 
-/// The number of the call by which 32-bit x86 also makes `name`, and what its first argument is then
-/// (linux/net.h, linux/ipc.h).
-fn multiplexed(arch: Arch, name: &str) -> Option<(u32, Condition)> {
-    #[rustfmt::skip]
-    const SOCKET: [&str; 20] = [
-        "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername",
-        "socketpair", "send", "recv", "sendto", "recvfrom", "shutdown", "setsockopt",
-        "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
-    ];
-    #[rustfmt::skip]
-    const IPC: [(&str, u64); 12] = [
-        ("semop", 1), ("semget", 2), ("semctl", 3), ("semtimedop", 4), ("msgsnd", 11),
-        ("msgrcv", 12), ("msgget", 13), ("msgctl", 14), ("shmat", 21), ("shmdt", 22),
-        ("shmget", 23), ("shmctl", 24),
-    ];
-    if arch != Arch::X86 {
-        return None;
+    /// Each number with its entries.
+    fn calls(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &Entry<'p>> + Clone)> {
+        let same = self.by_number.chunk_by(|a, b| a >> 32 == b >> 32);
+        same.map(move |keys| {
+            let place = |key: &u64| (*key & u64::from(u32::MAX)) as usize;
+            let entries = keys.iter().map(move |key| &self.all[place(key)]);
+            ((keys[0] >> 32) as u32, entries)
+        })
     }
-    // Above 16 bits `ipc` has a version of the call.
-    let (through, call, bits) = match SOCKET.iter().position(|known| *known == name) {
-        Some(place) => ("socketcall", place as u64 + 1, u64::MAX),
-        None => {
-            let (_, call) = IPC.iter().find(|(known, _)| *known == name)?;
-            ("ipc", *call, 0xffff)
-        }
-    };
-    let first = Condition {
-        index: 0,
-        test: Test::Equal(bits),
-        value: call,
-    };
-    Some((Syscall::named(through)?.number(arch)?, first))
 }
 
 /// The decision for one number, of whose entries there is at least one.
-fn decide(call: &[Entry], arch: Arch, contradictions: &mut Vec<Contradiction>) -> Decision {
-    if let Some(entry) = call.iter().find(|entry| entry.conditions.is_empty()) {
+fn decide<'e>(
+    entries: impl Iterator<Item = &'e Entry<'e>> + Clone,
+    arch: Arch,
+    contradictions: &mut Vec<Contradiction>,
+) -> Decision {
+    if let Some(entry) = entries.clone().find(|entry| entry.conditions.is_empty()) {
         return Decision::Always(entry.action);
     }
-    let mut entries: Vec<&Entry> = call.iter().collect();
+    let mut entries: Vec<_> = entries.collect();
     entries.sort_by(|a, b| order(&a.conditions, &b.conditions));
     for (place, entry) in entries.iter().enumerate() {
         let before = entries[..place].iter().rev();
@@ -236,7 +241,7 @@ fn decide(call: &[Entry], arch: Arch, contradictions: &mut Vec<Contradiction>) -
     let lists = entries.into_iter();
     Decision::ByArguments {
         lists: lists
-            .map(|entry| (entry.conditions.clone(), entry.action))
+            .map(|entry| (entry.conditions.to_vec(), entry.action))
             .collect(),
         narrow: arch.is_narrow(),
     }

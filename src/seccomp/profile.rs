@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 
 use super::arch::Arch;
+use super::syscalls::Syscall;
 use crate::error::Problems;
 
 /// JSON path of the profile.
@@ -93,6 +94,8 @@ pub(super) struct Condition {
 #[derive(Debug)]
 pub(super) struct Rule<'a> {
     pub names: &'a [String],
+    /// Those of the names that are known.
+    pub calls: Vec<Syscall>,
     pub action: Action,
     /// Lists of conditions, in the order of the arguments: it applies when all of one list hold.
     pub alternatives: Vec<Vec<Condition>>,
@@ -184,6 +187,11 @@ impl<'a> Rule<'a> {
         }
         Rule {
             names: rule.names(),
+            calls: rule
+                .names()
+                .iter()
+                .filter_map(|n| Syscall::named(n))
+                .collect(),
             action,
             alternatives: alternatives(args),
         }

@@ -1,7 +1,7 @@
 //! Names of system calls to their numbers on each architecture.
 //!
-//! The table is text (`syscalls.txt`), read by the compiler: the program holds an index of it in the
-//! order of the names, and looks up by halving.
+//! The table is text (`syscalls.txt`), read by the compiler: the program holds its rows, and a hash
+//! table of them. Both are made at compile time, and a profile has hundreds of names.
 
 use super::arch::Arch;
 
@@ -19,13 +19,27 @@ const PRIVATE: u16 = 0xf000;
 
 static ROWS: [Row; count()] = parse();
 
+/// Places in [`ROWS`] by the hash of the name; where it is taken, the next free one after it.
+static SLOTS: [u16; SLOT_COUNT] = slots();
+
+/// At least twice the rows, and a power of two.
+const SLOT_COUNT: usize = 1024;
+
+/// A slot without a row.
+const FREE: u16 = u16::MAX;
+
 /// A line of the table: where its name is in the text, and the numbers.
 #[derive(Clone, Copy)]
 struct Row {
     start: u16,
     length: u8,
+    /// The call through which 32-bit x86 makes it too, and the first argument there; 0: none.
+    through: u8,
     numbers: [u16; COLUMNS],
 }
+
+/// In `through`: `ipc`, and not `socketcall`.
+const IPC: u8 = 0x80;
 
 impl Row {
     fn name(&self) -> &'static [u8] {
@@ -35,22 +49,59 @@ impl Row {
 }
 
 /// A system call that some architecture has.
-#[derive(Clone, Copy)]
-pub(super) struct Syscall(&'static Row);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Syscall(u16);
+
+/// A call that makes others, chosen by its first argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Multiplexer {
+    Socketcall,
+    Ipc,
+}
 
 impl Syscall {
     /// The call with this name.
     pub(super) fn named(name: &str) -> Option<Syscall> {
-        let found = ROWS.binary_search_by(|row| row.name().cmp(name.as_bytes()));
-        found.ok().map(|index| Syscall(&ROWS[index]))
+        let name = name.as_bytes();
+        let mut slot = hash(name, 0, name.len());
+        loop {
+            match SLOTS[slot] {
+                FREE => return None,
+                row if ROWS[usize::from(row)].name() == name => return Some(Syscall(row)),
+                _ => slot = (slot + 1) % SLOT_COUNT,
+            }
+        }
+    }
+
+    fn row(self) -> &'static Row {
+        &ROWS[usize::from(self.0)]
     }
 
     /// Its number on `arch`, without the bit that marks calls of x32.
     pub(super) fn number(self, arch: Arch) -> Option<u32> {
-        match self.0.numbers[arch.column()] {
+        match self.row().numbers[arch.column()] {
             NONE => None,
             private if private >= PRIVATE => Some(ARM_PRIVATE + u32::from(private - PRIVATE)),
             number => Some(u32::from(number)),
+        }
+    }
+
+    /// Through which call 32-bit x86 makes it too, and by which first argument.
+    pub(super) fn multiplexed(self) -> Option<(Multiplexer, u64)> {
+        match self.row().through {
+            0 => None,
+            call if call & IPC == 0 => Some((Multiplexer::Socketcall, call.into())),
+            call => Some((Multiplexer::Ipc, (call & !IPC).into())),
+        }
+    }
+}
+
+impl Multiplexer {
+    /// Its number on 32-bit x86.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Multiplexer::Socketcall => 102,
+            Multiplexer::Ipc => 117,
         }
     }
 }
@@ -84,6 +135,7 @@ const fn parse() -> [Row; count()] {
     let empty = Row {
         start: 0,
         length: 0,
+        through: 0,
         numbers: [NONE; COLUMNS],
     };
     let mut rows = [empty; count()];
@@ -106,22 +158,67 @@ const fn parse_line(text: &[u8], start: usize) -> Row {
     let mut row = Row {
         start: start as u16,
         length: (at - start) as u8,
+        through: 0,
         numbers: [NONE; COLUMNS],
     };
     let mut column = 0;
     while column < COLUMNS {
         at += 1; // the space
-        let mut number = 0;
-        while text[at] != b' ' && text[at] != b'\n' {
-            if text[at] != b'-' {
-                number = number * 10 + (text[at] - b'0') as u32;
-                row.numbers[column] = pack(number);
-            }
+        if text[at] == b'-' {
             at += 1;
+        } else {
+            let (number, end) = parse_number(text, at);
+            (row.numbers[column], at) = (pack(number), end);
         }
         column += 1;
     }
+    if text[at] == b' ' {
+        let name = at + 1;
+        at = name;
+        while text[at] != b' ' {
+            at += 1;
+        }
+        let (number, _end) = parse_number(text, at + 1);
+        row.through = if text[name] == b'i' { IPC } else { 0 } | number as u8;
+    }
     row
+}
+
+/// The number at `at`, and where it ends.
+const fn parse_number(text: &[u8], mut at: usize) -> (u32, usize) {
+    let mut number = 0;
+    while text[at].is_ascii_digit() {
+        number = number * 10 + (text[at] - b'0') as u32;
+        at += 1;
+    }
+    (number, at)
+}
+
+const fn slots() -> [u16; SLOT_COUNT] {
+    let rows = parse();
+    assert!(rows.len() * 2 <= SLOT_COUNT);
+    let mut slots = [FREE; SLOT_COUNT];
+    let mut index = 0;
+    while index < rows.len() {
+        let start = rows[index].start as usize;
+        let mut slot = hash(TEXT.as_bytes(), start, start + rows[index].length as usize);
+        while slots[slot] != FREE {
+            slot = (slot + 1) % SLOT_COUNT;
+        }
+        slots[slot] = index as u16;
+        index += 1;
+    }
+    slots
+}
+
+/// The slot of the name in `text[at..end]` (FNV-1a).
+const fn hash(text: &[u8], mut at: usize, end: usize) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    while at < end {
+        hash = (hash ^ text[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    (hash ^ hash >> 16) as usize % SLOT_COUNT
 }
 
 const fn pack(number: u32) -> u16 {
@@ -147,7 +244,8 @@ mod tests {
         assert!(ROWS.windows(2).all(|two| two[0].name() < two[1].name()));
         assert!(ROWS.len() > 480, "{}", ROWS.len());
         for row in &ROWS {
-            assert!(row.numbers.iter().any(|number| *number != NONE));
+            let somewhere = row.numbers.iter().any(|number| *number != NONE);
+            assert!(somewhere || row.through != 0);
         }
     }
 
@@ -166,6 +264,26 @@ mod tests {
         assert_eq!(numbers("mseal"), [Some(462); COLUMNS]);
         assert!(Syscall::named("no_such_call").is_none());
         assert!(Syscall::named("").is_none());
+    }
+
+    #[test]
+    fn calls_that_are_made_through_another_one_are_known() {
+        let through = |name| Syscall::named(name).unwrap().multiplexed();
+        assert_eq!(through("socket"), Some((Multiplexer::Socketcall, 1)));
+        assert_eq!(through("recv"), Some((Multiplexer::Socketcall, 10)));
+        assert_eq!(through("sendmmsg"), Some((Multiplexer::Socketcall, 20)));
+        assert_eq!(through("semop"), Some((Multiplexer::Ipc, 1)));
+        assert_eq!(through("shmctl"), Some((Multiplexer::Ipc, 24)));
+        assert_eq!(through("read"), None);
+        for (call, name) in [
+            (Multiplexer::Socketcall, "socketcall"),
+            (Multiplexer::Ipc, "ipc"),
+        ] {
+            let number = Syscall::named(name).unwrap().number(Arch::X86);
+            assert_eq!(number, Some(call.number()));
+        }
+        let all = ROWS.iter().filter(|row| row.through != 0);
+        assert_eq!(all.count(), 20 + 12);
     }
 
     #[test]
