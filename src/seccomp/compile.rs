@@ -170,7 +170,10 @@ impl Assembler {
             return yes;
         }
         let low = ARGS + 8 * condition.index as u32;
-        let value = condition.value;
+        let value = match self.narrow {
+            true => narrowed(condition.value),
+            false => condition.value,
+        };
         match condition.test {
             Test::Equal(bits) => self.equal(low, bits, value, yes, no),
             Test::NotEqual => self.equal(low, u64::MAX, value, no, yes),
@@ -219,5 +222,14 @@ impl Assembler {
         let equal = self.branch(IF_EQUAL, upper, low, no);
         self.branch(IF_GREATER, upper, yes, equal);
         self.load(place + 4)
+    }
+}
+
+/// A value as an argument of 32 bits has it: a negative number is one there too. Another one that
+/// needs more bits stays, and is larger than every argument.
+fn narrowed(value: u64) -> u64 {
+    match i32::try_from(value.cast_signed()) {
+        Ok(negative) if negative < 0 => negative.cast_unsigned().into(),
+        Ok(_) | Err(_) => value,
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::decide::X32;
-use super::profile::{Condition, Test};
+use super::profile::{Condition, Rule, Test};
 use super::*;
 
 /// A system call as a filter sees it (`struct seccomp_data`).
@@ -218,6 +218,26 @@ fn an_argument_named_twice_is_a_rule_for_each_condition() {
     assert_eq!(asked(any.clone(), 5, 0), "ALLOW");
     assert_eq!(asked(any.clone(), 9, 2), "ALLOW");
     assert_eq!(asked(any, 9, 0), "ERRNO(1)");
+}
+
+#[test]
+fn a_value_is_compared_as_the_architecture_has_it() {
+    let asked = |op: &str, value: u64, arg: u64| {
+        let args = json!([{ "index": 2, "value": value, "op": format!("SCMP_CMP_{op}") }]);
+        let rule = json!({ "names": ["kill"], "action": "SCMP_ACT_LOG", "args": args });
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule],
+            "architectures": ["SCMP_ARCH_X86"] });
+        let program = program(&profile, Arch::X86_64);
+        [Arch::X86_64, Arch::X86]
+            .map(|arch| answer(&program, arch, "kill", [0, 0, arg, 0, 0, 0]) == "LOG")
+    };
+    let minus_one = u64::MAX;
+    assert_eq!(asked("EQ", minus_one, 0xffff_ffff), [false, true]);
+    assert_eq!(asked("NE", minus_one, minus_one), [false, false]);
+    assert_eq!(asked("GE", minus_one - 1, 0xffff_ffff), [false, true]);
+    assert_eq!(asked("EQ", 0x1_0000_0005, 5), [false, false]);
+    assert_eq!(asked("LT", 0x1_0000_0005, 0xffff_ffff), [true, true]);
+    assert_eq!(asked("EQ", 5, 0x1_0000_0005), [false, true]);
 }
 
 #[test]
@@ -488,43 +508,11 @@ fn plainly(profile: &Profile<'_>, arch: Arch, number: u32, args: [u64; 6]) -> Ac
     if !profile.archs.contains(&arch) {
         return Action::KILL_THREAD;
     }
-    let args = args.map(|arg| {
-        if arch.is_narrow() {
-            arg & 0xffff_ffff
-        } else {
-            arg
-        }
-    });
-    let is_named = |name: &str| Syscall::named(name).and_then(|c| c.number(arch)) == Some(number);
-    let effective = profile
-        .rules
-        .iter()
-        .filter(|rule| rule.action != profile.default);
-    let mut found: Vec<(Vec<Condition>, Action)> = Vec::new();
-    for rule in effective {
-        for name in rule.names {
-            let lists = rule.alternatives.iter().cloned();
-            if is_named(name) {
-                found.extend(lists.clone().map(|list| (list, rule.action)));
-            }
-            // The members of NAMES that 32-bit x86 has twice.
-            let through = match (arch, name.as_str()) {
-                (Arch::X86, "socket") if is_named("socketcall") => Some((u64::MAX, 1)),
-                (Arch::X86, "shmget") if is_named("ipc") => Some((0xffff, 23)),
-                _ => None,
-            };
-            if let Some((bits, value)) = through
-                && (!rule.action.lets_pass() || lists.clone().all(|list| list.is_empty()))
-            {
-                let (index, test) = (0, Test::Equal(bits));
-                found.push((vec![Condition { index, test, value }], rule.action));
-            }
-        }
-    }
-    let holds = |list: &[Condition]| list.iter().all(|c| compare(c, args[c.index]));
+    let found = rules_on(profile, arch, number);
     if let Some((_, action)) = found.iter().find(|(list, _)| list.is_empty()) {
         return *action;
     }
+    let holds = |list: &[Condition]| list.iter().all(|c| compare(c, args[c.index], arch));
     let matching = found.iter().filter(|(list, _)| holds(list));
     if let Some((_, action)) = matching.min_by_key(|(list, _)| special(list)) {
         return *action;
@@ -540,8 +528,43 @@ fn plainly(profile: &Profile<'_>, arch: Arch, number: u32, args: [u64; 6]) -> Ac
     }
 }
 
-fn compare(condition: &Condition, arg: u64) -> bool {
-    let value = condition.value;
+/// The lists of conditions for a number, with their actions, in the profile's order.
+fn rules_on(profile: &Profile<'_>, arch: Arch, number: u32) -> Vec<(Vec<Condition>, Action)> {
+    let is_named = |name: &str| Syscall::named(name).and_then(|c| c.number(arch)) == Some(number);
+    let effective = |rule: &&Rule<'_>| rule.action != profile.default;
+    let mut found = Vec::new();
+    for rule in profile.rules.iter().filter(effective) {
+        for name in rule.names {
+            if is_named(name) {
+                let lists = rule.alternatives.iter().cloned();
+                found.extend(lists.map(|list| (list, rule.action)));
+            }
+            // The members of NAMES that 32-bit x86 has twice.
+            let through = match (arch, name.as_str()) {
+                (Arch::X86, "socket") if is_named("socketcall") => Some((u64::MAX, 1)),
+                (Arch::X86, "shmget") if is_named("ipc") => Some((0xffff, 23)),
+                _ => None,
+            };
+            let plain = rule.alternatives.iter().all(Vec::is_empty);
+            if let Some((bits, value)) = through
+                && (!rule.action.lets_pass() || plain)
+            {
+                let (index, test) = (0, Test::Equal(bits));
+                found.push((vec![Condition { index, test, value }], rule.action));
+            }
+        }
+    }
+    found
+}
+
+fn compare(condition: &Condition, arg: u64, arch: Arch) -> bool {
+    let lower = |number: u64| number & 0xffff_ffff;
+    let (arg, value) = match (arch.is_narrow(), condition.value) {
+        // -1 is -1 in 32 bits, too.
+        (true, value @ 0xffff_ffff_8000_0000..) => (lower(arg), lower(value)),
+        (true, value) => (lower(arg), value),
+        (false, value) => (arg, value),
+    };
     match condition.test {
         Test::NotEqual => arg != value,
         Test::Less => arg < value,
