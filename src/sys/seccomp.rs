@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn a_program_that_the_kernel_does_not_take_is_an_error() {
         let error = load(&[], 0).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "seccomp(SET_MODE_FILTER, 0x0, 0 instructions): invalid argument"
-        );
+        let call = "seccomp(SET_MODE_FILTER, 0x0, 0 instructions)";
+        assert_eq!(error.call, call);
+        // An emulator of one process has no such call at all.
+        assert!([Errno::INVAL, Errno::NOSYS].contains(&error.errno));
     }
 }
