@@ -1,5 +1,7 @@
-//! The compiler as a whole, held against three others: a plain reading of the profile, seccompiler
-//! for conditions, and an interpreter in place of the kernel.
+//! The compiler as a whole, by an interpreter in place of the kernel: held against a plain reading of
+//! random profiles, seccompiler's conditions, and libseccomp's answers under Docker's profile.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use proptest::prelude::*;
@@ -138,6 +140,34 @@ fn dockers_profile_decides_as_docker_means_it() {
     assert_eq!(answer(&program, Arch::X86, "socketcall", none), "ALLOW");
     let foreign = Call::new(Arch::Aarch64, 0, none);
     assert_eq!(run(&program, &foreign).0, Action::KILL_THREAD);
+}
+
+#[test]
+fn dockers_profile_decides_as_by_libseccomp() {
+    const URETPROBE: u32 = 335; // allowed by the profile, and newer than that libseccomp
+    let program = program(&docker(), Arch::X86_64);
+    let (mut expected, mut arguments) = (BTreeMap::new(), BTreeSet::new());
+    for line in include_str!("../../tests/profiles/docker-amd64.libseccomp").lines() {
+        let [arch, argument, from, to, answer] = line.split(' ').collect::<Vec<_>>()[..] else {
+            continue; // the heading
+        };
+        let argument = u64::from_str_radix(&argument[2..], 16).unwrap();
+        arguments.insert(argument);
+        for number in from.parse::<u32>().unwrap()..=to.parse().unwrap() {
+            expected.insert((arch, argument, number), answer);
+        }
+    }
+    for (arch, _) in &ARCHS[..3] {
+        for number in (0..=450).filter(|number| *number != URETPROBE) {
+            for argument in &arguments {
+                let call = Call::new(*arch, number, [*argument, 0, 0, 0, 0, 0]);
+                let found = run(&program, &call).0.to_string();
+                let special = expected.get(&(arch.name(), *argument, number));
+                let expected = special.unwrap_or_else(|| &expected[&(arch.name(), 0, number)]);
+                assert_eq!(&found, expected, "{} {number} {argument:#x}", arch.name());
+            }
+        }
+    }
 }
 
 #[test]
