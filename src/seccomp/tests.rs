@@ -195,6 +195,21 @@ fn an_architecture_that_is_not_named_ends_its_caller() {
 }
 
 #[test]
+fn architectures_whose_calls_this_kernel_never_gets_are_left_out() {
+    let profile = |archs: Value| {
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": archs,
+            "syscalls": [{ "names": ["read"], "action": "SCMP_ACT_ALLOW" }] })
+    };
+    let foreign = json!(["SCMP_ARCH_MIPS64", "SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"]);
+    let alone = program(&profile(json!([])), Arch::X86_64);
+    assert_eq!(program(&profile(foreign), Arch::X86_64), alone);
+    let twice = json!(["SCMP_ARCH_X86", "SCMP_ARCH_X86"]);
+    let once = json!(["SCMP_ARCH_X86"]);
+    let twice = program(&profile(twice), Arch::X86_64);
+    assert_eq!(twice, program(&profile(once), Arch::X86_64));
+}
+
+#[test]
 fn calls_newer_than_the_profile_do_not_exist() {
     let profile = |default: &str| {
         json!({
