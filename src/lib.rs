@@ -8,12 +8,12 @@
 //! # Layers
 //!
 //! ```text
-//! sys, error                    import nothing of ours; sys is the only home of unsafe
-//! namespaces cgroups rootfs     mechanisms; never import each other
-//! bundle                        config.json, checked or refused before any effect
-//! init                          the container's first process, clone to execve
-//! lifecycle                     the recipes behind each OCI verb
-//! cli                           one clap variant per verb, one lifecycle call each
+//! sys, error                         import nothing of ours; sys is the only home of unsafe
+//! namespaces cgroups rootfs seccomp  mechanisms; never import each other
+//! bundle                             config.json, checked or refused before any effect
+//! init                               the container's first process, clone to execve
+//! lifecycle                          the recipes behind each OCI verb
+//! cli                                one clap variant per verb, one lifecycle call each
 //! ```
 //!
 //! `tests/architecture.rs` holds this table and enforces it.
@@ -42,4 +42,6 @@ pub mod lifecycle;
 #[cfg(feature = "runtime")]
 pub mod namespaces;
 pub mod rootfs;
+#[cfg(feature = "runtime")]
+pub mod seccomp;
 pub mod sys;

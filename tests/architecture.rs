@@ -15,8 +15,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("namespaces", &["sys", "error"]),
     ("cgroups", &["sys", "error"]),
     ("rootfs", &["sys", "error"]),
+    ("seccomp", &["sys", "error"]),
     ("bundle", &["sys", "error"]),
-    ("init", &["sys", "error", "namespaces", "rootfs"]),
+    ("init", &["sys", "error", "namespaces", "rootfs", "seccomp"]),
     (
         "lifecycle",
         &[
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "namespaces",
             "cgroups",
             "rootfs",
+            "seccomp",
             "bundle",
             "init",
         ],

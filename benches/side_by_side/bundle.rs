@@ -17,10 +17,32 @@ pub struct Variant {
     pub memory_limit: Option<u64>,
 }
 
+/// Docker's default profile for amd64.
+const PROFILE: &str = include_str!("../../tests/profiles/docker-amd64.json");
+
 /// Makes the folder `name` with its config.json; the root file system is shared by all.
 pub fn write(host: &Host, name: &str, variant: Variant) -> Result<PathBuf> {
-    let folder = host.folder.join(name);
+    write_config(host, name, config(host, name, variant)?)
+}
+
+/// The same bundle beside it, under Docker's default seccomp profile.
+pub fn filtered(host: &Host, name: &str, variant: Variant) -> Result<PathBuf> {
+    let mut config = config(host, name, variant)?;
+    config["linux"]["seccomp"] = serde_json::from_str(PROFILE)?;
+    write_config(host, &format!("{name}-filtered"), config)
+}
+
+fn write_config(host: &Host, folder: &str, config: Value) -> Result<PathBuf> {
+    let folder = host.folder.join(folder);
     fs::create_dir_all(&folder)?;
+    fs::write(
+        folder.join("config.json"),
+        serde_json::to_vec_pretty(&config)?,
+    )?;
+    Ok(folder)
+}
+
+fn config(host: &Host, name: &str, variant: Variant) -> Result<Value> {
     let mut config = default_config();
     config["root"]["path"] = json!(rootfs(host)?);
     config["linux"]["cgroupsPath"] = json!(format!("{}/{name}", host.cgroup));
@@ -31,11 +53,7 @@ pub fn write(host: &Host, name: &str, variant: Variant) -> Result<PathBuf> {
         config["linux"]["resources"]["memory"] = json!({ "limit": limit });
         config["process"]["args"] = json!(["/bin/floor", "true"]);
     }
-    fs::write(
-        folder.join("config.json"),
-        serde_json::to_vec_pretty(&config)?,
-    )?;
-    Ok(folder)
+    Ok(config)
 }
 
 /// The root file system, made at the first call.

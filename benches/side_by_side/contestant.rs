@@ -18,6 +18,8 @@ use std::time::Duration;
 pub enum Shape {
     Run,
     CreateStartDelete,
+    /// `run`, under Docker's default seccomp profile.
+    RunFiltered,
 }
 
 /// One success, added up over its commands.
@@ -34,8 +36,10 @@ pub struct Contestant {
     program: PathBuf,
     variant: Variant,
     bundle: PathBuf,
-    pub run: Outcomes,
-    pub create_start_delete: Outcomes,
+    filtered: PathBuf,
+    run: Outcomes,
+    create_start_delete: Outcomes,
+    run_filtered: Outcomes,
 }
 
 #[derive(Default)]
@@ -98,8 +102,10 @@ impl Contestant {
             program,
             variant: Variant::default(),
             bundle,
+            filtered: bundle::filtered(host, name, Variant::default())?,
             run: Outcomes::default(),
             create_start_delete: Outcomes::default(),
+            run_filtered: Outcomes::default(),
         })
     }
 
@@ -110,6 +116,7 @@ impl Contestant {
         };
         self.variant.without_devices = true;
         bundle::write(host, &self.name, self.variant)?;
+        bundle::filtered(host, &self.name, self.variant)?;
         let lesser = self.measure(host, Shape::CreateStartDelete)?;
         let name = &self.name;
         Ok(lesser.map(|_| {
@@ -129,10 +136,24 @@ impl Contestant {
         Ok(())
     }
 
+    /// The floor has no filter.
+    pub fn can(&self, shape: Shape) -> bool {
+        shape != Shape::RunFiltered || self.name != FLOOR
+    }
+
+    pub fn outcomes(&self, shape: Shape) -> &Outcomes {
+        match shape {
+            Shape::Run => &self.run,
+            Shape::CreateStartDelete => &self.create_start_delete,
+            Shape::RunFiltered => &self.run_filtered,
+        }
+    }
+
     pub fn keep(&mut self, shape: Shape, outcome: Result<Sample>) {
         let outcomes = match shape {
             Shape::Run => &mut self.run,
             Shape::CreateStartDelete => &mut self.create_start_delete,
+            Shape::RunFiltered => &mut self.run_filtered,
         };
         match outcome {
             Ok(sample) => outcomes.good.push(sample),
@@ -144,7 +165,8 @@ impl Contestant {
     pub fn measure(&self, host: &Host, shape: Shape) -> Result<Result<Sample>> {
         let mut total = Sample::default();
         let result = match shape {
-            Shape::Run => self.verb(host, "run", &mut total),
+            Shape::Run => self.verb(host, "run", &self.bundle, &mut total),
+            Shape::RunFiltered => self.verb(host, "run", &self.filtered, &mut total),
             Shape::CreateStartDelete => self.create_start_delete_once(host, &mut total),
         };
         if result.is_err() {
@@ -155,9 +177,9 @@ impl Contestant {
     }
 
     fn create_start_delete_once(&self, host: &Host, total: &mut Sample) -> Result<()> {
-        self.verb(host, "create", total)?;
+        self.verb(host, "create", &self.bundle, total)?;
         let pid = self.container_pid(host)?;
-        self.verb(host, "start", total)?;
+        self.verb(host, "start", &self.bundle, total)?;
         let ended = os::reap(pid, host.limit)?.context("the container does not end")?;
         ensure!(
             ended.status == 0,
@@ -165,7 +187,7 @@ impl Contestant {
             ended.status
         );
         total.cpu += ended.cpu;
-        self.verb(host, "delete", total)
+        self.verb(host, "delete", &self.bundle, total)
     }
 
     fn container_pid(&self, host: &Host) -> Result<i32> {
@@ -183,12 +205,12 @@ impl Contestant {
     }
 
     /// One command under the stopwatch; whatever is not success within the limit is an error.
-    fn verb(&self, host: &Host, verb: &str, total: &mut Sample) -> Result<()> {
-        let log = self.bundle.join("log");
+    fn verb(&self, host: &Host, verb: &str, bundle: &Path, total: &mut Sample) -> Result<()> {
+        let log = bundle.join("log");
         let output = Command::new(&host.stopwatch)
             .arg(host.limit.as_millis().to_string())
             .arg(&self.program)
-            .args(self.arguments(host, verb)?)
+            .args(self.arguments(host, verb, bundle)?)
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .output()
@@ -209,7 +231,7 @@ impl Contestant {
         Ok(())
     }
 
-    fn arguments(&self, host: &Host, verb: &str) -> Result<Vec<OsString>> {
+    fn arguments(&self, host: &Host, verb: &str, bundle: &Path) -> Result<Vec<OsString>> {
         let makes = matches!(verb, "run" | "create");
         if self.name == FLOOR {
             let rootfs = bundle::rootfs(host)?;
@@ -222,7 +244,7 @@ impl Contestant {
         }
         let mut all = vec!["--root".into(), self.state_folder(host).into(), verb.into()];
         if makes {
-            all.extend(["--bundle".into(), self.bundle.clone().into()]);
+            all.extend(["--bundle".into(), bundle.into()]);
         }
         if verb == "create" {
             all.extend(["--pid-file".into(), self.pid_file().into()]);

@@ -19,10 +19,15 @@ const HEAD: [&str; 9] = [
     "failed",
 ];
 
+/// Stands in place of "x floor" where a filter is loaded: more than without it.
+const MORE: &str = "more ms";
+
 /// One line of a table; figures are missing when nothing succeeded.
 struct Line {
     name: String,
     figures: Option<Figures>,
+    /// Median of the same without a filter, where there is one.
+    bare: Option<f64>,
     tried: usize,
     failures: usize,
 }
@@ -39,8 +44,13 @@ pub fn print_text(contestants: &[Contestant], notes: &[String], rounds: usize) -
     let mut out = std::io::stdout().lock();
     for shape in SHAPES {
         writeln!(out, "\n{} ({rounds} rounds, random order)\n", title(shape))?;
-        let lines: Vec<Line> = contestants.iter().map(|c| Line::new(c, shape)).collect();
-        let mut rows = vec![HEAD.map(String::from).to_vec()];
+        let able = contestants.iter().filter(|c| c.can(shape));
+        let lines: Vec<Line> = able.map(|c| Line::new(c, shape)).collect();
+        let mut head = HEAD.map(String::from).to_vec();
+        if shape == Shape::RunFiltered {
+            head[6] = MORE.to_owned();
+        }
+        let mut rows = vec![head];
         rows.extend(lines.iter().map(|line| row(line, &lines)));
         write_aligned(&mut out, &rows)?;
     }
@@ -63,9 +73,10 @@ pub fn print_json(contestants: &[Contestant], notes: &[String]) -> Result<()> {
     let lines_of = |contestant: &Contestant| -> Value {
         let run = Line::new(contestant, Shape::Run).to_json();
         let create = Line::new(contestant, Shape::CreateStartDelete).to_json();
+        let filtered = Line::new(contestant, Shape::RunFiltered).to_json();
         json!({
             "name": contestant.name, "version": contestant.version,
-            "run": run, "create_start_delete": create,
+            "run": run, "create_start_delete": create, "run_filtered": filtered,
         })
     };
     let all: Vec<Value> = contestants.iter().map(lines_of).collect();
@@ -96,6 +107,7 @@ fn title(shape: Shape) -> &'static str {
     match shape {
         Shape::Run => "run of /bin/true",
         Shape::CreateStartDelete => "create + start + delete of /bin/true",
+        Shape::RunFiltered => "run of /bin/true under Docker's seccomp profile",
     }
 }
 
@@ -122,7 +134,8 @@ fn row(line: &Line, all: &[Line]) -> Vec<String> {
         ms(figures.p90),
         ms(figures.cpu),
         figures.peak_kib.to_string(),
-        ratio(FLOOR),
+        line.bare
+            .map_or_else(|| ratio(FLOOR), |bare| ms(figures.median - bare)),
         ratio("crun"),
         failed,
     ]
@@ -130,11 +143,13 @@ fn row(line: &Line, all: &[Line]) -> Vec<String> {
 
 impl Line {
     fn new(contestant: &Contestant, shape: Shape) -> Self {
-        let outcomes = match shape {
-            Shape::Run => &contestant.run,
-            Shape::CreateStartDelete => &contestant.create_start_delete,
+        let outcomes = contestant.outcomes(shape);
+        let bare = match shape {
+            Shape::Run | Shape::CreateStartDelete => None,
+            Shape::RunFiltered => Figures::new(contestant.outcomes(Shape::Run)),
         };
         Self {
+            bare: bare.map(|figures| figures.median),
             name: contestant.name.clone(),
             figures: Figures::new(outcomes),
             tried: outcomes.good.len() + outcomes.failures,

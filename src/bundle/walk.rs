@@ -338,12 +338,7 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_honoured_yet_is_refused_and_never_ignored() {
-        let mut config = with(
-            base(),
-            "/linux/seccomp",
-            json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
-        );
-        config = with(config, "/linux/intelRdt", json!({}));
+        let mut config = with(base(), "/linux/intelRdt", json!({}));
         config = with(config, "/linux/netDevices", json!({ "eth0": {} }));
         config = with(
             config,
@@ -371,7 +366,7 @@ mod tests {
         );
         let fields = "process.apparmorProfile process.scheduler process.selinuxLabel \
          process.ioPriority process.execCPUAffinity linux.netDevices linux.mountLabel \
-         linux.personality linux.seccomp linux.intelRdt linux.memoryPolicy";
+         linux.personality linux.intelRdt linux.memoryPolicy";
         let line = |field| format!("{field}: not supported yet by this release: remove it");
         let expected: Vec<_> = fields.split(' ').map(line).collect();
         assert_eq!(problems(config), expected.join("\n"));
@@ -400,8 +395,7 @@ mod tests {
 
     #[test]
     fn a_refused_field_that_asks_for_nothing_is_fine() {
-        let mut config = with(base(), "/linux/seccomp", json!({}));
-        config = with(config, "/linux/netDevices", json!({}));
+        let mut config = with(base(), "/linux/netDevices", json!({}));
         config = with(config, "/linux/mountLabel", json!(""));
         config = with(config, "/process/selinuxLabel", json!(""));
         config = with(config, "/process/apparmorProfile", json!(""));
@@ -411,7 +405,6 @@ mod tests {
         let (spec, warnings) = convert(config).unwrap();
         assert_eq!(warnings, [""; 0]);
         assert_eq!(spec.windows(), &None);
-        assert_eq!(spec.linux().as_ref().unwrap().seccomp(), &None);
     }
 
     #[test]

@@ -8,10 +8,12 @@ use rustix::fs::{Mode, OFlags};
 
 use super::limits::Limit;
 use super::plan::{
-    Capabilities, Exec, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal, UserNamespace,
+    Capabilities, Exec, Filter, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal,
+    UserNamespace,
 };
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
+use crate::seccomp;
 use crate::sys::fd::{Inheritance, InheritedFd};
 
 /// What the plan depends on beside config.json.
@@ -27,6 +29,8 @@ pub struct Request<'a> {
     pub namespaces: &'a namespaces::Plan,
     /// Its file system, opened.
     pub rootfs: rootfs::Plan<OpenTree>,
+    /// The filter of its system calls.
+    pub seccomp: Option<&'a seccomp::Plan>,
     /// A session keyring of its own.
     pub keyring: bool,
     /// Where a later `start` says go.
@@ -89,7 +93,9 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             limits(process)
         },
-        identity: identity(process, user_namespace, &mut warnings)?,
+        identity: identity(process, user_namespace, &mut warnings)?
+            .with_filter(request.seccomp.is_some()),
+        filter: request.seccomp.map(filter),
         terminal: terminal(process),
         gate: request.gate,
         lock: request.lock,
@@ -108,6 +114,8 @@ pub struct ExecRequest<'a> {
     pub keyring: Option<String>,
     /// The container's root.
     pub root: InheritedFd,
+    /// What decides on the program's system calls.
+    pub seccomp: Option<&'a seccomp::Plan>,
     /// The container has a user namespace of its own.
     pub user_namespace: bool,
     /// Descriptors beside the standard streams that the program gets.
@@ -136,7 +144,9 @@ pub fn build_exec(request: ExecRequest<'_>) -> Result<(Exec, Vec<String>)> {
             true => Vec::new(),
             false => limits(process),
         },
-        identity: identity(process, user_namespace, &mut warnings)?,
+        identity: identity(process, user_namespace, &mut warnings)?
+            .with_filter(request.seccomp.is_some()),
+        filter: request.seccomp.map(filter),
         terminal: terminal(process),
         preserved: request.preserved,
         listening: request.listening,
@@ -206,6 +216,13 @@ fn hook(name: &str, index: usize, hook: &runtime::Hook) -> Hook {
     }
 }
 
+fn filter(plan: &seccomp::Plan) -> Filter {
+    Filter {
+        program: plan.program().to_vec(),
+        flags: plan.flags(),
+    }
+}
+
 fn program(process: &Process) -> Program {
     Program {
         args: process.args().clone().unwrap_or_default(),
@@ -248,6 +265,7 @@ fn identity(
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        until_execve: 0,
     })
 }
 

@@ -40,10 +40,12 @@ pub(super) fn run(
         None => terminal::give_streams(uid, terminal::null_device(inside))?,
     }
     let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
+    let filter = plan.filter.as_ref();
+    plan.identity.filter_with_listener(filter, talk)?;
     handshake::send(talk, &FromInit::Ready)?;
     let ToInit::Start = handshake::next(talk)? else {
         bail!("the runtime did not say Start");
     };
     handshake::send(talk, &FromInit::Executing)?;
-    Err(program.execute(plan.preserved))
+    Err(program.execute(plan.preserved, &plan.identity, filter))
 }

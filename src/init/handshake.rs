@@ -15,6 +15,7 @@
 //!   prestart, createRuntime; Continue ->    (only when there are such hooks)
 //!   device filter, state                    createContainer hooks, root entered, privileges
 //!                       <- Terminal         (only with a terminal; its descriptor comes along)
+//!                       <- Listener         (only with SCMP_ACT_NOTIFY; likewise)
 //!                       <- Ready
 //!   late limits; Continue ->                waits: for Start, here or at the gate
 //!                       Start ->            startContainer hooks
@@ -109,6 +110,8 @@ pub enum FromInit {
     Made,
     /// The terminal's master side, a descriptor with this message.
     Terminal,
+    /// The descriptor that tells of calls for somebody else to decide, with this message.
+    Listener,
     /// Set up; only the program is missing.
     Ready,
     /// The next call is the program's execve.

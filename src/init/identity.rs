@@ -1,23 +1,46 @@
 //! Gives up privileges, in the one order that works.
 //!
 //! The bounding set first, as it needs CAP_SETPCAP; groups before the user, as the user loses the
-//! right to change them; then exactly the sets asked for; no-new-privileges last.
+//! right to change them; then exactly the sets asked for; no-new-privileges last. Only a filter of
+//! system calls comes later, and what it needs is kept for it: docs/decisions/0007.
 
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::plan::Identity;
+use super::handshake::{self, FromInit};
+use super::plan::{Capabilities, Filter, Identity};
+use crate::sys::channel::Channel;
+use crate::sys::seccomp;
 use crate::sys::{Call, Errno, SysResult};
+
+impl Filter {
+    fn has_listener(&self) -> bool {
+        self.flags & seccomp::flag::NEW_LISTENER != 0
+    }
+}
 
 /// The kernel has 41 capabilities today and room for 64.
 const ALL: u32 = 64;
 
+/// Without no-new-privileges a filter needs this one (seccomp(2)).
+const SYS_ADMIN: u64 = CapabilitySet::SYS_ADMIN.bits();
+
 impl Identity {
+    /// The same, but able to install a filter of system calls at the end, if there is one.
+    #[must_use]
+    pub fn with_filter(mut self, filter: bool) -> Identity {
+        if filter && !self.no_new_privileges {
+            self.until_execve = SYS_ADMIN;
+        }
+        self
+    }
+
     /// Becomes this user with these capabilities. There is no way back.
     ///
     /// # Errors
@@ -33,13 +56,55 @@ impl Identity {
         self.change_user().context("process.user")?;
         rustix::thread::set_keep_capabilities(false)
             .call(|| "prctl(PR_SET_KEEPCAPS, 0)".to_string())?;
-        self.set_capabilities().context("process.capabilities")?;
+        let sets = self.capabilities;
+        set_capabilities(sets.effective, sets.permitted | self.until_execve, sets)
+            .context("process.capabilities")?;
+        self.raise_ambient().context("process.capabilities")?;
         rustix::process::umask(Mode::from_raw_mode(self.umask));
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .call(|| "prctl(PR_SET_NO_NEW_PRIVS, 1)".to_string())?;
         }
         Ok(())
+    }
+
+    /// Installs `filter`, if there is one, as the last thing before an execve. What follows is under
+    /// the filter.
+    pub(super) fn filter_for_execve(&self, filter: Option<&Filter>) -> Result<()> {
+        match filter {
+            Some(filter) if !filter.has_listener() => self.install(filter).map(drop),
+            Some(_) | None => Ok(()), // installed already, or not wanted
+        }
+    }
+
+    /// Installs a `filter` that has a listener, and hands that to the runtime.
+    pub(super) fn filter_with_listener(
+        &self,
+        filter: Option<&Filter>,
+        talk: &Channel,
+    ) -> Result<()> {
+        let Some(filter) = filter.filter(|filter| filter.has_listener()) else {
+            return Ok(());
+        };
+        let listener = self
+            .install(filter)?
+            .context("seccomp(2) gave no listener")?;
+        handshake::send_with(talk, &FromInit::Listener, &[listener.as_fd()])?;
+        if self.until_execve != 0 {
+            let sets = self.capabilities;
+            set_capabilities(sets.effective, sets.permitted, sets).context("linux.seccomp")?;
+        }
+        Ok(())
+    }
+
+    fn install(&self, filter: &Filter) -> Result<Option<OwnedFd>> {
+        if self.until_execve != 0 {
+            let sets = self.capabilities;
+            let (effective, permitted) = (sets.effective, sets.permitted);
+            let more = self.until_execve;
+            set_capabilities(effective | more, permitted | more, sets).context("linux.seccomp")?;
+        }
+        seccomp::load(&filter.program, filter.flags).context("linux.seccomp")
     }
 
     fn change_user(&self) -> SysResult<()> {
@@ -54,18 +119,8 @@ impl Identity {
             .call(|| format!("setresuid({0}, {0}, {0})", self.uid))
     }
 
-    fn set_capabilities(&self) -> SysResult<()> {
-        let wanted = self.capabilities;
-        let sets = CapabilitySets {
-            effective: CapabilitySet::from_bits_retain(wanted.effective),
-            permitted: CapabilitySet::from_bits_retain(wanted.permitted),
-            inheritable: CapabilitySet::from_bits_retain(wanted.inheritable),
-        };
-        rustix::thread::set_capabilities(None, sets).call(|| {
-            let (e, p, i) = (wanted.effective, wanted.permitted, wanted.inheritable);
-            format!("capset(effective {e:#x}, permitted {p:#x}, inheritable {i:#x})")
-        })?;
-        for capability in bits(wanted.ambient) {
+    fn raise_ambient(&self) -> SysResult<()> {
+        for capability in bits(self.capabilities.ambient) {
             rustix::thread::configure_capability_in_ambient_set(
                 CapabilitySet::from_bits_retain(1 << capability),
                 true,
@@ -74,6 +129,21 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// Sets these two sets, and the inheritable one of `sets`.
+fn set_capabilities(effective: u64, permitted: u64, sets: Capabilities) -> SysResult<()> {
+    let inheritable = sets.inheritable;
+    let wanted = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
+    };
+    rustix::thread::set_capabilities(None, wanted).call(|| {
+        format!(
+            "capset(effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x})"
+        )
+    })
 }
 
 /// Takes every capability out of the bounding set that is not in `keep`.

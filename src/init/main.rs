@@ -91,11 +91,13 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
         // A container that was never started ends like any program when it is asked to.
         signals::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
     }
+    plan.identity
+        .filter_with_listener(plan.filter.as_ref(), talk)?;
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, gate)?;
     hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
     handshake::send(talk, &FromInit::Executing)?;
-    let failed = program.execute(plan.preserved);
+    let failed = program.execute(plan.preserved, &plan.identity, plan.filter.as_ref());
     drop(lock);
     Err(failed)
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::Limit;
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::InheritedFd;
+use crate::sys::seccomp::Instruction;
 
 /// Everything that init needs to know; nothing is left to look up inside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// Who the program is and what it may do.
     pub identity: Identity,
+    /// What decides on the program's system calls.
+    pub filter: Option<Filter>,
     /// A terminal is made for the program.
     pub terminal: Option<Terminal>,
     /// Where a later `start` says go; None when whoever created the container says it.
@@ -66,6 +69,8 @@ pub struct Exec {
     pub limits: Vec<Limit>,
     /// Who the program is and what it may do.
     pub identity: Identity,
+    /// What decides on the program's system calls.
+    pub filter: Option<Filter>,
     /// A terminal is made for the program.
     pub terminal: Option<Terminal>,
     /// How many descriptors after standard error the program gets.
@@ -148,8 +153,20 @@ pub struct Identity {
     pub umask: u32,
     /// Capabilities, a bit each.
     pub capabilities: Capabilities,
+    /// Capabilities that init still holds when it is this user, unused, for its last steps: an
+    /// execve leaves them behind, as the bounding set does not have them.
+    pub until_execve: u64,
     /// No file that is executed later can raise privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
+}
+
+/// A filter of system calls.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Filter {
+    /// The program.
+    pub program: Vec<Instruction>,
+    /// Flags of seccomp(2); with SECCOMP_FILTER_FLAG_NEW_LISTENER the runtime gets the listener.
+    pub flags: u32,
 }
 
 /// The five sets of capabilities(7).

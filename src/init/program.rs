@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
-use super::plan::Program;
+use super::plan::{Filter, Identity, Program};
 use crate::sys::confined::{ContainerPath, Root};
 use crate::sys::{Call, Errno, process};
 
@@ -149,15 +149,24 @@ fn executable(path: &str) -> Result<(), Errno> {
 }
 
 impl Found {
-    /// Executes the program with `preserved` descriptors beside the standard streams; returns
-    /// only when that failed.
-    pub(super) fn execute(&self, preserved: u32) -> anyhow::Error {
+    /// Executes the program with `preserved` descriptors beside the standard streams, under its
+    /// filter; returns only when that failed.
+    pub(super) fn execute(
+        &self,
+        preserved: u32,
+        identity: &Identity,
+        filter: Option<&Filter>,
+    ) -> anyhow::Error {
         for number in 3..3 + preserved as i32 {
             if let Err(error) = process::keep_on_exec(number) {
                 return error.into();
             }
         }
-        process::execute(&self.path, &self.args, &self.env).into()
+        let execve = process::Execve::new(&self.path, &self.args, &self.env);
+        if let Err(error) = identity.filter_for_execve(filter) {
+            return error;
+        }
+        execve.call().into()
     }
 }
 

@@ -333,7 +333,11 @@ fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
             };
             Ok(SysError::new(call, Errno::from_raw_os_error(errno)).into())
         }
-        FromInit::Made | FromInit::Terminal | FromInit::Ready | FromInit::Executing => Err(said),
+        FromInit::Made
+        | FromInit::Terminal
+        | FromInit::Listener
+        | FromInit::Ready
+        | FromInit::Executing => Err(said),
     }
 }
 

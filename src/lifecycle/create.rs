@@ -11,21 +11,19 @@ use anyhow::Result;
 
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
-use super::guide::Guide;
 use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
 use super::plans::{Plans, check_terminal, facts};
 use super::record::Record;
+use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
-use super::{CreateRequest, RunOptions, Status, announce, delete, hooks, limits, query, start};
+use super::{CreateRequest, RunOptions, delete, query, start};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Cgroup, Hierarchy};
+use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
-use crate::init::{self, Init, Seed};
-use crate::namespaces::{self, Kind};
-use crate::rootfs::{self, HostTree};
-use crate::sys::fd::Inheritance;
+use crate::init::{Init, Seed};
+use crate::namespaces;
 
 /// Starts the seed of a container before it is known whether one will be made: it takes as long to
 /// get ready as the command line and the bundle take to read. None where the caller passes on
@@ -170,10 +168,10 @@ impl Made {
 }
 
 /// What whoever called this process wants of it besides the container.
-struct Caller {
-    start: Start,
-    passed: Passed,
-    interrupt: Interrupt,
+pub(super) struct Caller {
+    pub start: Start,
+    pub passed: Passed,
+    pub interrupt: Interrupt,
 }
 
 fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Result<Made> {
@@ -252,135 +250,5 @@ fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
                 "not all of it could be removed ({left}) after this failure"
             ))
         }
-    }
-}
-
-/// What a container is made of.
-struct Parts<'a> {
-    bundle: &'a Bundle,
-    plans: Plans,
-    seed: Seed,
-    cgroup: &'a Cgroup,
-}
-
-/// What [`set_up`] has made beside the record.
-struct SetUp {
-    init: Init,
-    terminal: Option<OwnedFd>,
-    pid_file: Option<PidFile>,
-    is_told: bool,
-}
-
-/// Has init cloned and takes it as far as it goes without its start.
-fn set_up(
-    request: &CreateRequest,
-    parts: Parts<'_>,
-    record: &mut Record,
-    caller: &Caller,
-) -> Result<SetUp> {
-    let Parts {
-        bundle,
-        plans,
-        seed,
-        cgroup,
-    } = parts;
-    let Plans {
-        namespaces,
-        cgroup: limits,
-        rootfs,
-    } = plans;
-    let birth = seed.clone_init(&namespaces, cgroup.fd())?;
-    // Seed and init are at work now; what waits for neither is done beside them.
-    let (plan, inheritance) = instructions(request, bundle, &namespaces, rootfs, record, caller)?;
-    let late = Late {
-        bundle,
-        cgroup: &limits,
-        user_namespace: namespaces.is_own(Kind::User),
-    };
-    let is_told = caller.start != Start::Later && plan.terminal.is_none() && late.is_nothing();
-    birth.send_plan(plan, &inheritance)?;
-    drop(inheritance);
-    let filter = limits.load_device_filter()?;
-    caller.interrupt.or_ready(birth.told())?;
-    let init = birth.init()?;
-    let guide = Guide {
-        init: &init,
-        bundle,
-        request,
-        interrupt: &caller.interrupt,
-    };
-    let restrict = || filter.map_or(Ok(()), |filter| cgroup.filter_devices(&filter));
-    let terminal = guide.until_ready(restrict, record, is_told)?;
-    late.apply(&init, cgroup)?;
-    let pid_file = announce(
-        &init,
-        request.pidfd_socket.as_deref(),
-        request.pid_file.as_deref(),
-    )?;
-    Ok(SetUp {
-        init,
-        terminal,
-        pid_file,
-        is_told,
-    })
-}
-
-/// Init's plan, and the descriptors that it names.
-fn instructions(
-    request: &CreateRequest,
-    bundle: &Bundle,
-    namespaces: &namespaces::Plan,
-    rootfs: rootfs::Plan<HostTree>,
-    record: &Record,
-    caller: &Caller,
-) -> Result<(init::plan::Plan, Inheritance)> {
-    let mut inheritance = Inheritance::default();
-    let rootfs = rootfs.open(&mut inheritance)?;
-    let lock = inheritance.give(record.lock_for_init()?);
-    let gate = match caller.start {
-        Start::Later => Some(inheritance.give(record.listen_for_start()?)),
-        Start::Detached | Start::Foreground => None,
-    };
-    let wanted = init::Request {
-        spec: &bundle.spec,
-        bundle: &bundle.dir,
-        id: request.id.as_str(),
-        namespaces,
-        rootfs,
-        keyring: !request.no_new_keyring,
-        gate,
-        lock,
-        preserved: caller.passed.total(),
-        listening: caller.passed.listening(),
-        creating: hooks::state_around_pid(record, &Status::Creating),
-        created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
-    };
-    let (plan, warnings) = init::build(wanted, &mut inheritance)?;
-    for warning in warnings {
-        error::warn(&warning);
-    }
-    Ok((plan, inheritance))
-}
-
-/// What is set on init only when it has nothing left to do before the program.
-struct Late<'a> {
-    bundle: &'a Bundle,
-    cgroup: &'a cgroups::Plan,
-    user_namespace: bool,
-}
-
-impl Late<'_> {
-    fn is_nothing(&self) -> bool {
-        let process = self.bundle.spec.process().as_ref();
-        !self.cgroup.has_late_limits()
-            && process.is_none_or(|process| limits::is_nothing(process, self.user_namespace))
-    }
-
-    fn apply(&self, init: &Init, cgroup: &Cgroup) -> Result<()> {
-        cgroup.apply_late(self.cgroup)?;
-        if let Some(process) = self.bundle.spec.process() {
-            limits::apply(init.pid(), process, self.user_namespace)?;
-        }
-        Ok(())
     }
 }

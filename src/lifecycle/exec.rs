@@ -23,13 +23,14 @@ use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
 use super::terminal::Relay;
-use super::{Status, Verb, announce, handover, limits, permit, query};
+use super::{Status, Verb, announce, handover, hooks, limits, permit, query};
 use crate::bundle::{self, Bundle};
 use crate::cgroups::{Cgroup, Hierarchy};
-use crate::error;
+use crate::error::{self, Problems};
 use crate::init::handshake::{FromInit, ToInit};
 use crate::init::{self, Birth, Init};
 use crate::namespaces::{self, Kind};
+use crate::seccomp;
 use crate::sys::fd::Inheritance;
 
 /// What `exec` is asked to do.
@@ -323,12 +324,14 @@ impl Joining<'_> {
         let process = process.context("process is missing")?;
         let mut inheritance = Inheritance::default();
         let user_namespace = self.container.has_user_namespace();
+        let seccomp = self.seccomp()?;
         let id = &self.request.id;
         let keyring = self.container.snapshot.facts.keyring;
         let (plan, warnings) = init::build_exec(init::ExecRequest {
             process,
             keyring: keyring.then(|| init::keyring(id.as_str())),
             root: inheritance.give(self.container.root()?),
+            seccomp: seccomp.as_ref(),
             user_namespace,
             preserved: passed.total(),
             listening: passed.listening(),
@@ -339,7 +342,7 @@ impl Joining<'_> {
         birth.send_exec(plan, &inheritance)?;
         self.interrupt.or_ready(birth.told())?;
         let init = birth.init()?;
-        let terminal = self.until_ready(&init)?;
+        let terminal = self.until_ready(&init, seccomp.as_ref())?;
         limits::apply(init.pid(), process, user_namespace)?;
         let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
         let pid_file = announce(&init, socket.as_deref(), file.as_deref())?;
@@ -354,8 +357,31 @@ impl Joining<'_> {
         })
     }
 
+    /// The filter that the container's configuration asks for: it is for every process inside.
+    fn seccomp(&self) -> Result<Option<seccomp::Plan>> {
+        let mut problems = Problems::default();
+        let plan = seccomp::Plan::new(&self.bundle.spec, &mut problems);
+        problems.into_result()?;
+        Ok(plan)
+    }
+
+    fn hand_over_listener(
+        &self,
+        init: &Init,
+        seccomp: Option<&seccomp::Plan>,
+        fd: OwnedFd,
+    ) -> Result<()> {
+        let listener = seccomp.and_then(seccomp::Plan::listener);
+        let listener = listener.context("the process sent a listener that nobody waits for")?;
+        let container = &self.container.snapshot;
+        let pid = self.container.init.as_raw_nonzero().get();
+        let state = hooks::state(container, &Status::Running { pid }, Some(pid));
+        let pid = init.pid().as_raw_nonzero().get();
+        handover::send_listener(listener, &container.facts.oci_version, pid, &state, fd)
+    }
+
     /// The terminal's master, if this process keeps it.
-    fn until_ready(&self, init: &Init) -> Result<Option<OwnedFd>> {
+    fn until_ready(&self, init: &Init, seccomp: Option<&seccomp::Plan>) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
         loop {
             self.interrupt.or_ready(init.conversation())?;
@@ -364,6 +390,7 @@ impl Joining<'_> {
                     Some(socket) => handover::send_terminal(socket, master)?,
                     None => terminal = Some(master),
                 },
+                (FromInit::Listener, Some(fd)) => self.hand_over_listener(init, seccomp, fd)?,
                 (FromInit::Ready, _) => return Ok(terminal),
                 (said, _) => bail!("the process said {said:?} where it should have got ready"),
             }

@@ -15,12 +15,14 @@ use super::{CreateRequest, Status, handover, hooks};
 use crate::bundle::Bundle;
 use crate::init::Init;
 use crate::init::handshake::{FromInit, ToInit};
+use crate::seccomp::Listener;
 
 /// Answers init until it is ready.
 pub(super) struct Guide<'a> {
     pub init: &'a Init,
     pub bundle: &'a Bundle,
     pub request: &'a CreateRequest,
+    pub listener: Option<&'a Listener>,
     pub interrupt: &'a Interrupt,
 }
 
@@ -58,10 +60,21 @@ impl Guide<'_> {
                     Some(socket) => handover::send_terminal(socket, master)?,
                     None => terminal = Some(master),
                 },
+                (FromInit::Listener, Some(fd)) => self.hand_over_listener(record, fd)?,
                 (FromInit::Ready, _) => return Ok(terminal),
                 (said, _) => bail!("init said {said:?} where it should have been getting ready"),
             }
         }
+    }
+
+    /// Gives the filter's listener to whoever decides on the container's calls.
+    fn hand_over_listener(&self, record: &Record, fd: OwnedFd) -> Result<()> {
+        let Some(listener) = self.listener else {
+            bail!("init sent a listener that nobody waits for");
+        };
+        let pid = self.init.pid().as_raw_nonzero().get();
+        let state = hooks::state(record, &Status::Creating, Some(pid));
+        handover::send_listener(listener, &record.facts.oci_version, pid, &state, fd)
     }
 
     /// The hooks of the runtime's namespaces, while the container's are made and its root is not

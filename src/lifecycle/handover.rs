@@ -1,4 +1,5 @@
-//! Descriptors for whoever asked for them: the terminal's master and init's pidfd.
+//! Descriptors for whoever asked for them: the terminal's master, init's pidfd, the listener of a
+//! filter of system calls.
 //!
 //! The receiver listens on a unix stream socket and gets one message: the descriptor (SCM_RIGHTS)
 //! and a name as data, because a message without data cannot carry one.
@@ -11,7 +12,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde_json::json;
 
+use crate::seccomp::Listener;
 use crate::sys::{Call, Errno};
 
 /// Gives a terminal's master to `--console-socket`; the data is the terminal's name inside.
@@ -31,6 +34,29 @@ pub fn send_terminal(socket: &Path, master: OwnedFd) -> Result<()> {
 /// When nobody listens there, or it hung up.
 pub fn send_pidfd(socket: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
     send(socket, b"pidfd", pidfd).context("hand over the pidfd")
+}
+
+/// Gives the listener of a container's filter to the agent that decides on its calls. The data is a
+/// container process state (config-linux.md, "The Container Process State"); `state` is the
+/// container's, as hooks get it.
+///
+/// # Errors
+///
+/// When nobody listens there, or it hung up.
+pub fn send_listener(
+    listener: &Listener,
+    oci_version: &str,
+    pid: i32,
+    state: &str,
+    fd: OwnedFd,
+) -> Result<()> {
+    let mut told = json!({ "ociVersion": oci_version, "fds": ["seccompFd"], "pid": pid });
+    if !listener.metadata.is_empty() {
+        told["metadata"] = json!(listener.metadata);
+    }
+    told["state"] = serde_json::from_str(state).context("the container's state")?;
+    send(&listener.socket, told.to_string().as_bytes(), fd.as_fd())
+        .context("linux.seccomp.listenerPath: hand over the listener")
 }
 
 fn send(socket: &Path, name: &[u8], fd: BorrowedFd<'_>) -> Result<()> {

@@ -25,6 +25,7 @@ pub mod process;
 pub mod ps;
 pub mod query;
 pub mod record;
+mod set_up;
 pub mod start;
 mod terminal;
 #[cfg(test)]

@@ -13,12 +13,14 @@ use crate::cgroups::{self, Hierarchy};
 use crate::error::{self, Problems};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
+use crate::seccomp;
 
 /// What is decided before the first effect.
 pub(super) struct Plans {
     pub namespaces: namespaces::Plan,
     pub cgroup: cgroups::Plan,
     pub rootfs: rootfs::Plan<HostTree>,
+    pub seccomp: Option<seccomp::Plan>,
 }
 
 impl Plans {
@@ -42,14 +44,20 @@ impl Plans {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
         problems
             .into_result()
             .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
-        error::debug(|| format!("plan:\n{namespaces}{cgroup}{rootfs}"));
+        error::debug(|| {
+            let seccomp = seccomp.as_ref().map(ToString::to_string);
+            let seccomp = seccomp.unwrap_or_default();
+            format!("plan:\n{namespaces}{cgroup}{rootfs}{seccomp}")
+        });
         Ok(Plans {
             namespaces,
             cgroup,
             rootfs,
+            seccomp,
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod fd;
 pub mod loopback;
 pub mod mount;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod spawn;
 

@@ -149,23 +149,50 @@ pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
+/// An execve(2) that is ready to be made: making it needs no memory.
+#[derive(Debug)]
+pub struct Execve<'a> {
+    path: &'a CStr,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    /// What the pointers point to.
+    _strings: (&'a [CString], &'a [CString]),
+}
+
+impl<'a> Execve<'a> {
+    /// Of the file at `path`.
+    #[must_use]
+    pub fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
+        Execve {
+            path,
+            argv: pointers(args),
+            envp: pointers(env),
+            _strings: (args, env),
+        }
+    }
+
+    /// Makes it; returns only when it failed.
+    pub fn call(self) -> SysError {
+        let call = [
+            self.path.as_ptr() as usize,
+            self.argv.as_ptr() as usize,
+            self.envp.as_ptr() as usize,
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: both arrays end with a null pointer and point to NUL-ended strings, which are
+        // borrowed until the call returns, if it does.
+        let errno = unsafe { syscall(libc::SYS_execve, call) }
+            .err()
+            .unwrap_or(Errno::INVAL);
+        SysError::new(format!("execve({:?})", self.path), errno)
+    }
+}
+
 /// Executes the file at `path` (execve(2)); returns only when that failed.
 pub fn execute(path: &CStr, args: &[CString], env: &[CString]) -> SysError {
-    let (argv, envp) = (pointers(args), pointers(env));
-    let call = [
-        path.as_ptr() as usize,
-        argv.as_ptr() as usize,
-        envp.as_ptr() as usize,
-        0,
-        0,
-        0,
-    ];
-    // SAFETY: both arrays end with a null pointer and point to NUL-ended strings, which are
-    // borrowed until the call returns, if it does.
-    let errno = unsafe { syscall(libc::SYS_execve, call) }
-        .err()
-        .unwrap_or(Errno::INVAL);
-    SysError::new(format!("execve({path:?})"), errno)
+    Execve::new(path, args, env).call()
 }
 
 /// Ends this process at once, without running anything else (exit_group(2)).

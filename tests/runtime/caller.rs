@@ -202,7 +202,7 @@ impl Socket {
         wait_readable(&self.listener);
         let (stream, _) = self.listener.accept().unwrap();
         wait_readable(&stream);
-        let mut data = [0; 64];
+        let mut data = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut data)];

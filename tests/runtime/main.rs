@@ -18,6 +18,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod refusals;
+mod seccomp;
 mod support;
 mod terminal;
 
@@ -37,6 +38,7 @@ fn main() {
         namespaces::all(),
         process::all(),
         refusals::all(),
+        seccomp::all(),
         terminal::all(),
     ];
     let busybox = support::Busybox::prepare();

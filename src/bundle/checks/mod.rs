@@ -9,6 +9,7 @@ mod hooks;
 mod idmaps;
 mod namespaces;
 mod process;
+mod seccomp;
 mod sysctl;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     idmaps::check(config, report);
     filesystem::devices(config, report);
     sysctl::check(config, report);
+    seccomp::check(config, report);
 }
 
 /// The elements of an array with their index; nothing when it is none.

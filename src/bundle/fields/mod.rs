@@ -356,7 +356,7 @@ mod tests {
             refused.join(" "),
             "process.commandLine process.apparmorProfile process.scheduler process.selinuxLabel \
              process.ioPriority process.execCPUAffinity process.user.username linux.netDevices \
-             linux.mountLabel linux.personality linux.seccomp linux.intelRdt linux.memoryPolicy \
+             linux.mountLabel linux.personality linux.intelRdt linux.memoryPolicy \
              solaris windows vm zos freebsd"
         );
     }

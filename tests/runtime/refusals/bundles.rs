@@ -169,7 +169,7 @@ fn problems_of_all_parts_come_at_once() {
         config["mounts"][0]["destination"] = json!(7);
         config["hooks"] = json!({"poststop": [{"path": "x"}]});
         config["linux"]["namespaces"][0]["type"] = json!("net");
-        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_FUN"});
         config["linux"]["sysctl"] = json!({"kernel.panic": "1"});
     });
     let reason = refusal(&bundle);
@@ -184,7 +184,7 @@ fn problems_of_all_parts_come_at_once() {
         "mounts[0].destination: ",
         "hooks.poststop[0].path: ",
         "linux.namespaces[0].type: ",
-        "linux.seccomp: ",
+        "linux.seccomp.defaultAction: ",
         "linux.sysctl[\"kernel.panic\"]: ",
     ] {
         let count = reason.matches(path).count();
