@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::limits::Limit;
 use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
+use super::settings::{Scheduling, Settings};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::{Inheritance, InheritedFd};
@@ -80,6 +81,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             limits(process)
         },
+        settings: settings(process, linux, user_namespace),
         identity: identity(process, user_namespace, &mut warnings)?,
         terminal: terminal(process),
         gate: request.gate,
@@ -164,6 +166,15 @@ pub fn limits(process: &Process) -> Vec<Limit> {
         hard: limit.hard(),
     };
     limits.map(limit).collect()
+}
+
+/// In a user namespace the runtime sets scheduling.
+fn settings(process: &Process, linux: Option<&runtime::Linux>, user_namespace: bool) -> Settings {
+    let mut settings = Settings::of(process, linux);
+    if user_namespace {
+        settings.scheduling = Scheduling::default();
+    }
+    settings
 }
 
 fn terminal(process: &Process) -> Option<Terminal> {

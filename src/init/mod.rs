@@ -15,6 +15,7 @@ pub mod plan;
 mod program;
 #[cfg(feature = "runtime")]
 mod sealed;
+pub mod settings;
 #[cfg(feature = "runtime")]
 mod spawn;
 mod sysctl;

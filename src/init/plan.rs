@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limit;
+use super::settings::Settings;
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::InheritedFd;
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub program: Program,
     /// Its resource limits; none when the runtime sets them.
     pub limits: Vec<Limit>,
+    /// What its process is set to besides.
+    pub settings: Settings,
     /// Who the program is and what it may do.
     pub identity: Identity,
     /// A terminal is made for the program.

@@ -1,12 +1,27 @@
-//! What the runtime sets on init from outside, with the host's privileges, when init is ready: the
-//! OOM score, and the resource limits of a program in a user namespace of its own.
+//! What the runtime sets on init from outside, with the host's privileges: the OOM score, and for a
+//! program in a user namespace of its own its scheduling and its resource limits.
 
 use anyhow::Result;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 
 use crate::init;
+use crate::init::settings::Scheduling;
+use crate::namespaces::{Kind, Plan};
 use crate::sys::{Call, Errno};
+
+/// Applies `process.scheduler` and `process.ioPriority` to `pid`, if it is in a user namespace of its
+/// own, while it waits for its plan.
+///
+/// # Errors
+///
+/// What the kernel answered; the field is named.
+pub(super) fn schedule(pid: Pid, spec: &Spec, namespaces: &Plan) -> Result<()> {
+    match spec.process() {
+        Some(process) if namespaces.is_own(Kind::User) => Scheduling::of(process).apply(Some(pid)),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// Applies `process.oomScoreAdj`, and with a user namespace `process.rlimits`, to `pid`.
 ///

@@ -14,6 +14,8 @@ pub use rustix::io::Errno;
 mod freestanding;
 mod raw;
 
+pub mod attributes;
+pub mod bitmap;
 #[cfg(feature = "runtime")]
 pub mod bpf;
 pub mod channel;

@@ -9,6 +9,7 @@ mod hooks;
 mod idmaps;
 mod namespaces;
 mod process;
+mod settings;
 mod sysctl;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     version(config, report);
     filesystem::mounts(config, report);
     process::check(config, report);
+    settings::check(config, report);
     namespaces::names(config, report);
     hooks::check(config, report);
     namespaces::check(config, report);

@@ -23,6 +23,14 @@ const PROPAGATIONS: &[&str] = &[
 
 const DOMAINS: &[&str] = &["LINUX", "LINUX32"];
 
+/// The specification names none; these are the kernel's (linux/personality.h).
+#[rustfmt::skip]
+pub(super) const PERSONALITY_FLAGS: &[&str] = &[
+    "UNAME26", "ADDR_NO_RANDOMIZE", "FDPIC_FUNCPTRS", "MMAP_PAGE_ZERO", "ADDR_COMPAT_LAYOUT",
+    "READ_IMPLIES_EXEC", "ADDR_LIMIT_32BIT", "SHORT_INODE", "WHOLE_SECONDS", "STICKY_TIMEOUTS",
+    "ADDR_LIMIT_3GB",
+];
+
 #[rustfmt::skip]
 const ACTIONS: &[&str] = &[
     "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP",
@@ -184,10 +192,10 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.readonlyPaths", Array, MAY, YES),
     row("linux.readonlyPaths[]", Path, MAY, YES),
     row("linux.mountLabel", Text, MAY, LATER),
-    row("linux.personality", Object, MAY, LATER),
-    row("linux.personality.domain", Words(DOMAINS), MUST, LATER),
-    row("linux.personality.flags", Array, MAY, LATER),
-    row("linux.personality.flags[]", Text, MAY, LATER),
+    row("linux.personality", Object, MAY, YES),
+    row("linux.personality.domain", Words(DOMAINS), MUST, YES),
+    row("linux.personality.flags", Array, MAY, YES),
+    row("linux.personality.flags[]", Words(PERSONALITY_FLAGS), MAY, YES),
     row("linux.seccomp", Object, MAY, LATER),
     row("linux.seccomp.defaultAction", Words(ACTIONS), MUST, LATER),
     row("linux.seccomp.defaultErrnoRet", U32, MAY, LATER),
@@ -216,9 +224,9 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.intelRdt.l3CacheSchema", Text, MAY, LATER),
     row("linux.intelRdt.memBwSchema", Text, MAY, LATER),
     row("linux.intelRdt.enableMonitoring", Bool, MAY, LATER),
-    row("linux.memoryPolicy", Object, MAY, LATER),
-    row("linux.memoryPolicy.mode", Words(MEMORY_MODES), MUST, LATER),
-    row("linux.memoryPolicy.nodes", Text, MAY, LATER),
-    row("linux.memoryPolicy.flags", Array, MAY, LATER),
-    row("linux.memoryPolicy.flags[]", Words(MEMORY_FLAGS), MAY, LATER),
+    row("linux.memoryPolicy", Object, MAY, YES),
+    row("linux.memoryPolicy.mode", Words(MEMORY_MODES), MUST, YES),
+    row("linux.memoryPolicy.nodes", Text, MAY, YES),
+    row("linux.memoryPolicy.flags", Array, MAY, YES),
+    row("linux.memoryPolicy.flags[]", Words(MEMORY_FLAGS), MAY, YES),
 ];

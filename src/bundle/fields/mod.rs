@@ -326,6 +326,12 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_of_a_personality_has_its_bit() {
+        let known = crate::sys::attributes::PERSONALITY_FLAGS.map(|(name, _)| name);
+        assert_eq!(linux::PERSONALITY_FLAGS, known);
+    }
+
+    #[test]
     fn what_lies_below_a_refused_field_is_not_called_honoured() {
         fn check(row: Row) {
             for below in row.children() {
@@ -354,10 +360,9 @@ mod tests {
         collect(top(), &mut refused);
         assert_eq!(
             refused.join(" "),
-            "process.commandLine process.apparmorProfile process.scheduler process.selinuxLabel \
-             process.ioPriority process.execCPUAffinity process.user.username linux.netDevices \
-             linux.mountLabel linux.personality linux.seccomp linux.intelRdt linux.memoryPolicy \
-             solaris windows vm zos freebsd"
+            "process.commandLine process.apparmorProfile process.selinuxLabel \
+             process.user.username linux.netDevices linux.mountLabel linux.seccomp \
+             linux.intelRdt solaris windows vm zos freebsd"
         );
     }
 }

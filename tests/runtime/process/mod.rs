@@ -4,6 +4,7 @@ mod descriptors;
 mod names;
 mod privileges;
 mod program;
+mod scheduling;
 
 use libtest_mimic::Trial;
 
@@ -14,6 +15,7 @@ pub fn all() -> Vec<Trial> {
         names::all(),
         privileges::all(),
         program::all(),
+        scheduling::all(),
     ]
     .into_iter()
     .flatten()
