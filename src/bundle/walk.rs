@@ -344,11 +344,10 @@ mod tests {
             json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
         );
         config = with(config, "/linux/intelRdt", json!({}));
-        config = with(config, "/linux/netDevices", json!({ "eth0": {} }));
         config = with(config, "/linux/mountLabel", json!("label"));
         config = with(config, "/process/selinuxLabel", json!("label"));
         config = with(config, "/process/apparmorProfile", json!("profile"));
-        let fields = "process.apparmorProfile process.selinuxLabel linux.netDevices linux.mountLabel \
+        let fields = "process.apparmorProfile process.selinuxLabel linux.mountLabel \
          linux.seccomp linux.intelRdt";
         let line = |field| format!("{field}: not supported yet by this release: remove it");
         let expected: Vec<_> = fields.split(' ').map(line).collect();

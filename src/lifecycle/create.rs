@@ -325,6 +325,7 @@ fn set_up(
         inheritance,
         preserved: caller.passed.total(),
     })?;
+    namespaces::move_devices(&plans.namespaces, init.pid())?;
     limits::schedule(init.pid(), &bundle.spec, &plans.namespaces)?;
     init.say(&ToInit::Plan(Box::new(plan)))?;
     // Init is at work now; what waits for none of it is done beside it.

@@ -3,6 +3,7 @@
 //! Decides the flags of the clone and what is joined before it. Leaves the clone itself to
 //! `init::spawn`, which knows the order that this plan asks for.
 
+mod devices;
 mod idmap;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::error::Problems;
 use crate::sys::spawn::Memory;
 use crate::sys::{Errno, process};
 
+pub use devices::{Device, move_devices};
 pub use idmap::IdMaps;
 
 /// A kind of namespace (namespaces(7)).
@@ -116,6 +118,7 @@ pub struct Plan {
     id_maps: Option<IdMaps>,
     /// Lines for /proc/PID/timens_offsets.
     time_offsets: String,
+    devices: Vec<Device>,
 }
 
 impl Plan {
@@ -137,6 +140,7 @@ impl Plan {
                 },
             }
         }
+        plan.devices = devices::plan(spec, problems);
         if plan.is_new(Kind::User) {
             plan.id_maps = Some(IdMaps::new(linux.uid_mappings(), linux.gid_mappings()));
         }
@@ -348,6 +352,9 @@ impl fmt::Display for Plan {
         }
         for line in self.time_offsets.lines() {
             writeln!(f, "offset {line}")?;
+        }
+        for device in &self.devices {
+            writeln!(f, "move   {} -> {}", device.host, device.inside)?;
         }
         match &self.id_maps {
             Some(maps) => write!(f, "{maps}"),

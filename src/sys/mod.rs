@@ -23,6 +23,8 @@ pub mod confined;
 pub mod fd;
 pub mod loopback;
 pub mod mount;
+#[cfg(feature = "runtime")]
+pub mod netlink;
 pub mod process;
 pub mod signals;
 pub mod spawn;

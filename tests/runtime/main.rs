@@ -13,6 +13,7 @@ mod cli;
 mod devices;
 mod faults;
 mod hooks;
+mod interfaces;
 mod life;
 mod mounts;
 mod namespaces;
@@ -32,6 +33,7 @@ fn main() {
         devices::all(),
         faults::all(),
         hooks::all(),
+        interfaces::all(),
         life::all(),
         mounts::all(),
         namespaces::all(),

@@ -7,6 +7,7 @@
 mod filesystem;
 mod hooks;
 mod idmaps;
+mod interfaces;
 mod namespaces;
 mod process;
 mod settings;
@@ -28,6 +29,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     namespaces::names(config, report);
     hooks::check(config, report);
     namespaces::check(config, report);
+    interfaces::check(config, report);
     idmaps::check(config, report);
     filesystem::devices(config, report);
     sysctl::check(config, report);

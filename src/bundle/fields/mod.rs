@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(
             refused.join(" "),
             "process.commandLine process.apparmorProfile process.selinuxLabel \
-             process.user.username linux.netDevices linux.mountLabel linux.seccomp \
+             process.user.username linux.mountLabel linux.seccomp \
              linux.intelRdt solaris windows vm zos freebsd"
         );
     }
