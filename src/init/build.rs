@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
+use super::labels::Labels;
 use super::limits::Limit;
 use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
 use super::settings::{Scheduling, Settings};
@@ -81,6 +82,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             limits(process)
         },
+        labels: Labels::of(process),
         settings: settings(process, linux, user_namespace),
         identity: identity(process, user_namespace, &mut warnings)?,
         terminal: terminal(process),

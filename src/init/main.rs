@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
@@ -47,15 +47,16 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     let ToInit::Plan(mut plan) = handshake::next(talk)? else {
         bail!("the runtime did not send a plan first");
     };
-    begin(&plan)?;
+    let host_proc = plan.host_proc.claim();
+    begin(&plan, host_proc.as_fd())?;
     let null = null_device(&plan)?;
     let mut root = plan.rootfs.prepare()?;
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
     run_creation_hooks(talk, &plan)?;
     root.enter(&plan.rootfs)?;
-    let host_proc = plan.host_proc.claim();
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
+    plan.labels.apply(host_proc.as_fd())?;
     program::add_home(&mut plan, root.root());
     let own_null = terminal::null_device(root.root());
     program::add_listening(&mut plan);
@@ -82,7 +83,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
 }
 
 /// What comes before the file system.
-fn begin(plan: &Plan) -> Result<()> {
+fn begin(plan: &Plan, host_proc: BorrowedFd<'_>) -> Result<()> {
     signals::reset_signals();
     signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -91,10 +92,11 @@ fn begin(plan: &Plan) -> Result<()> {
         .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
     rustix::process::setsid().call(|| "setsid()".to_string())?;
     if let Some(keyring) = &plan.keyring {
-        match process::join_session_keyring(keyring) {
-            Err(error) if error.errno == crate::sys::Errno::NOSYS => {} // a kernel without keys
-            joined => joined.context("session keyring (--no-new-keyring does without)")?,
-        }
+        let join = || match process::join_session_keyring(keyring) {
+            Err(error) if error.errno == crate::sys::Errno::NOSYS => Ok(()), // a kernel without keys
+            joined => joined.context("session keyring (--no-new-keyring does without)"),
+        };
+        plan.labels.with_keys(host_proc, join)?;
     }
     if plan.loopback {
         loopback::bring_up().context("loopback interface")?;

@@ -9,6 +9,7 @@ mod build;
 pub mod handshake;
 mod hooks;
 mod identity;
+pub mod labels;
 pub mod limits;
 mod main;
 pub mod plan;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::Labels;
 use super::limits::Limit;
 use super::settings::Settings;
 use crate::rootfs::{self, OpenTree};
@@ -25,7 +26,7 @@ pub struct Plan {
     pub rootfs: rootfs::Plan<OpenTree>,
     /// The bundle's directory as the runtime sees it: where createContainer hooks run.
     pub bundle: String,
-    /// The host's /proc, for sysctls.
+    /// The host's /proc, for sysctls and labels.
     pub host_proc: InheritedFd,
     /// Files below /proc/sys and what is written to them.
     pub sysctls: Vec<Sysctl>,
@@ -35,6 +36,8 @@ pub struct Plan {
     pub program: Program,
     /// Its resource limits; none when the runtime sets them.
     pub limits: Vec<Limit>,
+    /// Its labels of Linux security modules.
+    pub labels: Labels,
     /// What its process is set to besides.
     pub settings: Settings,
     /// Who the program is and what it may do.

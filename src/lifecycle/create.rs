@@ -21,7 +21,7 @@ use super::record::{Facts, Record, now};
 use super::terminal::Relay;
 use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Cgroup, Hierarchy};
+use crate::cgroups::{self, Cgroup, Hierarchy, resctrl};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
 use crate::init::{self, Init, Spawn};
@@ -160,7 +160,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     let hierarchy = Hierarchy::find()?;
     let plans = Plans::new(&bundle, request, &hierarchy)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
-    let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
+    let cgroup = match make_groups(&plans, &hierarchy) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
@@ -175,6 +175,16 @@ fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
         }),
         Err(error) => Err(undo(record, error)),
     }
+}
+
+/// Makes the container's cgroup, and its groups in resctrl if it asks for any.
+fn make_groups(plans: &Plans, hierarchy: &Hierarchy) -> Result<Cgroup> {
+    let Some(plan) = &plans.resctrl else {
+        return Cgroup::create(&plans.cgroup, hierarchy);
+    };
+    plan.carry_out()?;
+    Cgroup::create(&plans.cgroup, hierarchy)
+        .map_err(|error| with_leftovers(error, plan.groups().remove()))
 }
 
 /// Removes what a failed creation left, and keeps its error as the one to be told.
@@ -202,6 +212,7 @@ fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
 struct Plans {
     namespaces: namespaces::Plan,
     cgroup: cgroups::Plan,
+    resctrl: Option<resctrl::Plan>,
     rootfs: rootfs::Plan<HostTree>,
 }
 
@@ -211,6 +222,7 @@ impl Plans {
         let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
         let id = request.id.as_str();
         let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
+        let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
         let context = rootfs::Context {
             bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
@@ -222,6 +234,7 @@ impl Plans {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        init::labels::check_labels(&bundle.spec, &mut problems);
         problems
             .into_result()
             .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
@@ -229,6 +242,7 @@ impl Plans {
         Ok(Plans {
             namespaces,
             cgroup,
+            resctrl,
             rootfs,
         })
     }
@@ -271,6 +285,7 @@ fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: Some(plans.cgroup.path().to_path_buf()),
+        resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
         annotations: spec
             .annotations()
             .clone()
@@ -325,8 +340,7 @@ fn set_up(
         inheritance,
         preserved: caller.passed.total(),
     })?;
-    namespaces::move_devices(&plans.namespaces, init.pid())?;
-    limits::schedule(init.pid(), &bundle.spec, &plans.namespaces)?;
+    limits::apply_early(init.pid(), &bundle.spec, &plans.namespaces, record)?;
     init.say(&ToInit::Plan(Box::new(plan)))?;
     // Init is at work now; what waits for none of it is done beside it.
     let mut filter = plans.cgroup.load_device_filter()?;

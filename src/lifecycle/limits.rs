@@ -1,22 +1,28 @@
-//! What the runtime sets on init from outside, with the host's privileges: the OOM score, and for a
-//! program in a user namespace of its own its scheduling and its resource limits.
+//! What the runtime does to init from outside, with the host's privileges: before it gets its plan
+//! ([`apply_early`]), and when it is ready ([`apply`]).
 
 use anyhow::Result;
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 
+use super::record::Record;
 use crate::init;
 use crate::init::settings::Scheduling;
-use crate::namespaces::{Kind, Plan};
+use crate::namespaces::{self, Kind, Plan};
 use crate::sys::{Call, Errno};
 
-/// Applies `process.scheduler` and `process.ioPriority` to `pid`, if it is in a user namespace of its
-/// own, while it waits for its plan.
+/// Applies to `pid`, while it waits for its plan, what later steps of it need or would stand in the
+/// way of: its groups in resctrl, the host's network interfaces that become its own, and in a user
+/// namespace `process.scheduler` and `process.ioPriority`.
 ///
 /// # Errors
 ///
 /// What the kernel answered; the field is named.
-pub(super) fn schedule(pid: Pid, spec: &Spec, namespaces: &Plan) -> Result<()> {
+pub(super) fn apply_early(pid: Pid, spec: &Spec, namespaces: &Plan, record: &Record) -> Result<()> {
+    if let Some(groups) = &record.facts.resctrl {
+        groups.join(pid.as_raw_nonzero().get())?;
+    }
+    namespaces::move_devices(namespaces, pid)?;
     match spec.process() {
         Some(process) if namespaces.is_own(Kind::User) => Scheduling::of(process).apply(Some(pid)),
         Some(_) | None => Ok(()),

@@ -1,10 +1,10 @@
-//! How the process is scheduled and where its memory is: config.md, "Linux Process", and
-//! config-linux.md, "Memory policy". The rules are those of sched_setattr(2) and set_mempolicy(2).
+//! How the process is scheduled, where its memory is and how much of a cache it has: config.md,
+//! "Linux Process", and config-linux.md, "Memory policy" and "IntelRdt". The rules are those of sched_setattr(2) and set_mempolicy(2).
 
 use serde_json::Value;
 
 use super::items;
-use crate::bundle::report::Report;
+use crate::bundle::report::{Report, quote};
 use crate::sys::bitmap::Bitmap;
 
 /// The kernel counts runtimes in steps of so many nanoseconds (`DL_SCALE`).
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
         let _checked = list(&process["execCPUAffinity"][when], &path, report);
     }
     memory_policy(&config["linux"]["memoryPolicy"], report);
+    cache(&config["linux"]["intelRdt"], report);
 }
 
 fn scheduler(scheduler: &Value, report: &mut Report) {
@@ -104,6 +105,38 @@ fn list(value: &Value, path: &str, report: &mut Report) -> Option<Bitmap> {
             report.problem(path, reason);
             None
         }
+    }
+}
+
+/// Lines for resctrl, each one line, and the group they are for.
+fn cache(asked: &Value, report: &mut Report) {
+    let reserved = ["", ".", "..", "info", "mon_data", "mon_groups"];
+    if let Some(name) = asked["closID"].as_str() {
+        let inside = name != "/" && name.contains('/');
+        if inside || name.contains('\n') || reserved.contains(&name) {
+            let message = format_args!("must be the name of a group or \"/\", is {}", quote(name));
+            report.problem("linux.intelRdt.closID", message);
+        }
+    }
+    let mut line = |value: &Value, path: String, start: &str| {
+        if let Some(text) = value.as_str()
+            && (text.contains('\n') || !text.starts_with(start) || text.is_empty())
+        {
+            let start = if start.is_empty() {
+                ""
+            } else {
+                " that begins with "
+            }
+            .to_owned()
+                + start;
+            let message = format_args!("must be one line{start}, is {}", quote(text));
+            report.problem(format_args!("linux.intelRdt.{path}"), message);
+        }
+    };
+    line(&asked["l3CacheSchema"], "l3CacheSchema".to_owned(), "L3");
+    line(&asked["memBwSchema"], "memBwSchema".to_owned(), "MB:");
+    for (i, value) in items(&asked["schemata"]) {
+        line(value, format!("schemata[{i}]"), "");
     }
 }
 
@@ -214,6 +247,22 @@ mod tests {
             problems(with(base(), "/process/execCPUAffinity", loose)),
             ""
         );
+    }
+
+    #[test]
+    fn schemata_are_lines_of_a_group() {
+        let bad = json!({"closID": "a/b", "l3CacheSchema": "0=f", "memBwSchema": "MB:0=1\n",
+            "schemata": ["L2:0=1", "", "a\nb"]});
+        assert_eq!(
+            problems(with(base(), "/linux/intelRdt", bad)),
+            "linux.intelRdt.closID: must be the name of a group or \"/\", is \"a/b\"\n\
+            linux.intelRdt.l3CacheSchema: must be one line that begins with L3, is \"0=f\"\n\
+            linux.intelRdt.memBwSchema: must be one line that begins with MB:, is \"MB:0=1\\n\"\n\
+            linux.intelRdt.schemata[1]: must be one line, is \"\"\n\
+            linux.intelRdt.schemata[2]: must be one line, is \"a\\nb\""
+        );
+        let good = json!({"closID": "/", "l3CacheSchema": "L3DATA:0=f", "memBwSchema": "MB:0=1"});
+        assert_eq!(problems(with(base(), "/linux/intelRdt", good)), "");
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! The fields of config-linux.md.
 
 use super::Kind::{Array, Bool, Closed, Map, Object, Path, Text, Words};
-use super::{
-    CLOCK, Field, I64, ID, LATER, LATER_IF_SET, MAY, MUST, NANOS, SIZE, U16, U32, U64, YES, row,
-};
+use super::{CLOCK, Field, I64, ID, LATER, MAY, MUST, NANOS, SIZE, U16, U32, U64, YES, row};
 
 const NAMESPACES: &[&str] = &[
     "pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time",
@@ -191,7 +189,7 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.maskedPaths[]", Path, MAY, YES),
     row("linux.readonlyPaths", Array, MAY, YES),
     row("linux.readonlyPaths[]", Path, MAY, YES),
-    row("linux.mountLabel", Text, MAY, LATER),
+    row("linux.mountLabel", Text, MAY, YES),
     row("linux.personality", Object, MAY, YES),
     row("linux.personality.domain", Words(DOMAINS), MUST, YES),
     row("linux.personality.flags", Array, MAY, YES),
@@ -217,13 +215,13 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.seccomp.syscalls[].args[].value", U64, MUST, LATER),
     row("linux.seccomp.syscalls[].args[].valueTwo", U64, MAY, LATER),
     row("linux.seccomp.syscalls[].args[].op", Words(OPERATORS), MUST, LATER),
-    row("linux.intelRdt", Object, MAY, LATER_IF_SET),
-    row("linux.intelRdt.closID", Text, MAY, LATER),
-    row("linux.intelRdt.schemata", Array, MAY, LATER),
-    row("linux.intelRdt.schemata[]", Text, MAY, LATER),
-    row("linux.intelRdt.l3CacheSchema", Text, MAY, LATER),
-    row("linux.intelRdt.memBwSchema", Text, MAY, LATER),
-    row("linux.intelRdt.enableMonitoring", Bool, MAY, LATER),
+    row("linux.intelRdt", Object, MAY, YES),
+    row("linux.intelRdt.closID", Text, MAY, YES),
+    row("linux.intelRdt.schemata", Array, MAY, YES),
+    row("linux.intelRdt.schemata[]", Text, MAY, YES),
+    row("linux.intelRdt.l3CacheSchema", Text, MAY, YES),
+    row("linux.intelRdt.memBwSchema", Text, MAY, YES),
+    row("linux.intelRdt.enableMonitoring", Bool, MAY, YES),
     row("linux.memoryPolicy", Object, MAY, YES),
     row("linux.memoryPolicy.mode", Words(MEMORY_MODES), MUST, YES),
     row("linux.memoryPolicy.nodes", Text, MAY, YES),

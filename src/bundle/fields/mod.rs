@@ -60,8 +60,6 @@ pub enum Support {
     Honoured,
     /// Refused until a later release, unless the value asks for nothing (`""`, `[]`, `{}`).
     NotYet,
-    /// Refused until a later release even when empty, as presence alone asks for something.
-    NotYetIfSet,
     /// For another platform: refused, unless the value asks for nothing.
     OtherPlatform(Platform),
 }
@@ -99,7 +97,6 @@ const MUST: bool = true;
 const MAY: bool = false;
 const YES: Support = Support::Honoured;
 const LATER: Support = Support::NotYet;
-const LATER_IF_SET: Support = Support::NotYetIfSet;
 const SOLARIS: Support = Support::OtherPlatform(Platform::Solaris);
 const WINDOWS: Support = Support::OtherPlatform(Platform::Windows);
 const VM: Support = Support::OtherPlatform(Platform::VirtualMachines);
@@ -351,7 +348,7 @@ mod tests {
             for row in rows {
                 match row.field().support {
                     Support::Honoured => collect(row.children(), refused),
-                    Support::NotYet | Support::NotYetIfSet | Support::OtherPlatform(_) => {
+                    Support::NotYet | Support::OtherPlatform(_) => {
                         refused.push(row.field().path);
                     }
                 }
@@ -360,9 +357,7 @@ mod tests {
         collect(top(), &mut refused);
         assert_eq!(
             refused.join(" "),
-            "process.commandLine process.apparmorProfile process.selinuxLabel \
-             process.user.username linux.mountLabel linux.seccomp \
-             linux.intelRdt solaris windows vm zos freebsd"
+            "process.commandLine process.user.username linux.seccomp solaris windows vm zos freebsd"
         );
     }
 }

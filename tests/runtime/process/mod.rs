@@ -1,6 +1,7 @@
 //! The program as config.json's `process` describes it, seen from inside.
 
 mod descriptors;
+mod labels;
 mod names;
 mod privileges;
 mod program;
@@ -12,6 +13,7 @@ use libtest_mimic::Trial;
 pub fn all() -> Vec<Trial> {
     [
         descriptors::all(),
+        labels::all(),
         names::all(),
         privileges::all(),
         program::all(),
