@@ -7,19 +7,20 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
+use anyhow::{Context, Result};
 use rustix::process::geteuid;
 
+use super::caller::{Caller, Start, announce, check_terminal};
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::guide::Guide;
 use super::interrupt::Interrupt;
+use super::notify::{self, Notify};
 use super::pid_file::PidFile;
 use super::process::Process;
 use super::record::{Facts, Record, now};
 use super::terminal::Relay;
-use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
+use super::{CreateRequest, RunOptions, Status, delete, hooks, limits, query, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy, resctrl};
 use crate::error::{self, Problems};
@@ -65,8 +66,8 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
         Start::Foreground
     };
     let mut made = make(request, start, passed)?;
-    let relay = match begin(&mut made) {
-        Ok(relay) => relay,
+    let (relay, notify) = match begin(&mut made) {
+        Ok(begun) => begun,
         Err(error) => return Err(made.undo(error)),
     };
     let pid = made.init.pid().as_raw_nonzero().get();
@@ -74,10 +75,13 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
     let id = made.record.id.clone();
     let pidfd = made.keep();
     let Some(foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.until_ready(pid, pidfd.as_fd())?;
+        }
         return Ok(0);
     };
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
-    let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
+    let code = foreground.supervise(&Child { pid, pidfd }, relay, notify)?;
     if !options.keep {
         delete::delete(&request.root, &id, delete::Force::Yes)?;
     }
@@ -93,24 +97,14 @@ fn orphans(options: RunOptions) -> Orphans {
 }
 
 /// Starts the program. Its terminal is connected before, so that it finds the size that will stay.
-fn begin(made: &mut Made) -> Result<Option<Relay>> {
+fn begin(made: &mut Made) -> Result<(Option<Relay>, Option<Notify>)> {
+    let notify = Notify::listen(&made.record)?;
     let relay = made.terminal.take().map(Relay::begin).transpose()?;
     made.init.say(&ToInit::Continue)?;
     made.init.say(&ToInit::Start)?;
     made.interrupt.or_ready(made.init.conversation())?;
     made.init.wait_until_executed()?;
-    Ok(relay)
-}
-
-/// Who says that the program is to be executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
-    /// A later `start`.
-    Later,
-    /// This process, which then ends.
-    Detached,
-    /// This process, which then stands for the container.
-    Foreground,
+    Ok((relay, notify))
 }
 
 /// A container that is complete but for its start.
@@ -136,13 +130,6 @@ impl Made {
         drop((self.init, self.pid_file));
         undo(self.record, error)
     }
-}
-
-/// What whoever called this process wants of it besides the container.
-struct Caller {
-    start: Start,
-    passed: Passed,
-    interrupt: Interrupt,
 }
 
 fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
@@ -258,24 +245,6 @@ fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
     }
 }
 
-/// A terminal needs somebody at its other end, and a socket for one needs a terminal.
-fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Result<()> {
-    let wanted = spec
-        .process()
-        .as_ref()
-        .and_then(|p| p.terminal())
-        .unwrap_or(false);
-    match (wanted, &request.console_socket, start) {
-        (true, None, Start::Later | Start::Detached) => bail!(
-            "process.terminal: a container in the background needs --console-socket for its terminal"
-        ),
-        (false, Some(_), _) => bail!(
-            "--console-socket: there is no terminal to send; set process.terminal, or leave it out"
-        ),
-        (true, Some(_), _) | (true, None, Start::Foreground) | (false, None, _) => Ok(()),
-    }
-}
-
 fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
     let spec = &bundle.spec;
     let hooks = spec.hooks().as_ref();
@@ -304,12 +273,13 @@ fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
 fn set_up(
     request: &CreateRequest,
     bundle: &Bundle,
-    plans: Plans,
+    mut plans: Plans,
     mut cgroup: Cgroup,
     record: &mut Record,
     caller: &Caller,
 ) -> Result<(Init, Option<OwnedFd>, Option<PidFile>)> {
     let mut inheritance = Inheritance::default();
+    plans.rootfs.mounts.extend(notify::mount(record)?);
     let rootfs = plans.rootfs.open(&mut inheritance)?;
     let lock = inheritance.give(record.lock_for_init()?);
     let gate = match caller.start {
@@ -330,10 +300,9 @@ fn set_up(
         creating: hooks::state_around_pid(record, &Status::Creating),
         created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
     };
-    let (plan, warnings) = init::build(wanted, &mut inheritance)?;
-    for warning in warnings {
-        error::warn(&warning);
-    }
+    let (mut plan, warnings) = init::build(wanted, &mut inheritance)?;
+    notify::add_variable(&mut plan.program.env);
+    warnings.iter().for_each(|warning| error::warn(warning));
     let init = init::spawn(Spawn {
         namespaces: &plans.namespaces,
         cgroup: cgroup.fd(),
@@ -367,15 +336,4 @@ fn set_up(
     let pid_file = announce(&init, request)?;
     cgroup.keep();
     Ok((init, terminal, pid_file))
-}
-
-/// Tells whoever asked which process it is.
-fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
-    let pid = init.pid().as_raw_nonzero().get();
-    if let Some(socket) = &request.pidfd_socket {
-        handover::send_pidfd(socket, init.pidfd().as_fd())?;
-    }
-    let write =
-        |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
-    request.pid_file.as_deref().map(write).transpose()
 }

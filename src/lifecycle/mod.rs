@@ -5,6 +5,7 @@
 //! first; `kill` and the queries hold none, so that neither a slow hook nor a hung one stands in
 //! their way.
 
+mod caller;
 pub mod create;
 pub mod delete;
 mod descriptors;
@@ -18,10 +19,12 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+mod notify;
 mod pid_file;
 pub mod process;
 pub mod ps;
 pub mod query;
+mod reap;
 pub mod record;
 pub mod start;
 mod terminal;

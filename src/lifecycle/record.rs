@@ -239,6 +239,11 @@ impl Record {
         Ok(self.directory.connect_to_init()?)
     }
 
+    /// The state directory, for files that the record does not speak of.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Leaves the state directory in place and lets go of the lock.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;

@@ -17,6 +17,7 @@ mod interfaces;
 mod life;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod refusals;
 mod support;
@@ -37,6 +38,7 @@ fn main() {
         life::all(),
         mounts::all(),
         namespaces::all(),
+        notify::all(),
         process::all(),
         refusals::all(),
         terminal::all(),

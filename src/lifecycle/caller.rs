@@ -1,0 +1,59 @@
+//! What whoever called `create` or `run` wants of this process besides the container.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result, bail};
+use oci_spec::runtime::Spec;
+
+use super::descriptors::Passed;
+use super::interrupt::Interrupt;
+use super::pid_file::PidFile;
+use super::{CreateRequest, handover};
+use crate::init::Init;
+
+/// Who says that the program is to be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A later `start`.
+    Later,
+    /// This process, which then ends.
+    Detached,
+    /// This process, which then stands for the container.
+    Foreground,
+}
+
+/// What whoever called this process wants of it besides the container.
+pub struct Caller {
+    pub start: Start,
+    pub passed: Passed,
+    pub interrupt: Interrupt,
+}
+
+/// A terminal needs somebody at its other end, and a socket for one needs a terminal.
+pub fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Result<()> {
+    let wanted = spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.terminal())
+        .unwrap_or(false);
+    match (wanted, &request.console_socket, start) {
+        (true, None, Start::Later | Start::Detached) => bail!(
+            "process.terminal: a container in the background needs --console-socket for its terminal"
+        ),
+        (false, Some(_), _) => bail!(
+            "--console-socket: there is no terminal to send; set process.terminal, or leave it out"
+        ),
+        (true, Some(_), _) | (true, None, Start::Foreground) | (false, None, _) => Ok(()),
+    }
+}
+
+/// Tells whoever asked which process it is.
+pub fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
+    let pid = init.pid().as_raw_nonzero().get();
+    if let Some(socket) = &request.pidfd_socket {
+        handover::send_pidfd(socket, init.pidfd().as_fd())?;
+    }
+    let write =
+        |path| PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()));
+    request.pid_file.as_deref().map(write).transpose()
+}
