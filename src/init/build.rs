@@ -7,6 +7,7 @@ use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use super::labels::Labels;
+use super::landlock::Rules;
 use super::limits::Limit;
 use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
 use super::settings::{Scheduling, Settings};
@@ -83,8 +84,9 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
             limits(process)
         },
         labels: Labels::of(process),
+        landlock: Rules::of(spec),
         settings: settings(process, linux, user_namespace),
-        identity: identity(process, user_namespace, &mut warnings)?,
+        identity: identity(process, keeps_groups(spec), user_namespace, &mut warnings)?,
         terminal: terminal(process),
         gate: request.gate,
         lock: request.lock,
@@ -188,8 +190,16 @@ fn terminal(process: &Process) -> Option<Terminal> {
     })
 }
 
+/// crun's annotation, by which `podman run --group-add keep-groups` asks for it.
+fn keeps_groups(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    let asked = annotations.and_then(|all| all.get("run.oci.keep_original_groups"));
+    asked.is_some_and(|value| value != "0")
+}
+
 fn identity(
     process: &Process,
+    keep_groups: bool,
     user_namespace: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Identity> {
@@ -197,7 +207,7 @@ fn identity(
     Ok(Identity {
         uid: user.uid(),
         gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
+        groups: (!keep_groups).then(|| user.additional_gids().clone().unwrap_or_default()),
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),

@@ -162,6 +162,9 @@ fn become_the_program_owner(plan: &Plan) -> Result<program::Found> {
     let entered = program::enter_working_directory(&plan.program.cwd);
     limits::apply(None, &plan.limits)?;
     plan.settings.apply()?;
+    if let Some(rules) = &plan.landlock {
+        rules.apply(plan.identity.no_new_privileges)?;
+    }
     plan.identity.assume()?;
     if entered.is_err() {
         // The user may enter where root without capabilities in the file's owner may not.

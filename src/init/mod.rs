@@ -10,6 +10,7 @@ pub mod handshake;
 mod hooks;
 mod identity;
 pub mod labels;
+pub mod landlock;
 pub mod limits;
 mod main;
 pub mod plan;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::labels::Labels;
+use super::landlock::Rules;
 use super::limits::Limit;
 use super::settings::Settings;
 use crate::rootfs::{self, OpenTree};
@@ -38,6 +39,8 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// Its labels of Linux security modules.
     pub labels: Labels,
+    /// Rights that it gives up.
+    pub landlock: Option<Rules>,
     /// What its process is set to besides.
     pub settings: Settings,
     /// Who the program is and what it may do.
@@ -112,8 +115,8 @@ pub struct Identity {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Further groups; these and no others.
-    pub groups: Vec<u32>,
+    /// Further groups, these and no others; None keeps those of whoever called the runtime.
+    pub groups: Option<Vec<u32>>,
     /// File mode creation mask.
     pub umask: u32,
     /// Capabilities, a bit each.

@@ -1,6 +1,8 @@
 //! What whoever called `create` or `run` wants of this process besides the container.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Spec;
@@ -10,6 +12,9 @@ use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
 use super::{CreateRequest, handover};
 use crate::init::Init;
+
+/// crun's annotation that names a socket for the pidfd, as `--pidfd-socket` does.
+const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 
 /// Who says that the program is to be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +53,14 @@ pub fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Res
 }
 
 /// Tells whoever asked which process it is.
-pub fn announce(init: &Init, request: &CreateRequest) -> Result<Option<PidFile>> {
+pub fn announce(
+    init: &Init,
+    request: &CreateRequest,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Option<PidFile>> {
     let pid = init.pid().as_raw_nonzero().get();
-    if let Some(socket) = &request.pidfd_socket {
+    let receiver = annotations.get(PIDFD_RECEIVER).map(Path::new);
+    for socket in request.pidfd_socket.as_deref().into_iter().chain(receiver) {
         handover::send_pidfd(socket, init.pidfd().as_fd())?;
     }
     let write =

@@ -221,6 +221,7 @@ impl Plans {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        init::landlock::check_landlock(&bundle.spec, &mut problems);
         init::labels::check_labels(&bundle.spec, &mut problems);
         problems
             .into_result()
@@ -333,7 +334,7 @@ fn set_up(
             .map_err(|error| cgroup.explain(error))?;
     }
     record.created(process)?;
-    let pid_file = announce(&init, request)?;
+    let pid_file = announce(&init, request, &record.facts.annotations)?;
     cgroup.keep();
     Ok((init, terminal, pid_file))
 }

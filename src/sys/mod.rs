@@ -21,6 +21,7 @@ pub mod bpf;
 pub mod channel;
 pub mod confined;
 pub mod fd;
+pub mod landlock;
 pub mod loopback;
 pub mod mount;
 #[cfg(feature = "runtime")]

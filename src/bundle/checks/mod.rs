@@ -4,6 +4,7 @@
 //! at once: what is null here was reported there and is passed over. A check that needs to know
 //! the namespaces is silent when their list itself has a problem.
 
+mod annotations;
 mod filesystem;
 mod hooks;
 mod idmaps;
@@ -33,6 +34,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     idmaps::check(config, report);
     filesystem::devices(config, report);
     sysctl::check(config, report);
+    annotations::check(config, report);
 }
 
 /// The elements of an array with their index; nothing when it is none.

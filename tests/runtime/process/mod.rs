@@ -1,7 +1,9 @@
 //! The program as config.json's `process` describes it, seen from inside.
 
+mod annotations;
 mod descriptors;
 mod labels;
+mod landlock;
 mod names;
 mod privileges;
 mod program;
@@ -12,8 +14,10 @@ use libtest_mimic::Trial;
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
     [
+        annotations::all(),
         descriptors::all(),
         labels::all(),
+        landlock::all(),
         names::all(),
         privileges::all(),
         program::all(),
