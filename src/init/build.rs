@@ -135,6 +135,7 @@ fn hooks(hooks: Option<&runtime::Hooks>, creating: [String; 2], created: [String
             "startContainer",
             hooks.and_then(|h| h.start_container().as_ref()),
         ),
+        outputs: [None, None],
         creating,
         created,
     }

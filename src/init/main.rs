@@ -53,7 +53,8 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     let mut root = plan.rootfs.prepare()?;
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
-    run_creation_hooks(talk, &plan)?;
+    let outputs = hooks::Outputs::claim(&plan.hooks);
+    run_creation_hooks(talk, &plan, &outputs)?;
     root.enter(&plan.rootfs)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     plan.labels.apply(host_proc.as_fd())?;
@@ -75,7 +76,7 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     }
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, &plan)?;
-    hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
+    hooks::run(&plan.hooks.start_container, &plan.hooks.created, &outputs)?;
     handshake::send(talk, &FromInit::Executing)?;
     let failed = program.execute(plan.preserved);
     drop(lock);
@@ -136,7 +137,7 @@ fn make_working_directory(plan: &Plan, root: &mut crate::rootfs::Prepared) -> Re
 }
 
 /// The hooks between the mounts and the entering of the root: the runtime's, then init's own.
-fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
+fn run_creation_hooks(talk: &Channel, plan: &Plan, outputs: &hooks::Outputs) -> Result<()> {
     if plan.hooks.host {
         handshake::send(talk, &FromInit::HostHooksDue)?;
         expect_continue(talk)?;
@@ -145,7 +146,7 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
         // A mount namespace that was joined need not have the bundle; its root is where we are then.
         let _no_bundle = rustix::process::chdir(&plan.bundle);
     }
-    hooks::run(&plan.hooks.create_container, &plan.hooks.creating)
+    hooks::run(&plan.hooks.create_container, &plan.hooks.creating, outputs)
 }
 
 fn expect_continue(talk: &Channel) -> Result<()> {

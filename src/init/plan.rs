@@ -76,6 +76,8 @@ pub struct Hooks {
     pub create_container: Vec<Hook>,
     /// Run by init after start and before the program.
     pub start_container: Vec<Hook>,
+    /// Files for the output and the errors of hooks inside, where they are not kept for init's.
+    pub outputs: [Option<InheritedFd>; 2],
     /// The state while the container is created, as JSON cut where the process id belongs.
     pub creating: [String; 2],
     /// The state before it is started, likewise.

@@ -303,6 +303,8 @@ fn set_up(
     };
     let (mut plan, warnings) = init::build(wanted, &mut inheritance)?;
     notify::add_variable(&mut plan.program.env);
+    let outputs = hooks::outputs(&record.facts)?;
+    plan.hooks.outputs = outputs.map(|file| file.map(|file| inheritance.give(file.into())));
     warnings.iter().for_each(|warning| error::warn(warning));
     let init = init::spawn(Spawn {
         namespaces: &plans.namespaces,

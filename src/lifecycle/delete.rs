@@ -88,12 +88,7 @@ pub fn destroy(record: Record) -> Result<()> {
     }
     // OCI: a poststop hook that fails is a warning, and the next one runs.
     let state = hooks::state(&record, &Status::Stopped, None);
-    for error in hooks::run_each(
-        "poststop",
-        &record.facts.poststop,
-        &state,
-        &record.facts.bundle,
-    ) {
+    for error in hooks::run_each("poststop", &record.facts.poststop, &state, &record.facts) {
         error::warn(&error::in_words(&error));
     }
     record.remove()

@@ -88,7 +88,7 @@ fn run_creation_hooks(
     ];
     for (name, list) in lists {
         let list = list.unwrap_or_default();
-        hooks::run(name, &list, &state, &bundle.dir, Some(stop))?;
+        hooks::run(name, &list, &state, &record.facts, Some(stop))?;
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
 pub(super) fn run_poststart_hooks(record: &Record, pid: i32) {
     let state = hooks::state(record, &Status::Running { pid }, Some(pid));
     let facts = &record.facts;
-    for failure in hooks::run_each("poststart", &facts.poststart, &state, &facts.bundle) {
+    for failure in hooks::run_each("poststart", &facts.poststart, &state, facts) {
         error::warn(&error::in_words(&failure));
     }
 }

@@ -33,14 +33,8 @@ const KNOWN: &[(&str, Fate)] = &[
         "run.oci.handler",
         Refused("not supported: this runtime executes programs of this machine only"),
     ),
-    (
-        "run.oci.hooks.stderr",
-        Refused("not supported: what a hook prints stands in its error"),
-    ),
-    (
-        "run.oci.hooks.stdout",
-        Refused("not supported: what a hook prints stands in its error"),
-    ),
+    ("run.oci.hooks.stderr", Honoured),
+    ("run.oci.hooks.stdout", Honoured),
     ("run.oci.keep_original_groups", Honoured),
     ("run.oci.mount_context_type", Honoured),
     ("run.oci.pidfd_receiver", Honoured),
@@ -70,6 +64,13 @@ const KNOWN: &[(&str, Fate)] = &[
     ),
 ];
 
+/// Those that name a path.
+const PATHS: [&str; 3] = [
+    "run.oci.hooks.stderr",
+    "run.oci.hooks.stdout",
+    "run.oci.pidfd_receiver",
+];
+
 /// All rules on `annotations`.
 pub(super) fn check(config: &Value, report: &mut Report) {
     let Some(annotations) = config["annotations"].as_object() else {
@@ -92,16 +93,19 @@ pub(super) fn check(config: &Value, report: &mut Report) {
             None => report.warning(place, "unknown annotation, ignored"),
         }
     }
-    receiver(annotations.get("run.oci.pidfd_receiver"), &all, report);
+    for name in PATHS {
+        path(name, annotations.get(name), &all, report);
+    }
     groups(config, report);
 }
 
-fn receiver(path: Option<&Value>, all: &Place<'_>, report: &mut Report) {
-    if let Some(path) = path.and_then(Value::as_str)
-        && !path.starts_with('/')
-    {
+fn path(name: &str, value: Option<&Value>, all: &Place<'_>, report: &mut Report) {
+    let Some(path) = value.and_then(Value::as_str) else {
+        return;
+    };
+    if !path.starts_with('/') || path.contains('\0') {
         let message = format_args!("must be an absolute path, is {}", quote(path));
-        report.problem(Place::key(Some(all), "run.oci.pidfd_receiver"), message);
+        report.problem(Place::key(Some(all), name), message);
     }
 }
 

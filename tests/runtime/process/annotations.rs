@@ -16,6 +16,8 @@ pub fn all() -> Vec<Trial> {
         the_pidfd_goes_to_the_receiver_that_an_annotation_names,
         an_annotation_that_asks_for_another_runtime_is_refused,
         an_annotation_without_effect_is_a_warning,
+        what_hooks_print_goes_to_the_files_that_annotations_name,
+        a_file_for_hooks_that_can_not_be_made_is_told,
     ]
 }
 
@@ -84,4 +86,44 @@ fn an_annotation_without_effect_is_a_warning() {
         ran.stderr()
     );
     assert_eq!(ran.success(), "runs\n");
+}
+
+fn what_hooks_print_goes_to_the_files_that_annotations_name() {
+    let lists = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ];
+    let bundle = Bundle::new("true");
+    bundle.edit(|config| {
+        config["annotations"] = json!({"run.oci.hooks.stdout": bundle.folder.join("out"),
+            "run.oci.hooks.stderr": bundle.folder.join("err")});
+        for list in lists {
+            let script = format!("echo {list}; echo not {list} >&2");
+            let args = json!(["sh", "-c", script]);
+            config["hooks"][list] = json!([{"path": "/bin/sh", "args": args}]);
+        }
+    });
+    fs::write(bundle.folder.join("out"), "before\n").unwrap();
+    bundle.run().success();
+    let read = |name| fs::read_to_string(bundle.folder.join(name)).unwrap();
+    assert_eq!(read("out"), format!("before\n{}\n", lists.join("\n")));
+    assert_eq!(read("err"), format!("not {}\n", lists.join("\nnot ")));
+}
+
+fn a_file_for_hooks_that_can_not_be_made_is_told() {
+    let bundle = Bundle::new("true");
+    bundle.edit(|config| {
+        config["annotations"] = json!({"run.oci.hooks.stdout": "/no/such/file"});
+    });
+    let refused = bundle.run().failure();
+    assert!(
+        refused.contains(
+            "annotations[\"run.oci.hooks.stdout\"]: open(\"/no/such/file\"): no such file"
+        ),
+        "{refused}"
+    );
 }
