@@ -41,7 +41,6 @@ pub mod scopes {
 
 /// `struct landlock_ruleset_attr`: the rights that are given up but for what rules allow.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
 struct RulesetAttr {
     files: u64,
     ports: u64,
@@ -100,7 +99,7 @@ impl Ruleset {
                 [address, size, 0, 0, 0, 0],
             )
         }
-        .call(|| format!("landlock_create_ruleset({attr:?})"))?;
+        .call(|| format!("landlock_create_ruleset({files:#x}, {ports:#x}, {scopes:#x})"))?;
         // SAFETY: the call returned a new descriptor, which nobody else knows.
         Ok(Ruleset(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
