@@ -18,6 +18,9 @@ use crate::sys::Call;
 use crate::sys::landlock::{Ruleset, files};
 
 /// The annotation.
+pub const ANNOTATION: &str = "dev.parhelion.landlock";
+
+/// Where problems say it is.
 const NAME: &str = "annotations[\"dev.parhelion.landlock\"]";
 
 /// Rights that are given up, and what of them stays.
@@ -77,7 +80,7 @@ mod read {
     use oci_spec::runtime::Spec;
     use serde::Deserialize;
 
-    use super::{NAME, Rules};
+    use super::{ANNOTATION, NAME, Rules};
     use crate::error::Problems;
     use crate::sys::landlock::{files, ports, scopes, version};
     use crate::sys::{Errno, SysError};
@@ -115,13 +118,20 @@ mod read {
         /// What the annotation asks for, if it is there; it was checked before.
         #[must_use]
         pub fn of(spec: &Spec) -> Option<Rules> {
-            asked(spec)?.ok().as_ref().map(rules)
+            Rules::from_annotation(annotation(spec)?)
+        }
+
+        /// What the annotation's text asks for, for a process that joins a container later; None for
+        /// one that was not checked.
+        #[must_use]
+        pub fn from_annotation(text: &str) -> Option<Rules> {
+            serde_json::from_str(text).ok().as_ref().map(rules)
         }
     }
 
     /// Notes what is wrong with the annotation, and what of it this kernel lacks.
     pub fn check_landlock(spec: &Spec, problems: &mut Problems) {
-        let asked = match asked(spec) {
+        let asked: Asked = match annotation(spec).map(serde_json::from_str) {
             None => return,
             Some(Ok(asked)) => asked,
             Some(Err(error)) => return problems.add(NAME, error.to_string()),
@@ -145,10 +155,9 @@ mod read {
         }
     }
 
-    fn asked(spec: &Spec) -> Option<serde_json::Result<Asked>> {
+    fn annotation(spec: &Spec) -> Option<&str> {
         let annotations = spec.annotations().as_ref()?;
-        let text = annotations.get("dev.parhelion.landlock")?;
-        Some(serde_json::from_str(text))
+        annotations.get(ANNOTATION).map(String::as_str)
     }
 
     /// Which of what is needed this kernel lacks, in words.

@@ -402,6 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_of_the_notify_socket_is_one_of_ours() {
+        let root = Root::new();
+        let record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
+        assert!(record.directory().listen_for_notify().unwrap().is_none());
+        let folder = record.directory().make_notify_folder().unwrap();
+        // A start that comes again, after one that was killed, makes the socket anew.
+        for _ in 0..2 {
+            assert!(record.directory().listen_for_notify().unwrap().is_some());
+            assert!(folder.join("notify.sock").exists());
+        }
+        assert!(record.holds_only_our_files().unwrap());
+        fs::write(folder.join("theirs"), "").unwrap();
+        assert!(record.directory().remove().is_err());
+        fs::remove_file(folder.join("theirs")).unwrap();
+        record.remove().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_reserved_id_is_free_again_unless_it_is_kept() {
         let root = Root::new();
         drop(Record::reserve(root.path(), &id("web"), facts()).unwrap());
