@@ -7,6 +7,7 @@
 //!   config.md wants a warning, and the capability not granted;
 //! - `resources.pids` without `limit` becomes a limit of 0, that is no process at all;
 //! - a huge page limit is 63 bits there and 64 in the specification;
+//! - two flags of the scheduler have other names there, and lists of processors no blanks;
 //! - `linux.devices[].fileMode` may carry the file's type, which mknod(2) gets from `type`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::report::{Place, Report, quote};
+use crate::sys::bitmap::Bitmap;
 
 /// The five sets of capabilities, in the specification's order.
 const SETS: [&str; 5] = [
@@ -32,6 +34,7 @@ pub(super) fn fit(config: &mut Value, report: &mut Report) -> anyhow::Result<Spe
     if let Some(sets) = config.pointer_mut("/process/capabilities") {
         known_capabilities(sets, report);
     }
+    process_values(&mut config["process"]);
     if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
         linux_values(linux);
     }
@@ -67,6 +70,33 @@ fn known_capabilities(sets: &mut Value, report: &mut Report) {
             index += 1;
             known
         });
+    }
+}
+
+/// Flags of the scheduler, and what the crate calls them.
+pub(super) const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+fn process_values(process: &mut Value) {
+    let flags = process.pointer_mut("/scheduler/flags");
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        let other = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name);
+        if let Some((_, theirs)) = other {
+            *flag = (*theirs).into();
+        }
+    }
+    for when in ["/execCPUAffinity/initial", "/execCPUAffinity/final"] {
+        let Some(list) = process.pointer_mut(when) else {
+            continue;
+        };
+        // Checked before; a list without numbers is none.
+        let set = list.as_str().and_then(|text| Bitmap::parse(text).ok());
+        *list = match set.filter(|set| !set.is_empty()) {
+            Some(set) => set.to_list().into(),
+            None => Value::Null,
+        };
     }
 }
 

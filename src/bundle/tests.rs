@@ -270,6 +270,12 @@ fn lost(wanted: &Value, found: &Value, path: &str, warnings: &[String]) -> Vec<S
         {
             Vec::new()
         }
+        // The crate's own name for it.
+        (Value::String(wanted), Value::String(found))
+            if fit::SCHEDULER_FLAGS.contains(&(wanted, found)) =>
+        {
+            Vec::new()
+        }
         // An object that asked for nothing, as `pids` without a limit.
         (Value::Object(wanted), Value::Null) => {
             let below = wanted.iter().flat_map(|(key, value)| {

@@ -7,7 +7,7 @@
 //!   by which every writer of bundles measures, makes no difference between these and absence;
 //! - an unknown property is gone, with a warning;
 //! - a value that has a problem is null, so that `checks` does not look at it twice, and so is a
-//!   field that is not honoured but asks for nothing.
+//!   field for another platform that asks for nothing.
 
 use serde_json::{Map, Value};
 
@@ -63,11 +63,7 @@ fn means_absent(value: &Value, field: &Field) -> bool {
 fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
     let refusal = match row.field().support {
         Support::Honoured => return check(value, row, place, report),
-        Support::NotYet if asks_for_nothing(value) => None,
         Support::OtherPlatform(_) if asks_for_nothing(value) => None,
-        Support::NotYet | Support::NotYetIfSet => {
-            Some("not supported yet by this release: remove it".to_owned())
-        }
         Support::OtherPlatform(other) => {
             Some(format!("is for {}, not for Linux: remove it", other.name()))
         }
@@ -334,42 +330,6 @@ mod tests {
         );
         let config = with(base(), "/process/rlimits/0/type", json!("RLIMIT_FOO"));
         assert!(problems(config).starts_with("process.rlimits[0].type: must be RLIMIT_AS, "));
-    }
-
-    #[test]
-    fn a_field_that_is_not_honoured_yet_is_refused_and_never_ignored() {
-        let mut config = with(base(), "/linux/intelRdt", json!({}));
-        config = with(config, "/linux/netDevices", json!({ "eth0": {} }));
-        config = with(
-            config,
-            "/linux/memoryPolicy",
-            json!({ "mode": "MPOL_LOCAL" }),
-        );
-        config = with(config, "/linux/personality", json!({ "domain": "LINUX" }));
-        config = with(config, "/linux/mountLabel", json!("label"));
-        config = with(config, "/process/selinuxLabel", json!("label"));
-        config = with(config, "/process/apparmorProfile", json!("profile"));
-        config = with(
-            config,
-            "/process/scheduler",
-            json!({ "policy": "SCHED_OTHER" }),
-        );
-        config = with(
-            config,
-            "/process/ioPriority",
-            json!({ "class": "IOPRIO_CLASS_BE" }),
-        );
-        config = with(
-            config,
-            "/process/execCPUAffinity",
-            json!({ "initial": "0" }),
-        );
-        let fields = "process.apparmorProfile process.scheduler process.selinuxLabel \
-         process.ioPriority process.execCPUAffinity linux.netDevices linux.mountLabel \
-         linux.personality linux.intelRdt linux.memoryPolicy";
-        let line = |field| format!("{field}: not supported yet by this release: remove it");
-        let expected: Vec<_> = fields.split(' ').map(line).collect();
-        assert_eq!(problems(config), expected.join("\n"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod plan;
 mod processes;
 mod rdma;
 mod remove;
+pub mod resctrl;
 mod tree;
 mod unified;
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::lifecycle::exec::{Changes, ExecRequest, Given};
+use crate::lifecycle::exec::ExecRequest;
+use crate::lifecycle::given::{Changes, Given};
 use crate::lifecycle::id::ContainerId;
 
 #[derive(Debug, Args)]

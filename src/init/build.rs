@@ -4,13 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::{self, Process, Spec};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
+use super::labels::Labels;
+use super::landlock::Rules;
 use super::limits::Limit;
 use super::plan::{
     Capabilities, Exec, Filter, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal,
     UserNamespace,
 };
+use super::settings::{Scheduling, Settings};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
 use crate::seccomp;
@@ -58,8 +62,6 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
     let linux = spec.linux().as_ref();
     let user_namespace = request.namespaces.is_own(Kind::User);
     let mut warnings = Vec::new();
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let host_proc = rustix::fs::open("/proc", flags, Mode::empty()).context("open(\"/proc\")")?;
     let mut sysctls: Vec<Sysctl> = linux
         .and_then(|l| l.sysctl().as_ref())
         .into_iter()
@@ -84,8 +86,10 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         rootfs: request.rootfs,
         bundle: request.bundle.to_string_lossy().into_owned(),
-        host_proc: inheritance.give(host_proc),
+        host_proc: inheritance.give(host_proc()?),
         sysctls,
+        waits_when_made: has_hooks_outside(spec.hooks().as_ref())
+            || request.namespaces.moves_devices(),
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
         program: program(process),
         limits: if user_namespace {
@@ -93,7 +97,10 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         } else {
             limits(process)
         },
-        identity: identity(process, user_namespace, &mut warnings)?
+        labels: Labels::of(process),
+        landlock: Rules::of(spec),
+        settings: settings(process, linux, user_namespace),
+        identity: identity(process, keeps_groups(spec), user_namespace, &mut warnings)?
             .with_filter(request.seccomp.is_some()),
         filter: request.seccomp.map(filter),
         terminal: terminal(process),
@@ -105,6 +112,11 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
     Ok((plan, warnings))
 }
 
+fn host_proc() -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc", flags, Mode::empty()).context("open(\"/proc\")")
+}
+
 /// What the plan of a process that joins a container depends on.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
@@ -114,6 +126,10 @@ pub struct ExecRequest<'a> {
     pub keyring: Option<String>,
     /// The container's root.
     pub root: InheritedFd,
+    /// The container's configuration.
+    pub linux: Option<&'a runtime::Linux>,
+    /// Rights that it gives up.
+    pub landlock: Option<Rules>,
     /// What decides on the program's system calls.
     pub seccomp: Option<&'a seccomp::Plan>,
     /// The container has a user namespace of its own.
@@ -129,7 +145,10 @@ pub struct ExecRequest<'a> {
 /// # Errors
 ///
 /// The runtime's own capabilities can not be read.
-pub fn build_exec(request: ExecRequest<'_>) -> Result<(Exec, Vec<String>)> {
+pub fn build_exec(
+    request: ExecRequest<'_>,
+    inheritance: &mut Inheritance,
+) -> Result<(Exec, Vec<String>)> {
     let (process, user_namespace) = (request.process, request.user_namespace);
     let mut warnings = Vec::new();
     let plan = Exec {
@@ -139,12 +158,16 @@ pub fn build_exec(request: ExecRequest<'_>) -> Result<(Exec, Vec<String>)> {
         },
         keyring: request.keyring,
         root: request.root,
+        host_proc: inheritance.give(host_proc()?),
         program: program(process),
         limits: match user_namespace {
             true => Vec::new(),
             false => limits(process),
         },
-        identity: identity(process, user_namespace, &mut warnings)?
+        labels: Labels::of(process),
+        landlock: request.landlock,
+        settings: settings(process, request.linux, user_namespace),
+        identity: identity(process, false, user_namespace, &mut warnings)?
             .with_filter(request.seccomp.is_some()),
         filter: request.seccomp.map(filter),
         terminal: terminal(process),
@@ -175,6 +198,20 @@ fn sysctl_file(name: &str) -> String {
     }
 }
 
+/// Whether the runtime has hooks to run while the mounts are made and the root is not entered.
+fn has_hooks_outside(hooks: Option<&runtime::Hooks>) -> bool {
+    #[allow(
+        deprecated,
+        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
+    )]
+    let prestart = hooks.and_then(|h| h.prestart().as_ref());
+    let create = hooks.and_then(|h| h.create_runtime().as_ref());
+    [prestart, create]
+        .into_iter()
+        .flatten()
+        .any(|list| !list.is_empty())
+}
+
 fn hooks(hooks: Option<&runtime::Hooks>, creating: [String; 2], created: [String; 2]) -> Hooks {
     let list = |name: &str, list: Option<&Vec<runtime::Hook>>| {
         list.into_iter()
@@ -183,14 +220,7 @@ fn hooks(hooks: Option<&runtime::Hooks>, creating: [String; 2], created: [String
             .map(|(i, h)| hook(name, i, h))
             .collect()
     };
-    let any = |list: Option<&Vec<runtime::Hook>>| list.is_some_and(|l| !l.is_empty());
-    #[allow(
-        deprecated,
-        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
-    )]
-    let prestart = hooks.and_then(|h| h.prestart().as_ref());
     Hooks {
-        host: any(prestart) || any(hooks.and_then(|h| h.create_runtime().as_ref())),
         create_container: list(
             "createContainer",
             hooks.and_then(|h| h.create_container().as_ref()),
@@ -199,6 +229,7 @@ fn hooks(hooks: Option<&runtime::Hooks>, creating: [String; 2], created: [String
             "startContainer",
             hooks.and_then(|h| h.start_container().as_ref()),
         ),
+        outputs: [None, None],
         creating,
         created,
     }
@@ -243,6 +274,15 @@ pub fn limits(process: &Process) -> Vec<Limit> {
     limits.map(limit).collect()
 }
 
+/// In a user namespace the runtime sets scheduling.
+fn settings(process: &Process, linux: Option<&runtime::Linux>, user_namespace: bool) -> Settings {
+    let mut settings = Settings::of(process, linux);
+    if user_namespace {
+        settings.scheduling = Scheduling::default();
+    }
+    settings
+}
+
 fn terminal(process: &Process) -> Option<Terminal> {
     let size = process.console_size();
     let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
@@ -252,8 +292,16 @@ fn terminal(process: &Process) -> Option<Terminal> {
     })
 }
 
+/// crun's annotation, by which `podman run --group-add keep-groups` asks for it.
+fn keeps_groups(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    let asked = annotations.and_then(|all| all.get("run.oci.keep_original_groups"));
+    asked.is_some_and(|value| value != "0")
+}
+
 fn identity(
     process: &Process,
+    keep_groups: bool,
     user_namespace: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Identity> {
@@ -261,7 +309,7 @@ fn identity(
     Ok(Identity {
         uid: user.uid(),
         gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
+        groups: (!keep_groups).then(|| user.additional_gids().clone().unwrap_or_default()),
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use rustix::fd::AsFd;
 
 use super::handshake::{self, FromInit, ToInit};
-use super::main::{become_root, become_the_program_owner, stand_alone};
+use super::main::{Owner, become_root, become_the_program_owner, stand_alone};
 use super::plan::Exec;
 use super::{program, terminal};
 use crate::sys::Call;
@@ -24,7 +24,8 @@ pub(super) fn run(
     mut inherited: Inherited,
 ) -> Result<core::convert::Infallible> {
     become_root(talk, plan.user_namespace)?;
-    stand_alone(plan.keyring.as_deref())?;
+    let host_proc = inherited.claim(plan.host_proc)?;
+    stand_alone(plan.keyring.as_deref(), &plan.labels, host_proc.as_fd())?;
     let root = inherited.claim(plan.root)?;
     rustix::process::fchdir(&root).call(|| "fchdir(root)".to_string())?;
     rustix::process::chroot(".").call(|| "chroot(\".\")".to_string())?;
@@ -39,7 +40,15 @@ pub(super) fn run(
         }
         None => terminal::give_streams(uid, terminal::null_device(inside))?,
     }
-    let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
+    plan.labels.apply(host_proc.as_fd())?;
+    drop(host_proc);
+    let owner = Owner {
+        limits: &plan.limits,
+        settings: &plan.settings,
+        landlock: plan.landlock.as_ref(),
+        identity: &plan.identity,
+    };
+    let program = become_the_program_owner(&plan.program, &owner)?;
     let filter = plan.filter.as_ref();
     plan.identity.filter_with_listener(filter, talk)?;
     handshake::send(talk, &FromInit::Ready)?;

@@ -13,34 +13,52 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::process::{Signal, WaitIdOptions, WaitIdStatus};
 
-use super::plan::Hook;
+use super::plan::{self, Hook};
+use crate::sys::fd::{Inherited, InheritedFd};
 use crate::sys::process::{self, CloneRequest, Cloned};
-use crate::sys::{Call, SysError};
+use crate::sys::{Call, SysError, SysResult};
 
 /// How much of a failed hook's output is told.
 const OUTPUT_TOLD: u64 = 2048;
 
+/// Files for the output and the errors of hooks; None: kept for the error of a hook that fails.
+pub(super) struct Outputs([Option<OwnedFd>; 2]);
+
+impl Outputs {
+    /// Takes them from the plan, once.
+    ///
+    /// # Errors
+    ///
+    /// They were not sent.
+    pub(super) fn claim(hooks: &plan::Hooks, inherited: &mut Inherited) -> SysResult<Outputs> {
+        let [stdout, stderr] = hooks.outputs;
+        let mut claim = |file: Option<InheritedFd>| file.map(|fd| inherited.claim(fd)).transpose();
+        Ok(Outputs([claim(stdout)?, claim(stderr)?]))
+    }
+}
+
 /// Runs `hooks` in order; the first that fails ends it. `state` is cut where this process' id, as
 /// the container sees it, belongs (runtime-spec, "State").
-pub(super) fn run(hooks: &[Hook], state: &[String; 2]) -> Result<()> {
+pub(super) fn run(hooks: &[Hook], state: &[String; 2], outputs: &Outputs) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero();
     let state = format!("{}{pid}{}", state[0], state[1]);
     for hook in hooks {
-        run_one(hook, &state).with_context(|| format!("{} ({})", hook.json_path, hook.path))?;
+        run_one(hook, &state, outputs)
+            .with_context(|| format!("{} ({})", hook.json_path, hook.path))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, outputs: &Outputs) -> Result<()> {
     let input = memory_file("hook-state")?;
     rustix::io::write(&input, state.as_bytes()).call(|| "write(state)".to_string())?;
     rustix::fs::seek(&input, SeekFrom::Start(0)).call(|| "lseek(state)".to_string())?;
     let output = memory_file("hook-output")?;
     match process::clone(CloneRequest::default())? {
-        Cloned::Child => execute(hook, &input, &output),
+        Cloned::Child => execute(hook, &input, &output, outputs),
         Cloned::Parent { pid, pidfd } => {
             let in_time = wait(&pidfd, hook.timeout_ms)?;
             if !in_time {
@@ -71,11 +89,12 @@ fn memory_file(name: &str) -> Result<OwnedFd, SysError> {
 
 /// In the child: streams, a process group of its own, then the hook. Its exit status is 127 when it can not be executed, with
 /// the reason in its output, as from a shell.
-fn execute(hook: &Hook, input: &OwnedFd, output: &OwnedFd) -> ! {
+fn execute(hook: &Hook, input: &OwnedFd, output: &OwnedFd, outputs: &Outputs) -> ! {
     let failed = || -> Result<(), SysError> {
         process::duplicate_onto(input.as_fd(), 0)?;
-        process::duplicate_onto(output.as_fd(), 1)?;
-        process::duplicate_onto(output.as_fd(), 2)?;
+        for (file, number) in outputs.0.iter().zip(1..) {
+            process::duplicate_onto(file.as_ref().unwrap_or(output).as_fd(), number)?;
+        }
         process::close_on_exec_from(3)?;
         rustix::process::setpgid(None, None).call(|| "setpgid(0, 0)".to_string())?;
         let args = if hook.args.is_empty() {

@@ -108,9 +108,10 @@ impl Identity {
     }
 
     fn change_user(&self) -> SysResult<()> {
-        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        rustix::thread::set_thread_groups(&groups)
-            .call(|| format!("setgroups({:?})", self.groups))?;
+        if let Some(groups) = &self.groups {
+            let all: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
+            rustix::thread::set_thread_groups(&all).call(|| format!("setgroups({groups:?})"))?;
+        }
         let gid = Gid::from_raw(self.gid);
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .call(|| format!("setresgid({0}, {0}, {0})", self.gid))?;

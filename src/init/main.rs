@@ -11,14 +11,17 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 
 use super::handshake::{self, FromInit, ToInit};
+use super::labels::Labels;
+use super::landlock::Rules;
 use super::limits::Limit;
 use super::network::Network;
 use super::plan::{Exec, Identity, Plan, Program, UserNamespace};
+use super::settings::Settings;
 use super::{exec, hooks, limits, program, seed, sysctl, terminal};
 use crate::rootfs::Outside;
 use crate::sys::channel::Channel;
@@ -60,7 +63,8 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
         (Task::Exec(plan), inherited) => return exec::run(talk, *plan, inherited),
     };
     become_root(talk, plan.user_namespace)?;
-    begin(&plan)?;
+    let host_proc = inherited.claim(plan.host_proc)?;
+    begin(&plan, host_proc.as_fd())?;
     let null = null_device(&plan)?;
     let mut enter_network = || network.enter(&mut plan.loopback);
     let mut root = plan.rootfs.prepare(Outside {
@@ -70,10 +74,11 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     enter_network()?;
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
-    run_creation_hooks(talk, &plan)?;
+    let outputs = hooks::Outputs::claim(&plan.hooks, &mut inherited)?;
+    run_creation_hooks(talk, &plan, &outputs)?;
     root.enter(&plan.rootfs)?;
-    let host_proc = inherited.claim(plan.host_proc)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
+    plan.labels.apply(host_proc.as_fd())?;
     program::add_home(&mut plan.program, plan.identity.uid, root.root());
     let own_null = terminal::null_device(root.root());
     program::add_listening(&mut plan.program, plan.listening);
@@ -84,7 +89,13 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     } else {
         terminal::give_streams(plan.identity.uid, own_null)?;
     }
-    let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
+    let owner = Owner {
+        limits: &plan.limits,
+        settings: &plan.settings,
+        landlock: plan.landlock.as_ref(),
+        identity: &plan.identity,
+    };
+    let program = become_the_program_owner(&plan.program, &owner)?;
     let lock = inherited.claim(plan.lock)?;
     let gate = plan.gate.map(|fd| inherited.claim(fd)).transpose()?;
     if gate.is_some() {
@@ -95,7 +106,7 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
         .filter_with_listener(plan.filter.as_ref(), talk)?;
     handshake::send(talk, &FromInit::Ready)?;
     wait_for_start(talk, gate)?;
-    hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
+    hooks::run(&plan.hooks.start_container, &plan.hooks.created, &outputs)?;
     handshake::send(talk, &FromInit::Executing)?;
     let failed = program.execute(plan.preserved, &plan.identity, plan.filter.as_ref());
     drop(lock);
@@ -120,8 +131,8 @@ fn task(talk: &Channel) -> Result<(Task, Inherited)> {
             ToInit::Plan(plan) => return Ok((Task::Container(plan), Inherited::of(received))),
             ToInit::Exec(plan) => return Ok((Task::Exec(plan), Inherited::of(received))),
             ToInit::Inherit => {}
-            other @ (ToInit::Mapped | ToInit::Continue | ToInit::Start) => {
-                bail!("the runtime said {other:?} where it should have sent a plan")
+            ToInit::Mapped | ToInit::Continue | ToInit::Start => {
+                bail!("the runtime did not send a plan")
             }
         }
     }
@@ -134,12 +145,12 @@ pub(super) fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()
         UserNamespace::Joined => {}
         UserNamespace::New => match handshake::next(talk)? {
             ToInit::Mapped => {}
-            other @ (ToInit::Inherit
+            ToInit::Inherit
             | ToInit::Plan(_)
             | ToInit::Exec(_)
             | ToInit::Continue
-            | ToInit::Start) => {
-                bail!("the runtime said {other:?} where it should have mapped ids")
+            | ToInit::Start => {
+                bail!("the runtime did not say that the ids are mapped")
             }
         },
     }
@@ -150,7 +161,11 @@ pub(super) fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()
 }
 
 /// Becomes a process that owes nothing to the runtime's session and that nobody inside looks into.
-pub(super) fn stand_alone(keyring: Option<&str>) -> Result<()> {
+pub(super) fn stand_alone(
+    keyring: Option<&str>,
+    labels: &Labels,
+    host_proc: BorrowedFd<'_>,
+) -> Result<()> {
     signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
@@ -158,17 +173,18 @@ pub(super) fn stand_alone(keyring: Option<&str>) -> Result<()> {
         .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
     rustix::process::setsid().call(|| "setsid()".to_string())?;
     if let Some(keyring) = keyring {
-        match process::join_session_keyring(keyring) {
-            Err(error) if error.errno == crate::sys::Errno::NOSYS => {} // a kernel without keys
-            joined => joined.context("session keyring (--no-new-keyring does without)")?,
-        }
+        let join = || match process::join_session_keyring(keyring) {
+            Err(error) if error.errno == crate::sys::Errno::NOSYS => Ok(()), // a kernel without keys
+            joined => joined.context("session keyring (--no-new-keyring does without)"),
+        };
+        labels.with_keys(host_proc, join)?;
     }
     Ok(())
 }
 
 /// What comes before the file system.
-fn begin(plan: &Plan) -> Result<()> {
-    stand_alone(plan.keyring.as_deref())?;
+fn begin(plan: &Plan, host_proc: BorrowedFd<'_>) -> Result<()> {
+    stand_alone(plan.keyring.as_deref(), &plan.labels, host_proc)?;
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).call(|| format!("sethostname(\"{name}\")"))?;
     }
@@ -204,40 +220,48 @@ fn make_working_directory(plan: &Plan, root: &mut crate::rootfs::Prepared) -> Re
 }
 
 /// The hooks between the mounts and the entering of the root: the runtime's, then init's own.
-fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
+fn run_creation_hooks(talk: &Channel, plan: &Plan, outputs: &hooks::Outputs) -> Result<()> {
     handshake::send(talk, &FromInit::Made)?;
-    if plan.hooks.host {
+    if plan.waits_when_made {
         expect_continue(talk)?;
     }
     if !plan.hooks.create_container.is_empty() {
         // A mount namespace that was joined need not have the bundle; its root is where we are then.
         let _no_bundle = rustix::process::chdir(&plan.bundle);
     }
-    hooks::run(&plan.hooks.create_container, &plan.hooks.creating)
+    hooks::run(&plan.hooks.create_container, &plan.hooks.creating, outputs)
 }
 
 fn expect_continue(talk: &Channel) -> Result<()> {
     match handshake::next(talk)? {
         ToInit::Continue => Ok(()),
-        other @ (ToInit::Mapped
-        | ToInit::Inherit
-        | ToInit::Plan(_)
-        | ToInit::Exec(_)
-        | ToInit::Start) => {
-            bail!("the runtime said {other:?} where it should have said Continue")
+        // Not what it said: to print a plan would take a tenth of this program.
+        ToInit::Mapped | ToInit::Inherit | ToInit::Plan(_) | ToInit::Exec(_) | ToInit::Start => {
+            bail!("the runtime did not say Continue")
         }
     }
+}
+
+/// Who the program is, and what is set before it becomes that.
+pub(super) struct Owner<'a> {
+    pub limits: &'a [Limit],
+    pub settings: &'a Settings,
+    pub landlock: Option<&'a Rules>,
+    pub identity: &'a Identity,
 }
 
 /// Gives up every privilege that the program is not to have, and finds the program as its user.
 pub(super) fn become_the_program_owner(
     program: &Program,
-    limits: &[Limit],
-    identity: &Identity,
+    owner: &Owner<'_>,
 ) -> Result<program::Found> {
     let entered = program::enter_working_directory(&program.cwd);
-    limits::apply(None, limits)?;
-    identity.assume()?;
+    limits::apply(None, owner.limits)?;
+    owner.settings.apply()?;
+    if let Some(rules) = owner.landlock {
+        rules.apply(owner.identity.no_new_privileges)?;
+    }
+    owner.identity.assume()?;
     if entered.is_err() {
         // The user may enter where root without capabilities in the file's owner may not.
         program::enter_working_directory(&program.cwd)?;

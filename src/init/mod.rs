@@ -11,6 +11,8 @@ mod exec;
 pub mod handshake;
 mod hooks;
 mod identity;
+pub mod labels;
+pub mod landlock;
 pub mod limits;
 mod main;
 mod network;
@@ -19,6 +21,7 @@ mod program;
 #[cfg(feature = "runtime")]
 mod sealed;
 mod seed;
+pub mod settings;
 #[cfg(feature = "runtime")]
 mod spawn;
 mod sysctl;

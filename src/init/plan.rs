@@ -5,7 +5,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::Labels;
+use super::landlock::Rules;
 use super::limits::Limit;
+use super::settings::Settings;
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::InheritedFd;
 use crate::sys::seccomp::Instruction;
@@ -27,16 +30,25 @@ pub struct Plan {
     pub rootfs: rootfs::Plan<OpenTree>,
     /// The bundle's directory as the runtime sees it: where createContainer hooks run.
     pub bundle: String,
-    /// The host's /proc, for sysctls.
+    /// The host's /proc, for sysctls and labels.
     pub host_proc: InheritedFd,
     /// Files below /proc/sys and what is written to them.
     pub sysctls: Vec<Sysctl>,
+    /// When the mounts are made and the root is not entered, the runtime has something to do for which
+    /// init waits: hooks, or interfaces that are moved.
+    pub waits_when_made: bool,
     /// Hooks.
     pub hooks: Hooks,
     /// The program.
     pub program: Program,
     /// Its resource limits; none when the runtime sets them.
     pub limits: Vec<Limit>,
+    /// Its labels of Linux security modules.
+    pub labels: Labels,
+    /// Rights that it gives up.
+    pub landlock: Option<Rules>,
+    /// What its process is set to besides.
+    pub settings: Settings,
     /// Who the program is and what it may do.
     pub identity: Identity,
     /// What decides on the program's system calls.
@@ -63,10 +75,18 @@ pub struct Exec {
     pub keyring: Option<String>,
     /// The container's root.
     pub root: InheritedFd,
+    /// The host's /proc, for labels.
+    pub host_proc: InheritedFd,
     /// The program.
     pub program: Program,
     /// Its resource limits; none when the runtime sets them.
     pub limits: Vec<Limit>,
+    /// Its labels of Linux security modules.
+    pub labels: Labels,
+    /// Rights that it gives up.
+    pub landlock: Option<Rules>,
+    /// What its process is set to besides.
+    pub settings: Settings,
     /// Who the program is and what it may do.
     pub identity: Identity,
     /// What decides on the program's system calls.
@@ -102,12 +122,12 @@ pub struct Sysctl {
 /// The hooks that concern init.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hooks {
-    /// The runtime has hooks to run while the mounts are made and the root is not entered.
-    pub host: bool,
     /// Run by init before the root is entered.
     pub create_container: Vec<Hook>,
     /// Run by init after start and before the program.
     pub start_container: Vec<Hook>,
+    /// Files for the output and the errors of hooks inside, where they are not kept for init's.
+    pub outputs: [Option<InheritedFd>; 2],
     /// The state while the container is created, as JSON cut where the process id belongs.
     pub creating: [String; 2],
     /// The state before it is started, likewise.
@@ -147,8 +167,8 @@ pub struct Identity {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Further groups; these and no others.
-    pub groups: Vec<u32>,
+    /// Further groups, these and no others; None keeps those of whoever called the runtime.
+    pub groups: Option<Vec<u32>>,
     /// File mode creation mask.
     pub umask: u32,
     /// Capabilities, a bit each.

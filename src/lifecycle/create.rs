@@ -4,16 +4,18 @@
 //! later step fails, and can be found by `delete --force` when this process is killed: the record
 //! that names the cgroup is written before the cgroup is made.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::Result;
 
+use super::caller::{Caller, Start, check_terminal};
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::interrupt::Interrupt;
+use super::notify::Notify;
 use super::pid_file::PidFile;
-use super::plans::{Plans, check_terminal, facts};
+use super::plans::{Plans, facts};
 use super::record::Record;
 use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
@@ -90,8 +92,8 @@ pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<
         Start::Foreground
     };
     let mut made = make(request, start, passed, sown)?;
-    let relay = match begin(&mut made) {
-        Ok(relay) => relay,
+    let (relay, notify) = match begin(&mut made) {
+        Ok(begun) => begun,
         Err(error) => return Err(made.undo(error)),
     };
     let pid = made.init.pid().as_raw_nonzero().get();
@@ -99,10 +101,13 @@ pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<
     let id = made.record.id.clone();
     let pidfd = made.keep();
     let Some(foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.until_ready(pid, pidfd.as_fd())?;
+        }
         return Ok(0);
     };
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
-    let code = foreground.supervise(&Child { pid, pidfd }, relay)?;
+    let code = foreground.supervise(&Child { pid, pidfd }, relay, notify)?;
     if !options.keep {
         delete::delete(&request.root, &id, delete::Force::Yes)?;
     }
@@ -118,7 +123,8 @@ fn orphans(options: RunOptions) -> Orphans {
 }
 
 /// Starts the program. Its terminal is connected before, so that it finds the size that will stay.
-fn begin(made: &mut Made) -> Result<Option<Relay>> {
+fn begin(made: &mut Made) -> Result<(Option<Relay>, Option<Notify>)> {
+    let notify = Notify::listen(&made.record)?;
     let relay = made.terminal.take().map(Relay::begin).transpose()?;
     if !made.is_told {
         made.init.say(&ToInit::Continue)?;
@@ -126,18 +132,7 @@ fn begin(made: &mut Made) -> Result<Option<Relay>> {
     }
     made.interrupt.or_ready(made.init.conversation())?;
     made.init.wait_until_executed()?;
-    Ok(relay)
-}
-
-/// Who says that the program is to be executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
-    /// A later `start`.
-    Later,
-    /// This process, which then ends.
-    Detached,
-    /// This process, which then stands for the container.
-    Foreground,
+    Ok((relay, notify))
 }
 
 /// A container that is complete but for its start.
@@ -167,13 +162,6 @@ impl Made {
     }
 }
 
-/// What whoever called this process wants of it besides the container.
-pub(super) struct Caller {
-    pub start: Start,
-    pub passed: Passed,
-    pub interrupt: Interrupt,
-}
-
 fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Result<Made> {
     request.check()?;
     let caller = Caller {
@@ -196,7 +184,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     let hierarchy = Hierarchy::find()?;
     let plans = Plans::new(&bundle, request, namespaces, &hierarchy, problems)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans, request))?;
-    let mut cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
+    let mut cgroup = match make_groups(&plans, &hierarchy) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
@@ -230,6 +218,16 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
             Err(undo(record, error))
         }
     }
+}
+
+/// Makes the container's cgroup, and its groups in resctrl if it asks for any.
+fn make_groups(plans: &Plans, hierarchy: &Hierarchy) -> Result<Cgroup> {
+    let Some(plan) = &plans.resctrl else {
+        return Cgroup::create(&plans.cgroup, hierarchy);
+    };
+    plan.carry_out()?;
+    Cgroup::create(&plans.cgroup, hierarchy)
+        .map_err(|error| with_leftovers(error, plan.groups().remove()))
 }
 
 /// Removes what a failed creation left, and keeps its error as the one to be told.

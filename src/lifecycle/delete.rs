@@ -76,7 +76,9 @@ pub fn destroy(record: Record) -> Result<()> {
     let left = cgroup.filter(|cgroup| !cgroup.remove_at_once());
     let ended = end_processes(&record, left.as_ref());
     let removed = left.map_or(Ok(()), |cgroup| cgroup.remove());
-    let failures: Vec<_> = [found, ended, removed]
+    let groups = record.facts.resctrl.as_ref();
+    let regrouped = groups.map_or(Ok(()), |groups| groups.remove());
+    let failures: Vec<_> = [found, ended, removed, regrouped]
         .into_iter()
         .filter_map(Result::err)
         .collect();
@@ -86,12 +88,7 @@ pub fn destroy(record: Record) -> Result<()> {
     }
     // OCI: a poststop hook that fails is a warning, and the next one runs.
     let state = hooks::state(&record, &Status::Stopped, None);
-    for error in hooks::run_each(
-        "poststop",
-        &record.facts.poststop,
-        &state,
-        &record.facts.bundle,
-    ) {
+    for error in hooks::run_each("poststop", &record.facts.poststop, &state, &record.facts) {
         error::warn(&error::in_words(&error));
     }
     record.remove()

@@ -26,6 +26,10 @@ const STATE_NEW: &str = "state.json.new";
 pub const START_SOCKET: &str = "start.sock";
 /// Locked by init for as long as it has not executed the container's program.
 pub const INIT_LOCK: &str = "init.lock";
+/// The folder that a container sees whose caller wants to hear of its readiness.
+const NOTIFY: &str = "notify";
+/// The datagram socket in it.
+pub const NOTIFY_SOCKET: &str = "notify.sock";
 
 /// All files a state directory may hold, the record last: until then it says what is left. Nothing
 /// else is ever removed, so that a wrong `--root` cannot cost anybody's data.
@@ -207,6 +211,58 @@ impl Directory {
         Ok(socket)
     }
 
+    /// Makes the folder for the socket of sd_notify(3), which the container's users may enter.
+    ///
+    /// # Errors
+    ///
+    /// What the file system answered.
+    pub fn make_notify_folder(&self) -> SysResult<PathBuf> {
+        let call = || self.call_on("mkdir", NOTIFY);
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(&self.fd, NOTIFY, mode).call(call)?;
+        rustix::fs::chmodat(&self.fd, NOTIFY, mode, AtFlags::empty()).call(call)?;
+        Ok(self.file(NOTIFY))
+    }
+
+    /// Makes the socket of sd_notify(3) in its folder, for everybody; None without a folder.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn listen_for_notify(&self) -> SysResult<Option<OwnedFd>> {
+        let path = format!("{NOTIFY}/{NOTIFY_SOCKET}");
+        let call = || self.call_on("bind", &path);
+        match rustix::fs::unlinkat(&self.fd, &path, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) if rustix::fs::statat(&self.fd, NOTIFY, AtFlags::empty()).is_ok() => {
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(SysError::new(call(), errno)),
+        }
+        let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).call(call)?;
+        let address = format!("/proc/self/fd/{}/{path}", self.fd.as_raw_fd());
+        let address = SocketAddrUnix::new(address).call(call)?;
+        rustix::net::bind(&socket, &address).call(call)?;
+        let everybody = Mode::from_raw_mode(0o777);
+        rustix::fs::chmodat(&self.fd, &path, everybody, AtFlags::empty()).call(call)?;
+        Ok(Some(socket))
+    }
+
+    fn remove_notify_folder(&self) -> SysResult<()> {
+        let path = format!("{NOTIFY}/{NOTIFY_SOCKET}");
+        for (name, flags) in [
+            (path.as_str(), AtFlags::empty()),
+            (NOTIFY, AtFlags::REMOVEDIR),
+        ] {
+            match rustix::fs::unlinkat(&self.fd, name, flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(SysError::new(self.call_on("unlink", name), errno)),
+            }
+        }
+        Ok(())
+    }
+
     fn start_socket(&self) -> Result<(OwnedFd, SocketAddrUnix), Errno> {
         let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
         let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
@@ -253,7 +309,7 @@ impl Directory {
         let list = || format!("list {}", self.path.display());
         for entry in fs::read_dir(&self.path).with_context(list)? {
             let name = entry.with_context(list)?.file_name();
-            if !FILES.iter().any(|ours| name == *ours) {
+            if name != NOTIFY && !FILES.iter().any(|ours| name == *ours) {
                 return Ok(false);
             }
         }
@@ -282,6 +338,11 @@ impl Directory {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(SysError::new(self.call_on("unlink", name), errno)),
             }
+        }
+        match rustix::fs::rmdir(&self.path) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY) => self.remove_notify_folder()?,
+            Err(errno) => return Err(SysError::new(format!("rmdir({:?})", self.path), errno)),
         }
         match rustix::fs::rmdir(&self.path) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

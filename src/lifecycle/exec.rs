@@ -12,19 +12,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
-use serde_json::{Value, json};
 
+use super::caller::announce;
 use super::create::Sown;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
+use super::given::Given;
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
 use super::terminal::Relay;
-use super::{Status, Verb, announce, handover, hooks, limits, permit, query};
-use crate::bundle::{self, Bundle};
+use super::{Status, Verb, handover, hooks, limits, permit, query};
+use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error::{self, Problems};
 use crate::init::handshake::{FromInit, ToInit};
@@ -56,105 +57,6 @@ pub struct ExecRequest {
     pub cgroup: Option<PathBuf>,
     /// Also in a container that is paused, where the process stands still until it is resumed.
     pub ignore_paused: bool,
-}
-
-/// Where the process is described.
-#[derive(Debug, Clone)]
-pub enum Given {
-    /// In a file, as config.json's `process`.
-    File(PathBuf),
-    /// In the bundle's config.json, with these changes.
-    Changed(Changes),
-}
-
-/// What differs from config.json's `process`.
-#[derive(Debug, Clone, Default)]
-pub struct Changes {
-    /// The program and its arguments.
-    pub args: Vec<String>,
-    /// Working directory.
-    pub cwd: Option<String>,
-    /// Added to the environment, `NAME=value`.
-    pub env: Vec<String>,
-    /// With a terminal.
-    pub terminal: bool,
-    /// User, and group if one is named.
-    pub user: Option<(u32, Option<u32>)>,
-    /// Added groups.
-    pub additional_gids: Vec<u32>,
-    /// Added capabilities: bounding, effective and permitted. Not inheritable, which would outlive a
-    /// change of user (CVE-2022-29162).
-    pub capabilities: Vec<String>,
-    /// Privileges can not be raised.
-    pub no_new_privileges: bool,
-    /// AppArmor profile.
-    pub apparmor: Option<String>,
-    /// SELinux label.
-    pub label: Option<String>,
-}
-
-impl Given {
-    /// Makes the process of config.json the one that is executed.
-    fn apply(&self, process: &mut Value) -> Result<()> {
-        match self {
-            Given::File(path) => *process = bundle::read_object(path)?,
-            Given::Changed(changes) if process.is_object() => changes.apply(process),
-            Given::Changed(_) => {} // it is missing, as the checks will say
-        }
-        Ok(())
-    }
-}
-
-impl Changes {
-    fn apply(&self, process: &mut Value) {
-        process["args"] = json!(self.args);
-        process["terminal"] = json!(self.terminal);
-        if !self.terminal
-            && let Some(fields) = process.as_object_mut()
-        {
-            fields.remove("consoleSize");
-        }
-        if let Some(cwd) = &self.cwd {
-            process["cwd"] = json!(cwd);
-        }
-        if let Some((uid, gid)) = self.user {
-            process["user"]["uid"] = json!(uid);
-            if let Some(gid) = gid {
-                process["user"]["gid"] = json!(gid);
-            }
-        }
-        if self.no_new_privileges {
-            process["noNewPrivileges"] = json!(true);
-        }
-        let texts = [
-            ("apparmorProfile", &self.apparmor),
-            ("selinuxLabel", &self.label),
-        ];
-        for (field, text) in texts {
-            if let Some(text) = text {
-                process[field] = json!(text);
-            }
-        }
-        append(&mut process["env"], &self.env);
-        append(
-            &mut process["user"]["additionalGids"],
-            &self.additional_gids,
-        );
-        for set in ["bounding", "effective", "permitted"] {
-            if !self.capabilities.is_empty() {
-                append(&mut process["capabilities"][set], &self.capabilities);
-            }
-        }
-    }
-}
-
-/// Adds to an array, which is made if it is missing.
-fn append<T: serde::Serialize>(array: &mut Value, more: &[T]) {
-    if more.is_empty() {
-        return;
-    }
-    let all = array.as_array().into_iter().flatten().cloned();
-    *array = all.chain(more.iter().map(|one| json!(one))).collect();
 }
 
 /// Executes a process in a container; in the foreground, stands for it until it ends.
@@ -193,7 +95,7 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
         return Ok(0);
     };
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
-    foreground.supervise(&Child { pid, pidfd }, made.relay)
+    foreground.supervise(&Child { pid, pidfd }, made.relay, None)
 }
 
 /// The container that is joined.
@@ -325,27 +227,39 @@ impl Joining<'_> {
         let mut inheritance = Inheritance::default();
         let user_namespace = self.container.has_user_namespace();
         let seccomp = self.seccomp()?;
+        let root = inheritance.give(self.container.root()?);
         let id = &self.request.id;
         let keyring = self.container.snapshot.facts.keyring;
-        let (plan, warnings) = init::build_exec(init::ExecRequest {
-            process,
-            keyring: keyring.then(|| init::keyring(id.as_str())),
-            root: inheritance.give(self.container.root()?),
-            seccomp: seccomp.as_ref(),
-            user_namespace,
-            preserved: passed.total(),
-            listening: passed.listening(),
-        })?;
+        let (plan, warnings) = init::build_exec(
+            init::ExecRequest {
+                process,
+                keyring: keyring.then(|| init::keyring(id.as_str())),
+                root,
+                linux: self.bundle.spec.linux().as_ref(),
+                landlock: init::landlock::Rules::of(&self.bundle.spec),
+                seccomp: seccomp.as_ref(),
+                user_namespace,
+                preserved: passed.total(),
+                listening: passed.listening(),
+            },
+            &mut inheritance,
+        )?;
         for warning in warnings {
             error::warn(&warning);
         }
         birth.send_exec(plan, &inheritance)?;
         self.interrupt.or_ready(birth.told())?;
         let init = birth.init()?;
+        limits::join(
+            init.pid(),
+            process,
+            user_namespace,
+            &self.container.snapshot.facts,
+        )?;
         let terminal = self.until_ready(&init, seccomp.as_ref())?;
         limits::apply(init.pid(), process, user_namespace)?;
         let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
-        let pid_file = announce(&init, socket.as_deref(), file.as_deref())?;
+        let pid_file = announce(&init, socket.as_deref().into_iter(), file.as_deref())?;
         let relay = terminal.map(Relay::begin).transpose()?;
         init.say(&ToInit::Start)?;
         self.interrupt.or_ready(init.conversation())?;
@@ -395,31 +309,5 @@ impl Joining<'_> {
                 (said, _) => bail!("the process said {said:?} where it should have got ready"),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_made_where_config_json_has_its_process() {
-        let mut process = json!({"args": ["web"], "cwd": "/", "env": ["A=1"],
-            "consoleSize": {"height": 1, "width": 1}, "user": {"uid": 7, "gid": 8},
-            "capabilities": {"bounding": ["CAP_KILL"]}});
-        Changes {
-            args: vec!["sh".into()],
-            env: vec!["B=2".into()],
-            user: Some((5, None)),
-            additional_gids: vec![9],
-            capabilities: vec!["CAP_CHOWN".into()],
-            ..Changes::default()
-        }
-        .apply(&mut process);
-        let expected = json!({"args": ["sh"], "cwd": "/", "env": ["A=1", "B=2"], "terminal": false,
-            "user": {"uid": 5, "gid": 8, "additionalGids": [9]},
-            "capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"],
-                "permitted": ["CAP_CHOWN"]}});
-        assert_eq!(process, expected);
     }
 }

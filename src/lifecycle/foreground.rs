@@ -6,23 +6,20 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{
-    WaitId, WaitIdOptions, WaitOptions, getpid, set_child_subreaper, wait, waitid,
-};
+use rustix::process::{getpid, set_child_subreaper};
 
+use super::notify::Notify;
+use super::reap;
 use super::terminal::{Interests, Ready};
 use crate::error;
 use crate::sys::signals::send_signal;
 use crate::sys::{Call, Errno, SysError};
 
 pub use super::terminal::Relay;
-
-/// What the shell adds to a signal's number to make an exit code of it.
-const KILLED: i32 = 128;
 
 /// The container's init, a child of this process.
 #[derive(Debug)]
@@ -74,9 +71,17 @@ impl Foreground {
     /// # Errors
     ///
     /// When the kernel fails us; the container then goes on alone.
-    pub fn supervise(&self, child: &Child, mut terminal: Option<Relay>) -> Result<i32> {
+    pub fn supervise(
+        &self,
+        child: &Child,
+        mut terminal: Option<Relay>,
+        mut notify: Option<Notify>,
+    ) -> Result<i32> {
         let code = loop {
-            let woken = self.wait(child, terminal.as_ref())?;
+            let woken = self.wait(child, terminal.as_ref(), notify.as_ref())?;
+            if woken.notify {
+                pass_on(&mut notify);
+            }
             if woken.signal {
                 self.forward_signals(child, terminal.as_ref())?;
             }
@@ -96,7 +101,7 @@ impl Foreground {
     }
 
     /// Waits until there is something to do.
-    fn wait(&self, child: &Child, relay: Option<&Relay>) -> Result<Woken> {
+    fn wait(&self, child: &Child, relay: Option<&Relay>, notify: Option<&Notify>) -> Result<Woken> {
         let mut fds = vec![
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&child.pidfd, PollFlags::IN),
@@ -106,7 +111,8 @@ impl Foreground {
             master,
             output,
         } = relay.map(Relay::interests).unwrap_or_default();
-        let watched = [input, master, output];
+        let notify = notify.map(|notify| (notify.fd(), PollFlags::IN));
+        let watched = [input, master, output, notify];
         let flatten = watched.iter().flatten();
         fds.extend(flatten.map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
         match poll(&mut fds, None) {
@@ -117,10 +123,11 @@ impl Foreground {
         let mut named = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || named.next().unwrap_or(false);
         let (signal, exit) = (next(), next());
-        let [input, master, output] = watched.map(|one| one.is_some() && next());
+        let [input, master, output, notify] = watched.map(|one| one.is_some() && next());
         Ok(Woken {
             signal,
             exit,
+            notify,
             relay: Ready {
                 input,
                 master,
@@ -156,8 +163,8 @@ impl Foreground {
     /// Reaps whoever has ended; the code of the container if it is among them.
     fn reap(&self, child: &Child) -> Result<Option<i32>> {
         match self.orphans {
-            Orphans::Adopted => reap_all(child),
-            Orphans::LeftToHost => reap_one(child),
+            Orphans::Adopted => reap::all(child),
+            Orphans::LeftToHost => reap::one(child),
         }
     }
 
@@ -204,39 +211,17 @@ impl Foreground {
 struct Woken {
     signal: bool,
     exit: bool,
+    notify: bool,
     relay: Ready,
 }
 
-fn reap_all(child: &Child) -> Result<Option<i32>> {
-    let mut ended = None;
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == child.pid => {
-                ended = Some(code(status.exit_status(), status.terminating_signal())?);
-            }
-            Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) => return Ok(ended),
-            // No child is left, the container's init included.
-            Err(Errno::CHILD) if ended.is_some() => return Ok(ended),
-            Err(errno) => return Err(SysError::new("wait4(-1)", errno).into()),
-        }
-    }
-}
-
-fn reap_one(child: &Child) -> Result<Option<i32>> {
-    let id = WaitId::PidFd(child.pidfd.as_fd());
-    let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
-        .call(|| format!("waitid({})", child.pid))?;
-    status
-        .map(|status| code(status.exit_status(), status.terminating_signal()))
-        .transpose()
-}
-
-fn code(exit: Option<i32>, signal: Option<i32>) -> Result<i32> {
-    match (exit, signal) {
-        (Some(code), _) => Ok(code),
-        (None, Some(signal)) => Ok(KILLED + signal),
-        (None, None) => bail!("the container's init ended in a way the kernel does not name"),
+/// Tells the caller what the program says of itself, until the caller no longer listens.
+fn pass_on(notify: &mut Option<Notify>) {
+    // Signals to this process reach the program: it is what stands for the service.
+    let main_pid = getpid().as_raw_nonzero().get();
+    if let Some(Err(told)) = notify.as_mut().map(|notify| notify.relay(main_pid)) {
+        error::warn(&told.to_string());
+        *notify = None;
     }
 }
 
@@ -288,7 +273,7 @@ mod tests {
             screen.read_to_string(&mut text).unwrap();
             text
         });
-        let code = foreground.supervise(&child, Some(relay)).unwrap();
+        let code = foreground.supervise(&child, Some(relay), None).unwrap();
         (code, reader.join().unwrap())
     }
 
@@ -307,7 +292,7 @@ mod tests {
             drop(running.stdin.take());
             let foreground = Foreground::prepare(Orphans::LeftToHost).unwrap();
             assert_eq!(
-                foreground.supervise(&child, None).unwrap(),
+                foreground.supervise(&child, None, None).unwrap(),
                 code,
                 "{script}"
             );
@@ -331,7 +316,7 @@ mod tests {
         ] {
             nix::sys::signal::raise(signal).unwrap();
         }
-        assert_eq!(foreground.supervise(&child, None).unwrap(), 7);
+        assert_eq!(foreground.supervise(&child, None, None).unwrap(), 7);
     }
 
     #[test]
@@ -378,8 +363,8 @@ mod tests {
             .unwrap();
         let child = child_of(&running);
         let foreground = Foreground::prepare(Orphans::Adopted).unwrap();
-        assert_eq!(foreground.supervise(&child, None).unwrap(), 5);
-        let nobody_left = wait(WaitOptions::NOHANG);
+        assert_eq!(foreground.supervise(&child, None, None).unwrap(), 5);
+        let nobody_left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
         assert_eq!(nobody_left.map(|one| one.is_some()), Err(Errno::CHILD));
     }
 }

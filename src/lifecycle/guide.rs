@@ -23,20 +23,22 @@ pub(super) struct Guide<'a> {
     pub bundle: &'a Bundle,
     pub request: &'a CreateRequest,
     pub listener: Option<&'a Listener>,
+    pub waits_when_made: bool,
     pub interrupt: &'a Interrupt,
 }
 
 impl Guide<'_> {
-    /// The terminal's master, if this process keeps it. `restrict` puts the device filter into
-    /// force: before hooks, which may want to change it, and never before init has made the devices.
-    /// `record` is told of init when the hooks are through. Then init need not wait, if `at_once`.
+    /// The terminal's master, if this process keeps it. `made` does what is due when the mounts and
+    /// devices are made, as putting the device filter into force: before hooks, which may want to
+    /// change that, and never earlier. `record` is told of init when the hooks are through. Then init
+    /// need not wait, if `at_once`.
     ///
     /// # Errors
     ///
     /// What init, a hook or the console socket says; that the caller asked to stop.
     pub fn until_ready(
         &self,
-        restrict: impl FnOnce() -> Result<()>,
+        made: impl FnOnce(&Record) -> Result<()>,
         record: &mut Record,
         at_once: bool,
     ) -> Result<Option<OwnedFd>> {
@@ -45,8 +47,11 @@ impl Guide<'_> {
             (FromInit::Made, _) => {}
             (said, _) => bail!("init said {said:?} where it should have made mounts"),
         }
-        restrict()?;
+        made(record)?;
         self.run_creation_hooks(record)?;
+        if self.waits_when_made {
+            self.init.say(&ToInit::Continue)?;
+        }
         record.created(Process::of(self.init.pid(), self.init.pidfd())?)?;
         if at_once {
             self.init.say(&ToInit::Continue)?;
@@ -78,8 +83,7 @@ impl Guide<'_> {
     }
 
     /// The hooks of the runtime's namespaces, while the container's are made and its root is not
-    /// entered yet: prestart first, as it is the older of the two. Init waits for them if there are
-    /// any.
+    /// entered yet: prestart first, as it is the older of the two.
     fn run_creation_hooks(&self, record: &Record) -> Result<()> {
         let all = self.bundle.spec.hooks().as_ref();
         #[allow(
@@ -94,10 +98,6 @@ impl Guide<'_> {
                 all.and_then(|h| h.create_runtime().clone()),
             ),
         ];
-        let lists = lists.map(|(name, list)| (name, list.unwrap_or_default()));
-        if lists.iter().all(|(_, list)| list.is_empty()) {
-            return Ok(());
-        }
         let pid = self.init.pid().as_raw_nonzero().get();
         let stop = Stop {
             interrupt: self.interrupt,
@@ -105,8 +105,9 @@ impl Guide<'_> {
         };
         let state = hooks::state(record, &Status::Creating, Some(pid));
         for (name, list) in lists {
-            hooks::run(name, &list, &state, &self.bundle.dir, Some(stop))?;
+            let list = list.unwrap_or_default();
+            hooks::run(name, &list, &state, &record.facts, Some(stop))?;
         }
-        self.init.say(&ToInit::Continue)
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! error. Who calls decides what a failure means; hooks inside the container are `init`'s.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,11 +21,34 @@ use serde::Serialize;
 
 use super::Status;
 use super::interrupt::Stop;
-use super::record::Snapshot;
+use super::record::{Facts, Snapshot};
 use crate::sys::{Call, Errno, SysError};
 
 /// How much of a hook's output an error can show: its end, where the reason mostly stands.
 const OUTPUT_KEPT: usize = 1024;
+
+/// crun's annotations that name files for what hooks print, which is not told by their errors then.
+const OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
+
+/// The files for the output and the errors of hooks, where an annotation names them.
+///
+/// # Errors
+///
+/// One that can not be opened or made.
+pub fn outputs(facts: &Facts) -> Result<[Option<File>; 2]> {
+    let open = |name: &str| {
+        let path = facts.annotations.get(name).filter(|path| !path.is_empty());
+        let open = |path: &String| {
+            let opened = File::options().append(true).create(true).open(path);
+            let opened = opened.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            opened.call(|| format!("open({path:?})"))
+        };
+        path.map(open)
+            .transpose()
+            .with_context(|| format!("annotations[{name:?}]"))
+    };
+    Ok([open(OUTPUTS[0])?, open(OUTPUTS[1])?])
+}
 
 /// Runs the hooks of one list, `name`, in order; the first that fails ends it.
 ///
@@ -37,18 +61,18 @@ pub fn run(
     name: &str,
     hooks: &[Hook],
     state: &str,
-    bundle: &Path,
+    facts: &Facts,
     stop: Option<Stop<'_>>,
 ) -> Result<()> {
     hooks
         .iter()
         .enumerate()
-        .try_for_each(|(index, hook)| run_at(name, index, hook, state, bundle, stop))
+        .try_for_each(|(index, hook)| run_at(name, index, hook, state, facts, stop))
 }
 
 /// Runs all hooks of one list, `name`, whatever becomes of each; returns what failed.
-pub fn run_each(name: &str, hooks: &[Hook], state: &str, bundle: &Path) -> Vec<anyhow::Error> {
-    let run = |(index, hook)| run_at(name, index, hook, state, bundle, None).err();
+pub fn run_each(name: &str, hooks: &[Hook], state: &str, facts: &Facts) -> Vec<anyhow::Error> {
+    let run = |(index, hook)| run_at(name, index, hook, state, facts, None).err();
     hooks.iter().enumerate().filter_map(run).collect()
 }
 
@@ -99,15 +123,15 @@ fn run_at(
     index: usize,
     hook: &Hook,
     state: &str,
-    bundle: &Path,
+    facts: &Facts,
     stop: Option<Stop<'_>>,
 ) -> Result<()> {
-    run_one(hook, state.as_bytes(), bundle, stop)
+    run_one(hook, state.as_bytes(), facts, stop)
         .with_context(|| format!("hooks.{name}[{index}] ({})", hook.path().display()))
 }
 
-fn run_one(hook: &Hook, state: &[u8], bundle: &Path, stop: Option<Stop<'_>>) -> Result<()> {
-    let (mut running, output) = spawn(hook, bundle)?;
+fn run_one(hook: &Hook, state: &[u8], facts: &Facts, stop: Option<Stop<'_>>) -> Result<()> {
+    let (mut running, output) = spawn(hook, facts)?;
     let limit = hook
         .timeout()
         .and_then(|seconds| u64::try_from(seconds).ok());
@@ -150,8 +174,9 @@ fn kill_group(hook: &Child) {
 }
 
 /// Starts the hook as the leader of a process group, with no signal blocked.
-fn spawn(hook: &Hook, bundle: &Path) -> Result<(Child, PipeReader)> {
+fn spawn(hook: &Hook, facts: &Facts) -> Result<(Child, PipeReader)> {
     let (output, printed) = std::io::pipe().context("pipe")?;
+    let [stdout, stderr] = outputs(facts)?;
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(args);
@@ -161,15 +186,18 @@ fn spawn(hook: &Hook, bundle: &Path) -> Result<(Child, PipeReader)> {
         .env_clear()
         .envs(env.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
     // Callers may have removed the bundle before they delete the container.
-    command.current_dir(if bundle.is_dir() {
-        bundle
+    command.current_dir(if facts.bundle.is_dir() {
+        facts.bundle.as_path()
     } else {
         Path::new("/")
     });
     command
         .stdin(Stdio::piped())
-        .stdout(printed.try_clone().context("pipe")?)
-        .stderr(printed);
+        .stdout(match stdout {
+            Some(file) => Stdio::from(file),
+            None => printed.try_clone().context("pipe")?.into(),
+        })
+        .stderr(stderr.map_or_else(|| printed.into(), Stdio::from));
     command.process_group(0);
     crate::sys::signals::bind_to_us(&mut command);
     let child = command.spawn();
@@ -335,12 +363,20 @@ mod tests {
             .unwrap()
     }
 
+    /// Facts of a container whose bundle is there.
+    fn at(bundle: &Path) -> Facts {
+        Facts {
+            bundle: bundle.to_owned(),
+            ..facts()
+        }
+    }
+
     fn try_hook(hook: Hook, state: &str) -> Result<(), String> {
         let result = run(
             "poststart",
             &[sh("exit 0"), hook],
             state,
-            Path::new("/no/such/bundle"),
+            &at(Path::new("/no/such/bundle")),
             None,
         );
         result.map_err(|error| format!("{error:#}"))
@@ -361,7 +397,8 @@ mod tests {
             .args(["my-name", "-c", &script].map(String::from))
             .build()
             .unwrap();
-        run("poststop", &[hook], "{\"id\":\"web\"}", root.path(), None).unwrap();
+        let facts = at(root.path());
+        run("poststop", &[hook], "{\"id\":\"web\"}", &facts, None).unwrap();
         let seen = std::fs::read_to_string(file).unwrap();
         let path = root.path().display();
         assert_eq!(
@@ -434,7 +471,7 @@ mod tests {
     #[test]
     fn all_poststop_hooks_run_and_each_failure_is_told() {
         let hooks = [sh("exit 1"), sh("exit 0"), sh("exit 2")];
-        let errors = run_each("poststop", &hooks, "", Path::new("/"));
+        let errors = run_each("poststop", &hooks, "", &at(Path::new("/")));
         let errors: Vec<String> = errors.iter().map(|error| format!("{error:#}")).collect();
         assert_eq!(
             errors,

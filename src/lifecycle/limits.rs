@@ -1,17 +1,55 @@
-//! What the runtime sets on init from outside, with the host's privileges, when init is ready: the
-//! OOM score, and the resource limits of a program in a user namespace of its own.
+//! What the runtime does to init from outside, with the host's privileges: when its mounts are made
+//! ([`apply_when_made`]), and when it is ready ([`apply`]).
 
 use anyhow::Result;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 
+use super::record::{Facts, Record};
 use crate::init;
+use crate::init::settings::Scheduling;
+use crate::namespaces::{self, Kind, Plan};
 use crate::sys::{Call, Errno};
 
 /// True when there is nothing to apply.
 pub(super) fn is_nothing(process: &Process, user_namespace: bool) -> bool {
     let limited = user_namespace && !init::limits(process).is_empty();
     !limited && process.oom_score_adj().is_none()
+}
+
+/// Applies to `pid`, when its mounts are made, what later steps of it need or would stand in the
+/// way of: its groups in resctrl, the host's network interfaces that become its own, and in a user
+/// namespace `process.scheduler` and `process.ioPriority`.
+///
+/// # Errors
+///
+/// What the kernel answered; the field is named.
+pub(super) fn apply_when_made(
+    pid: Pid,
+    spec: &Spec,
+    namespaces: &Plan,
+    record: &Record,
+) -> Result<()> {
+    namespaces::move_devices(namespaces, pid)?;
+    let user_namespace = namespaces.is_own(Kind::User);
+    let process = spec.process().as_ref();
+    process.map_or(Ok(()), |p| join(pid, p, user_namespace, &record.facts))
+}
+
+/// Puts `pid` into the container's groups in resctrl, and sets what in a user namespace only the host's
+/// privileges can.
+///
+/// # Errors
+///
+/// What the kernel answered; the field is named.
+pub(super) fn join(pid: Pid, process: &Process, user_namespace: bool, facts: &Facts) -> Result<()> {
+    if let Some(groups) = &facts.resctrl {
+        groups.join(pid.as_raw_nonzero().get())?;
+    }
+    match user_namespace {
+        true => Scheduling::of(process).apply(Some(pid)),
+        false => Ok(()),
+    }
 }
 
 /// Applies `process.oomScoreAdj`, and with a user namespace `process.rlimits`, to `pid`.

@@ -5,6 +5,7 @@
 //! first; `kill` and the queries hold none, so that neither a slow hook nor a hung one stands in
 //! their way.
 
+mod caller;
 pub mod create;
 pub mod delete;
 mod descriptors;
@@ -12,6 +13,7 @@ mod directory;
 pub mod exec;
 pub mod foreground;
 pub mod freeze;
+pub mod given;
 mod guide;
 pub mod handover;
 pub mod hooks;
@@ -19,11 +21,13 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+mod notify;
 mod pid_file;
 mod plans;
 pub mod process;
 pub mod ps;
 pub mod query;
+mod reap;
 pub mod record;
 mod set_up;
 pub mod start;
@@ -32,15 +36,12 @@ mod terminal;
 mod testing;
 
 use std::fmt;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::error::Kind;
-use crate::init::Init;
 use id::ContainerId;
-use pid_file::PidFile;
 
 /// Makes this process ready for any verb, whatever its caller has left it with. Call it first.
 pub fn prepare() {
@@ -149,26 +150,6 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
             "cannot delete container {id} that is not stopped: {status}"
         )),
     }
-}
-
-/// Tells whoever asked which process it is.
-///
-/// # Errors
-///
-/// When nobody listens at the socket, or the file can not be written.
-fn announce(
-    init: &Init,
-    pidfd_socket: Option<&Path>,
-    pid_file: Option<&Path>,
-) -> Result<Option<PidFile>> {
-    let pid = init.pid().as_raw_nonzero().get();
-    if let Some(socket) = pidfd_socket {
-        handover::send_pidfd(socket, init.pidfd().as_fd())?;
-    }
-    let write = |path: &Path| {
-        PidFile::write(path, pid).with_context(|| format!("--pid-file {}", path.display()))
-    };
-    pid_file.map(write).transpose()
 }
 
 /// What `create` and `run` are asked to do.

@@ -1,16 +1,14 @@
-//! What `create` decides before its first effect: the plans, what the record will say, and whether
-//! the terminal has somebody at its other end.
+//! What `create` decides before its first effect: the plans, and what the record will say.
 
-use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
+use anyhow::{Context, Result};
 use rustix::process::geteuid;
 
 use super::CreateRequest;
-use super::create::Start;
 use super::record::{Facts, now};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Hierarchy};
+use crate::cgroups::{self, Hierarchy, resctrl};
 use crate::error::{self, Problems};
+use crate::init;
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::seccomp;
@@ -19,6 +17,7 @@ use crate::seccomp;
 pub(super) struct Plans {
     pub namespaces: namespaces::Plan,
     pub cgroup: cgroups::Plan,
+    pub resctrl: Option<resctrl::Plan>,
     pub rootfs: rootfs::Plan<HostTree>,
     pub seccomp: Option<seccomp::Plan>,
 }
@@ -33,6 +32,7 @@ impl Plans {
     ) -> Result<Plans> {
         let id = request.id.as_str();
         let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
+        let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
         let context = rootfs::Context {
             bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
@@ -44,6 +44,8 @@ impl Plans {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        init::landlock::check_landlock(&bundle.spec, &mut problems);
+        init::labels::check_labels(&bundle.spec, &mut problems);
         let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
         problems
             .into_result()
@@ -56,6 +58,7 @@ impl Plans {
         Ok(Plans {
             namespaces,
             cgroup,
+            resctrl,
             rootfs,
             seccomp,
         })
@@ -72,24 +75,6 @@ fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
     }
 }
 
-/// A terminal needs somebody at its other end, and a socket for one needs a terminal.
-pub(super) fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Result<()> {
-    let wanted = spec
-        .process()
-        .as_ref()
-        .and_then(|p| p.terminal())
-        .unwrap_or(false);
-    match (wanted, &request.console_socket, start) {
-        (true, None, Start::Later | Start::Detached) => bail!(
-            "process.terminal: a container in the background needs --console-socket for its terminal"
-        ),
-        (false, Some(_), _) => bail!(
-            "--console-socket: there is no terminal to send; set process.terminal, or leave it out"
-        ),
-        (true, Some(_), _) | (true, None, Start::Foreground) | (false, None, _) => Ok(()),
-    }
-}
-
 pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> Facts {
     let spec = &bundle.spec;
     let hooks = spec.hooks().as_ref();
@@ -99,6 +84,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: Some(plans.cgroup.path().to_path_buf()),
+        resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
         annotations: spec
             .annotations()
             .clone()

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{Directory, STATE};
 use super::id::ContainerId;
 use super::process::Process;
+use crate::cgroups::resctrl;
 use crate::error::{Kind, rfc3339};
 
 /// What is known of a container before anything is done for it.
@@ -36,6 +37,9 @@ pub struct Facts {
     pub rootfs: PathBuf,
     /// The cgroup's path in the hierarchy; `None` only when no record was written.
     pub cgroup: Option<PathBuf>,
+    /// Its groups in resctrl, if it asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Groups>,
     /// Annotations of config.json.
     pub annotations: BTreeMap<String, String>,
     /// When it was created, as [`now`] gives it.
@@ -238,6 +242,11 @@ impl Record {
         Ok(self.directory.connect_to_init()?)
     }
 
+    /// The state directory, for files that the record does not speak of.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Leaves the state directory in place and lets go of the lock.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;
@@ -393,6 +402,25 @@ mod tests {
 
     fn kind(error: &anyhow::Error) -> Option<&Kind> {
         error.downcast_ref()
+    }
+
+    #[test]
+    fn the_folder_of_the_notify_socket_is_one_of_ours() {
+        let root = Root::new();
+        let record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
+        assert!(record.directory().listen_for_notify().unwrap().is_none());
+        let folder = record.directory().make_notify_folder().unwrap();
+        // A start that comes again, after one that was killed, makes the socket anew.
+        for _ in 0..2 {
+            assert!(record.directory().listen_for_notify().unwrap().is_some());
+            assert!(folder.join("notify.sock").exists());
+        }
+        assert!(record.holds_only_our_files().unwrap());
+        fs::write(folder.join("theirs"), "").unwrap();
+        assert!(record.directory().remove().is_err());
+        fs::remove_file(folder.join("theirs")).unwrap();
+        record.remove().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

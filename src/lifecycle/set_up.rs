@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Result;
 
-use super::create::{Caller, Start};
+use super::caller::{Caller, Start, announce, pidfd_sockets};
 use super::guide::Guide;
 use super::pid_file::PidFile;
 use super::plans::Plans;
 use super::record::Record;
-use super::{CreateRequest, Status, announce, hooks, limits};
+use super::{CreateRequest, Status, hooks, limits, notify};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup};
 use crate::error;
@@ -49,7 +49,7 @@ pub(super) fn set_up(
 ) -> Result<SetUp> {
     let Parts {
         bundle,
-        plans,
+        mut plans,
         seed,
         cgroup,
     } = parts;
@@ -62,13 +62,17 @@ pub(super) fn set_up(
         namespaces: &plans.namespaces,
         seccomp: plans.seccomp.as_ref(),
     };
+    let notify = notify::mount(record)?;
+    let at_once = caller.start != Start::Later && notify.is_none();
+    plans.rootfs.mounts.extend(notify);
     let (plan, inheritance) = order.plan(plans.rootfs, record)?;
+    let waits_when_made = plan.waits_when_made;
     let late = Late {
         bundle,
         cgroup: &plans.cgroup,
         user_namespace: plans.namespaces.is_own(Kind::User),
     };
-    let is_told = caller.start != Start::Later && plan.terminal.is_none() && late.is_nothing();
+    let is_told = at_once && plan.terminal.is_none() && late.is_nothing();
     birth.send_plan(plan, &inheritance)?;
     drop(inheritance);
     let filter = plans.cgroup.load_device_filter()?;
@@ -79,13 +83,19 @@ pub(super) fn set_up(
         bundle,
         request,
         listener: order.seccomp.and_then(seccomp::Plan::listener),
+        waits_when_made,
         interrupt: &caller.interrupt,
     };
-    let restrict = || filter.map_or(Ok(()), |filter| cgroup.filter_devices(&filter));
-    let terminal = guide.until_ready(restrict, record, is_told)?;
+    let made = |record: &Record| {
+        if let Some(filter) = filter {
+            cgroup.filter_devices(&filter)?;
+        }
+        limits::apply_when_made(init.pid(), &bundle.spec, &plans.namespaces, record)
+    };
+    let terminal = guide.until_ready(made, record, is_told)?;
     late.apply(&init, cgroup)?;
-    let (socket, file) = (&request.pidfd_socket, &request.pid_file);
-    let pid_file = announce(&init, socket.as_deref(), file.as_deref())?;
+    let sockets = pidfd_sockets(request, &record.facts.annotations);
+    let pid_file = announce(&init, sockets, request.pid_file.as_deref())?;
     Ok(SetUp {
         init,
         terminal,
@@ -132,7 +142,10 @@ impl Order<'_> {
             creating: hooks::state_around_pid(record, &Status::Creating),
             created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
         };
-        let (plan, warnings) = init::build(wanted, &mut inheritance)?;
+        let (mut plan, warnings) = init::build(wanted, &mut inheritance)?;
+        notify::add_variable(&mut plan.program.env);
+        let outputs = hooks::outputs(&record.facts)?;
+        plan.hooks.outputs = outputs.map(|file| file.map(|file| inheritance.give(file.into())));
         warnings.iter().for_each(|warning| error::warn(warning));
         Ok((plan, inheritance))
     }

@@ -1,11 +1,12 @@
 //! `start`: executes the program of a container that was created.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::id::ContainerId;
+use super::notify::Notify;
 use super::record::Record;
 use super::{Status, Verb, hooks, permit, query};
 use crate::error;
@@ -25,12 +26,20 @@ pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
     permit(Verb::Start, id, &status)?;
     let gate: OwnedFd = record.connect_to_init()?;
     let talk = Channel::over(gate);
+    let notify = Notify::listen(&record)?;
     handshake::send(&talk, &ToInit::Start).context("init has ended")?;
     wait_until_executed(&talk)?;
     if let Some(pid) = status.pid() {
         run_poststart_hooks(&record, pid);
     }
+    let init = record.init.clone();
     record.keep();
+    // Without the lock: the program may take its time, and others may want to act on it.
+    if let (Some(notify), Some(init)) = (notify, init)
+        && let Some(pidfd) = init.open()?
+    {
+        notify.until_ready(init.pid, pidfd.as_fd())?;
+    }
     Ok(())
 }
 
@@ -39,7 +48,7 @@ pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
 pub(super) fn run_poststart_hooks(record: &Record, pid: i32) {
     let state = hooks::state(record, &Status::Running { pid }, Some(pid));
     let facts = &record.facts;
-    for failure in hooks::run_each("poststart", &facts.poststart, &state, &facts.bundle) {
+    for failure in hooks::run_each("poststart", &facts.poststart, &state, facts) {
         error::warn(&error::in_words(&failure));
     }
 }

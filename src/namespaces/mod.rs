@@ -3,6 +3,7 @@
 //! Decides the flags of the clone, and what is joined and made before it. Leaves the doing to
 //! `init::spawn` and `init::seed`.
 
+mod devices;
 mod idmap;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use rustix::process::Pid;
 use crate::error::Problems;
 use crate::sys::{Errno, process};
 
+pub use devices::{Device, move_devices};
 pub use idmap::IdMaps;
 
 /// A kind of namespace (namespaces(7)).
@@ -111,6 +113,7 @@ pub struct Plan {
     id_maps: Option<IdMaps>,
     /// Lines for /proc/PID/timens_offsets.
     time_offsets: String,
+    devices: Vec<Device>,
 }
 
 impl Plan {
@@ -132,6 +135,7 @@ impl Plan {
                 },
             }
         }
+        plan.devices = devices::plan(spec, problems);
         if plan.is_new(Kind::User) {
             plan.id_maps = Some(IdMaps::new(linux.uid_mappings(), linux.gid_mappings()));
         }
@@ -228,6 +232,12 @@ impl Plan {
         new.fold(0, |flags, kind| flags | kind.flag())
     }
 
+    /// Whether interfaces of the host become the container's.
+    #[must_use]
+    pub fn moves_devices(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
     /// Lines for /proc/PID/timens_offsets, if there is a new time namespace.
     #[must_use]
     pub fn time_offsets(&self) -> Option<&str> {
@@ -300,6 +310,9 @@ impl fmt::Display for Plan {
         }
         for line in self.time_offsets.lines() {
             writeln!(f, "offset {line}")?;
+        }
+        for device in &self.devices {
+            writeln!(f, "move   {} -> {}", device.host, device.inside)?;
         }
         match &self.id_maps {
             Some(maps) => write!(f, "{maps}"),

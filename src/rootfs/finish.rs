@@ -33,7 +33,7 @@ impl Prepared {
             self.make_read_only(path)
                 .with_context(|| format!("readonlyPaths \"/{path}\""))?;
         }
-        self.mask(&plan.masked_paths, null)?;
+        self.mask(plan, null)?;
         if let Some(propagation) = plan.propagation {
             mount::set_propagation(self.root.as_fd(), propagation.kind, propagation.recursive)
                 .context("rootfsPropagation")?;
@@ -63,10 +63,10 @@ impl Prepared {
     }
 
     /// Hides directories behind one empty read-only tmpfs, and files behind /dev/null.
-    fn mask(&self, paths: &[ContainerPath], null: Option<OwnedFd>) -> anyhow::Result<()> {
+    fn mask(&self, plan: &Plan<OpenTree>, null: Option<OwnedFd>) -> anyhow::Result<()> {
         let mut file_cover = null.map(Cover::detached);
         let mut directory_cover = None;
-        for path in paths {
+        for path in &plan.masked_paths {
             let masked = || format!("maskedPaths \"/{path}\"");
             let Some(place) = self.existing(path).with_context(masked)? else {
                 continue;
@@ -74,7 +74,7 @@ impl Prepared {
             let stat = rustix::fs::fstat(&place).call(masked)?;
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if directory && directory_cover.is_none() {
-                directory_cover = Some(Cover::detached(empty_directory()?));
+                directory_cover = Some(Cover::detached(empty_directory(plan.label.as_deref())?));
             }
             let cover = if directory {
                 &mut directory_cover
@@ -114,10 +114,13 @@ impl Cover {
     }
 }
 
-/// A detached, empty, read-only tmpfs.
-pub(super) fn empty_directory() -> Result<OwnedFd, SysError> {
+/// A detached, empty, read-only tmpfs, with the option `label` if there is one.
+pub(super) fn empty_directory(label: Option<&str>) -> Result<OwnedFd, SysError> {
     let fs = mount::NewFileSystem::open("tmpfs")?;
-    for option in ["size=0", "nr_inodes=1", "mode=755"] {
+    for option in ["size=0", "nr_inodes=1", "mode=755"]
+        .into_iter()
+        .chain(label)
+    {
         fs.option(option)?;
     }
     fs.mount(

@@ -54,6 +54,8 @@ pub struct Plan<T> {
     pub read_only_paths: Vec<ContainerPath>,
     /// Paths hidden, where they exist.
     pub masked_paths: Vec<ContainerPath>,
+    /// The option by which a new file system gets the container's SELinux label.
+    pub label: Option<String>,
     /// The root itself becomes read-only, last.
     pub read_only: bool,
 }
@@ -122,6 +124,8 @@ pub struct NewFileSystem {
     pub attributes: Attributes,
     /// What the image has at the target is copied into it.
     pub copy_up: bool,
+    /// The SELinux label of its root, where no option can set it.
+    pub root_label: Option<String>,
     /// It becomes read-only only when devices and mount points have been made in it.
     pub read_only_late: bool,
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use anyhow::Context as _;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, XattrFlags};
 
 use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
 use crate::sys::confined::{ContainerPath, Missing, Root};
@@ -142,6 +142,9 @@ impl Prepared {
             refuse_a_link(self.root(), target)?;
         }
         let mounted = make(new, mode)?;
+        if let Some(label) = &new.root_label {
+            set_label(mounted.as_fd(), label).context("linux.mountLabel")?;
+        }
         if new.copy_up {
             copy_up::copy(place.as_fd(), mounted.as_fd()).context("tmpcopyup")?;
         }
@@ -213,6 +216,16 @@ fn make(new: &NewFileSystem, mode: Option<u32>) -> Result<OwnedFd, SysError> {
         0
     };
     fs.mount(new.attributes.set & !late)
+}
+
+/// Gives the root of a mount an SELinux label.
+fn set_label(mount: BorrowedFd<'_>, label: &str) -> Result<(), SysError> {
+    const NAME: &str = "security.selinux";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(mount, ".", flags, Mode::empty())
+        .call(|| "openat(mount, \".\")".to_string())?;
+    rustix::fs::fsetxattr(&root, NAME, label.as_bytes(), XattrFlags::empty())
+        .call(|| format!("fsetxattr(\"{NAME}\", \"{label}\")"))
 }
 
 /// An image whose `/proc` or `/sys` is a link would send writes of label or sysctl files

@@ -45,7 +45,7 @@ fn hide(path: &str) -> Result<(), SysError> {
     mount::set_propagation(place.as_fd(), libc::MS_SLAVE, true)?;
     match mount::detach(path) {
         Err(error) if error.errno == Errno::INVAL || error.errno == Errno::PERM => {
-            mount::attach(finish::empty_directory()?.as_fd(), place.as_fd())
+            mount::attach(finish::empty_directory(None)?.as_fd(), place.as_fd())
         }
         detached => detached,
     }

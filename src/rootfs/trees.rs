@@ -60,6 +60,7 @@ impl Plan<HostTree> {
             propagation: self.propagation,
             read_only_paths: self.read_only_paths,
             masked_paths: self.masked_paths,
+            label: self.label,
             read_only: self.read_only,
         })
     }

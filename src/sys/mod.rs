@@ -14,13 +14,18 @@ pub use rustix::io::Errno;
 mod freestanding;
 mod raw;
 
+pub mod attributes;
+pub mod bitmap;
 #[cfg(feature = "runtime")]
 pub mod bpf;
 pub mod channel;
 pub mod confined;
 pub mod fd;
+pub mod landlock;
 pub mod loopback;
 pub mod mount;
+#[cfg(feature = "runtime")]
+pub mod netlink;
 pub mod process;
 pub mod seccomp;
 pub mod signals;

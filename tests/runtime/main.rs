@@ -13,9 +13,11 @@ mod cli;
 mod devices;
 mod faults;
 mod hooks;
+mod interfaces;
 mod life;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod refusals;
 mod seccomp;
@@ -33,9 +35,11 @@ fn main() {
         devices::all(),
         faults::all(),
         hooks::all(),
+        interfaces::all(),
         life::all(),
         mounts::all(),
         namespaces::all(),
+        notify::all(),
         process::all(),
         refusals::all(),
         seccomp::all(),

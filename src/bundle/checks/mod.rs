@@ -4,12 +4,15 @@
 //! at once: what is null here was reported there and is passed over. A check that needs to know
 //! the namespaces is silent when their list itself has a problem.
 
+mod annotations;
 mod filesystem;
 mod hooks;
 mod idmaps;
+mod interfaces;
 mod namespaces;
 mod process;
 mod seccomp;
+mod settings;
 mod sysctl;
 
 use std::path::{Path, PathBuf};
@@ -24,13 +27,16 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     version(config, report);
     filesystem::mounts(config, report);
     process::check(config, report);
+    settings::check(config, report);
     namespaces::names(config, report);
     hooks::check(config, report);
     namespaces::check(config, report);
+    interfaces::check(config, report);
     idmaps::check(config, report);
     filesystem::devices(config, report);
     sysctl::check(config, report);
     seccomp::check(config, report);
+    annotations::check(config, report);
 }
 
 /// The elements of an array with their index; nothing when it is none.

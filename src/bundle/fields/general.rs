@@ -1,7 +1,7 @@
 //! The fields of config.md: what every POSIX platform shares, and the process.
 
 use super::Kind::{Array, Bool, Free, Map, Object, Path, Text, Words};
-use super::{Field, I32, ID, LATER, MAY, MUST, SECONDS, SIZE, U64, WINDOWS, YES, int, row};
+use super::{Field, I32, ID, MAY, MUST, SECONDS, SIZE, U64, WINDOWS, YES, int, row};
 
 /// getrlimit(2); config.md: a type that the kernel does not know is an error.
 #[rustfmt::skip]
@@ -66,7 +66,7 @@ pub(super) const ROWS: [Field; 127] = [
     row("process.rlimits[].hard", U64, MUST, YES),
     row("process.rlimits[].soft", U64, MUST, YES),
     row("process.rlimits[].type", Words(RLIMITS), MUST, YES),
-    row("process.apparmorProfile", Text, MAY, LATER),
+    row("process.apparmorProfile", Text, MAY, YES),
     row("process.capabilities", Object, MAY, YES),
     row("process.capabilities.bounding", Array, MAY, YES),
     row("process.capabilities.bounding[]", Text, MAY, YES),
@@ -80,22 +80,22 @@ pub(super) const ROWS: [Field; 127] = [
     row("process.capabilities.ambient[]", Text, MAY, YES),
     row("process.noNewPrivileges", Bool, MAY, YES),
     row("process.oomScoreAdj", int(-1000, 1000), MAY, YES),
-    row("process.scheduler", Object, MAY, LATER),
-    row("process.scheduler.policy", Words(POLICIES), MUST, LATER),
-    row("process.scheduler.nice", I32, MAY, LATER),
-    row("process.scheduler.priority", I32, MAY, LATER),
-    row("process.scheduler.flags", Array, MAY, LATER),
-    row("process.scheduler.flags[]", Words(SCHEDULER_FLAGS), MAY, LATER),
-    row("process.scheduler.runtime", U64, MAY, LATER),
-    row("process.scheduler.deadline", U64, MAY, LATER),
-    row("process.scheduler.period", U64, MAY, LATER),
-    row("process.selinuxLabel", Text, MAY, LATER),
-    row("process.ioPriority", Object, MAY, LATER),
-    row("process.ioPriority.class", Words(IO_CLASSES), MUST, LATER),
-    row("process.ioPriority.priority", int(0, 7), MUST, LATER),
-    row("process.execCPUAffinity", Object, MAY, LATER),
-    row("process.execCPUAffinity.initial", Text, MAY, LATER),
-    row("process.execCPUAffinity.final", Text, MAY, LATER),
+    row("process.scheduler", Object, MAY, YES),
+    row("process.scheduler.policy", Words(POLICIES), MUST, YES),
+    row("process.scheduler.nice", I32, MAY, YES),
+    row("process.scheduler.priority", I32, MAY, YES),
+    row("process.scheduler.flags", Array, MAY, YES),
+    row("process.scheduler.flags[]", Words(SCHEDULER_FLAGS), MAY, YES),
+    row("process.scheduler.runtime", U64, MAY, YES),
+    row("process.scheduler.deadline", U64, MAY, YES),
+    row("process.scheduler.period", U64, MAY, YES),
+    row("process.selinuxLabel", Text, MAY, YES),
+    row("process.ioPriority", Object, MAY, YES),
+    row("process.ioPriority.class", Words(IO_CLASSES), MUST, YES),
+    row("process.ioPriority.priority", int(0, 7), MUST, YES),
+    row("process.execCPUAffinity", Object, MAY, YES),
+    row("process.execCPUAffinity.initial", Text, MAY, YES),
+    row("process.execCPUAffinity.final", Text, MAY, YES),
     row("process.user", Object, MUST, YES),
     row("process.user.uid", ID, MUST, YES),
     row("process.user.gid", ID, MUST, YES),

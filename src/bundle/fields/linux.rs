@@ -1,9 +1,7 @@
 //! The fields of config-linux.md.
 
 use super::Kind::{Array, Bool, Closed, Map, Object, Path, Text, Words};
-use super::{
-    CLOCK, Field, I64, ID, LATER, LATER_IF_SET, MAY, MUST, NANOS, SIZE, U16, U32, U64, YES, row,
-};
+use super::{CLOCK, Field, I64, ID, MAY, MUST, NANOS, SIZE, U16, U32, U64, YES, row};
 
 const NAMESPACES: &[&str] = &[
     "pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time",
@@ -22,6 +20,14 @@ const PROPAGATIONS: &[&str] = &[
 ];
 
 const DOMAINS: &[&str] = &["LINUX", "LINUX32"];
+
+/// The specification names none; these are the kernel's (linux/personality.h).
+#[rustfmt::skip]
+pub(super) const PERSONALITY_FLAGS: &[&str] = &[
+    "UNAME26", "ADDR_NO_RANDOMIZE", "FDPIC_FUNCPTRS", "MMAP_PAGE_ZERO", "ADDR_COMPAT_LAYOUT",
+    "READ_IMPLIES_EXEC", "ADDR_LIMIT_32BIT", "SHORT_INODE", "WHOLE_SECONDS", "STICKY_TIMEOUTS",
+    "ADDR_LIMIT_3GB",
+];
 
 #[rustfmt::skip]
 const ACTIONS: &[&str] = &[
@@ -97,9 +103,9 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.devices[].minor", I64, MAY, YES),
     row("linux.devices[].uid", ID, MAY, YES),
     row("linux.devices[].gid", ID, MAY, YES),
-    row("linux.netDevices", Map, MAY, LATER),
-    row("linux.netDevices.*", Object, MAY, LATER),
-    row("linux.netDevices.*.name", Text, MAY, LATER),
+    row("linux.netDevices", Map, MAY, YES),
+    row("linux.netDevices.*", Object, MAY, YES),
+    row("linux.netDevices.*.name", Text, MAY, YES),
     row("linux.cgroupsPath", Text, MAY, YES),
     row("linux.resources", Object, MAY, YES),
     row("linux.resources.devices", Array, MAY, YES),
@@ -183,11 +189,11 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.maskedPaths[]", Path, MAY, YES),
     row("linux.readonlyPaths", Array, MAY, YES),
     row("linux.readonlyPaths[]", Path, MAY, YES),
-    row("linux.mountLabel", Text, MAY, LATER),
-    row("linux.personality", Object, MAY, LATER),
-    row("linux.personality.domain", Words(DOMAINS), MUST, LATER),
-    row("linux.personality.flags", Array, MAY, LATER),
-    row("linux.personality.flags[]", Text, MAY, LATER),
+    row("linux.mountLabel", Text, MAY, YES),
+    row("linux.personality", Object, MAY, YES),
+    row("linux.personality.domain", Words(DOMAINS), MUST, YES),
+    row("linux.personality.flags", Array, MAY, YES),
+    row("linux.personality.flags[]", Words(PERSONALITY_FLAGS), MAY, YES),
     row("linux.seccomp", Object, MAY, YES),
     row("linux.seccomp.defaultAction", Words(ACTIONS), MAY, YES),
     row("linux.seccomp.defaultErrnoRet", U32, MAY, YES),
@@ -209,16 +215,16 @@ pub(super) const ROWS: [Field; 155] = [
     row("linux.seccomp.syscalls[].args[].value", U64, MUST, YES),
     row("linux.seccomp.syscalls[].args[].valueTwo", U64, MAY, YES),
     row("linux.seccomp.syscalls[].args[].op", Words(OPERATORS), MUST, YES),
-    row("linux.intelRdt", Object, MAY, LATER_IF_SET),
-    row("linux.intelRdt.closID", Text, MAY, LATER),
-    row("linux.intelRdt.schemata", Array, MAY, LATER),
-    row("linux.intelRdt.schemata[]", Text, MAY, LATER),
-    row("linux.intelRdt.l3CacheSchema", Text, MAY, LATER),
-    row("linux.intelRdt.memBwSchema", Text, MAY, LATER),
-    row("linux.intelRdt.enableMonitoring", Bool, MAY, LATER),
-    row("linux.memoryPolicy", Object, MAY, LATER),
-    row("linux.memoryPolicy.mode", Words(MEMORY_MODES), MUST, LATER),
-    row("linux.memoryPolicy.nodes", Text, MAY, LATER),
-    row("linux.memoryPolicy.flags", Array, MAY, LATER),
-    row("linux.memoryPolicy.flags[]", Words(MEMORY_FLAGS), MAY, LATER),
+    row("linux.intelRdt", Object, MAY, YES),
+    row("linux.intelRdt.closID", Text, MAY, YES),
+    row("linux.intelRdt.schemata", Array, MAY, YES),
+    row("linux.intelRdt.schemata[]", Text, MAY, YES),
+    row("linux.intelRdt.l3CacheSchema", Text, MAY, YES),
+    row("linux.intelRdt.memBwSchema", Text, MAY, YES),
+    row("linux.intelRdt.enableMonitoring", Bool, MAY, YES),
+    row("linux.memoryPolicy", Object, MAY, YES),
+    row("linux.memoryPolicy.mode", Words(MEMORY_MODES), MUST, YES),
+    row("linux.memoryPolicy.nodes", Text, MAY, YES),
+    row("linux.memoryPolicy.flags", Array, MAY, YES),
+    row("linux.memoryPolicy.flags[]", Words(MEMORY_FLAGS), MAY, YES),
 ];

@@ -58,11 +58,7 @@ pub enum Kind {
 pub enum Support {
     /// It has its effect.
     Honoured,
-    /// Refused until a later release, unless the value asks for nothing (`""`, `[]`, `{}`).
-    NotYet,
-    /// Refused until a later release even when empty, as presence alone asks for something.
-    NotYetIfSet,
-    /// For another platform: refused, unless the value asks for nothing.
+    /// For another platform: refused, unless the value asks for nothing (`""`, `[]`, `{}`).
     OtherPlatform(Platform),
 }
 
@@ -98,8 +94,6 @@ impl Platform {
 const MUST: bool = true;
 const MAY: bool = false;
 const YES: Support = Support::Honoured;
-const LATER: Support = Support::NotYet;
-const LATER_IF_SET: Support = Support::NotYetIfSet;
 const SOLARIS: Support = Support::OtherPlatform(Platform::Solaris);
 const WINDOWS: Support = Support::OtherPlatform(Platform::Windows);
 const VM: Support = Support::OtherPlatform(Platform::VirtualMachines);
@@ -326,6 +320,12 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_of_a_personality_has_its_bit() {
+        let known = crate::sys::attributes::PERSONALITY_FLAGS.map(|(name, _)| name);
+        assert_eq!(linux::PERSONALITY_FLAGS, known);
+    }
+
+    #[test]
     fn what_lies_below_a_refused_field_is_not_called_honoured() {
         fn check(row: Row) {
             for below in row.children() {
@@ -345,7 +345,7 @@ mod tests {
             for row in rows {
                 match row.field().support {
                     Support::Honoured => collect(row.children(), refused),
-                    Support::NotYet | Support::NotYetIfSet | Support::OtherPlatform(_) => {
+                    Support::OtherPlatform(_) => {
                         refused.push(row.field().path);
                     }
                 }
@@ -354,10 +354,7 @@ mod tests {
         collect(top(), &mut refused);
         assert_eq!(
             refused.join(" "),
-            "process.commandLine process.apparmorProfile process.scheduler process.selinuxLabel \
-             process.ioPriority process.execCPUAffinity process.user.username linux.netDevices \
-             linux.mountLabel linux.personality linux.intelRdt linux.memoryPolicy \
-             solaris windows vm zos freebsd"
+            "process.commandLine process.user.username solaris windows vm zos freebsd"
         );
     }
 }

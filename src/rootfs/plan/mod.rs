@@ -3,6 +3,7 @@
 //! `words.rs` adds up the options of a mount, `mounts.rs` and `nodes.rs` make steps of `mounts`
 //! and `linux.devices`, `print.rs` prints the plan.
 
+mod labels;
 mod mounts;
 mod nodes;
 mod print;
@@ -56,13 +57,17 @@ impl Plan<HostTree> {
     #[must_use]
     pub fn new(spec: &Spec, context: Context<'_>, problems: &mut Problems) -> Self {
         let linux = spec.linux().as_ref();
-        let mounts: Vec<Mount<HostTree>> = spec
+        let mut mounts: Vec<Mount<HostTree>> = spec
             .mounts()
             .iter()
             .flatten()
             .enumerate()
             .filter_map(|(i, mount)| mounts::plan(i, mount, spec, context, problems))
             .collect();
+        let label = labels::option(spec, problems);
+        if let Some(label) = &label {
+            labels::add(&mut mounts, label);
+        }
         let paths = |paths: Option<&Vec<String>>| {
             paths
                 .into_iter()
@@ -93,6 +98,7 @@ impl Plan<HostTree> {
             propagation,
             read_only_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
             masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
+            label,
             read_only: spec
                 .root()
                 .as_ref()

@@ -99,6 +99,7 @@ fn new_file_system(
         options,
         attributes,
         copy_up: words.copy_up,
+        root_label: None,
         read_only_late: read_only && (fstype == "tmpfs" || target.as_str() == "dev"),
     }
 }

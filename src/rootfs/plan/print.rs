@@ -49,6 +49,9 @@ impl fmt::Display for Mount<HostTree> {
                 new.options
                     .iter()
                     .try_for_each(|option| write!(f, " {option}"))?;
+                if let Some(label) = &new.root_label {
+                    write!(f, " label={label}")?;
+                }
                 if new.copy_up {
                     f.write_str(" tmpcopyup")?
                 }

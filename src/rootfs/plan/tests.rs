@@ -63,6 +63,42 @@ fn a_plan_prints_one_step_per_line() {
 }
 
 #[test]
+fn new_file_systems_get_the_label_of_mounts() {
+    let config = |annotations: Value| {
+        json!({
+            "annotations": annotations,
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"},
+                {"destination": "/data", "source": "ns", "options": ["bind"]},
+                {"destination": "/tmp", "type": "tmpfs", "options": ["size=1m"]},
+            ],
+            "linux": {"mountLabel": "u:r:t:s0:c1,c2"},
+        })
+    };
+    let (labelled, problems) = plan(config(json!({})), false);
+    assert_eq!(problems, "");
+    assert!(
+        labelled.to_string().contains(
+            "proc   proc -> proc\n\
+             mqueue mqueue -> dev/mqueue label=u:r:t:s0:c1,c2\n\
+             bind   /proc/self/ns -> data\n\
+             tmpfs  - -> tmp size=1m context=u:r:t:s0:c1,c2\n"
+        ),
+        "{labelled}"
+    );
+    let kind = json!({"run.oci.mount_context_type": "rootcontext"});
+    let (other, _) = plan(config(kind), false);
+    assert!(other.to_string().contains(" rootcontext=u:r:t"), "{other}");
+    let (_, problems) = plan(config(json!({"run.oci.mount_context_type": "x"})), false);
+    assert_eq!(
+        problems,
+        "annotations[\"run.oci.mount_context_type\"]: must be context, fscontext, defcontext or \
+         rootcontext, is \"x\""
+    );
+}
+
+#[test]
 fn devices_of_a_user_namespace_are_bound() {
     let devices = json!([{"path": "/dev/fifo", "type": "p"}]);
     let config = json!({"linux": {"devices": devices}});

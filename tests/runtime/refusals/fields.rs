@@ -129,9 +129,6 @@ fn every_field_that_is_not_honoured_is_refused_by_its_path() {
     for field in &FIELDS {
         let words = match field.support {
             Support::Honoured => continue,
-            Support::NotYet | Support::NotYetIfSet => {
-                "not supported yet by this release".to_owned()
-            }
             Support::OtherPlatform(other) => format!("is for {}, not for Linux", other.name()),
         };
         fs::write(bundle.folder.join("config.json"), &default).unwrap();

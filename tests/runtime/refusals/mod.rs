@@ -2,6 +2,7 @@
 
 mod bundles;
 mod fields;
+mod host;
 mod verbs;
 
 use std::fs;
@@ -12,7 +13,7 @@ use crate::support::Bundle;
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
-    let files = [bundles::all(), fields::all(), verbs::all()];
+    let files = [bundles::all(), fields::all(), host::all(), verbs::all()];
     files.into_iter().flatten().collect()
 }
 
