@@ -12,6 +12,7 @@ use anyhow::{Context, Error, Result, bail};
 use rustix::fs::Mode;
 
 use super::plan::{Action, Missing, Phase, Plan, Step};
+use super::systemd::{Manager, Scope};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
 use crate::sys::{Call, Errno, SysError, SysResult};
 
@@ -31,15 +32,44 @@ impl Cgroup {
     ///
     /// The directory exists and has processes in it; a limit's controller can not be enabled; the
     /// kernel refuses a limit or the device program. Nothing is left behind then.
-    pub fn create(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
-        let cgroup = make(plan, hierarchy)?;
-        enable(&cgroup, plan, hierarchy)?;
-        if let Some(owner) = plan.owner {
-            owner::give(cgroup.fd(), owner)
-                .call(|| format!("chown({:?}, {owner})", cgroup.place("")))?;
+    pub fn create(plan: &Plan, hierarchy: &Hierarchy, manager: Manager) -> Result<Cgroup> {
+        let mut cgroup = match (&plan.scope, manager) {
+            (Some(scope), Manager::Systemd(systemd)) => {
+                in_scope(plan, hierarchy, Scope::start(scope, *systemd)?)?
+            }
+            (None, _) | (Some(_), Manager::Files | Manager::Delegated(_)) => make(plan, hierarchy)?,
+        };
+        match cgroup.prepare(plan, hierarchy) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => Err(cgroup.take_back(error)),
         }
-        cgroup.apply(plan, Phase::Early)?;
-        Ok(cgroup)
+    }
+
+    fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+        enable(self, plan, hierarchy)?;
+        if let Some(owner) = plan.owner {
+            owner::give(self.fd(), owner)
+                .call(|| format!("chown({:?}, {owner})", self.place("")))?;
+        }
+        self.apply(plan, Phase::Early)
+    }
+
+    /// The error of a creation, and what else went wrong when its scope was stopped.
+    fn take_back(&mut self, error: Error) -> Error {
+        match self.scope.as_mut().map(|scope| scope.stop()) {
+            None | Some(Ok(())) => error,
+            Some(Err(left)) => error.context(format!(
+                "its scope is left ({}) after this failure",
+                crate::error::in_words(&left)
+            )),
+        }
+    }
+
+    /// To be called when the container's first process is in the cgroup.
+    pub fn entered(&mut self) {
+        if let Some(scope) = &mut self.scope {
+            scope.entered();
+        }
     }
 
     /// Puts a device filter into force for all who are or will be in this cgroup. To be called when
@@ -57,8 +87,11 @@ impl Cgroup {
     ///
     /// # Errors
     ///
-    /// The kernel refuses a limit, or `checkBeforeUpdate` finds more memory in use.
-    pub fn apply_late(&self, plan: &Plan) -> Result<()> {
+    /// The kernel or systemd refuses a limit, or `checkBeforeUpdate` finds more memory in use.
+    pub fn apply_late(&mut self, plan: &Plan) -> Result<()> {
+        if let (Some(scope), Some(planned)) = (&mut self.scope, &plan.scope) {
+            scope.set_late(planned)?;
+        }
         self.apply(plan, Phase::Late)
     }
 
@@ -106,6 +139,22 @@ impl Cgroup {
             }
             // Without a figure there is nothing to compare: the limit itself will fail.
             Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The cgroup of a scope that was just made.
+fn in_scope(plan: &Plan, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgroup> {
+    let path = plan.path();
+    match tree::open(hierarchy.root(), path).call(|| call("open", hierarchy, path)) {
+        Ok(directory) => {
+            let mut cgroup = Cgroup::new(hierarchy, path, directory, 0);
+            cgroup.scope = Some(Box::new(scope));
+            Ok(cgroup)
+        }
+        Err(error) => {
+            scope.stop()?;
+            Err(error.into())
         }
     }
 }

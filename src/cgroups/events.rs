@@ -50,6 +50,7 @@ impl Events {
 }
 
 /// A moment after which a wait ends.
+#[derive(Debug)]
 pub(super) struct Deadline(Instant);
 
 impl Deadline {
@@ -61,7 +62,7 @@ impl Deadline {
 
     /// The time left; None when there is none.
     #[allow(clippy::disallowed_methods)]
-    fn left(&self) -> Option<Timespec> {
+    pub(super) fn left(&self) -> Option<Timespec> {
         let left = self.0.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),

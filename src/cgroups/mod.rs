@@ -6,7 +6,8 @@
 //! and is ready. No process is ever moved into a cgroup: that would wait for an RCU grace period of
 //! the kernel, several milliseconds.
 //!
-//! Only cgroup v2, and only the file system itself; systemd's manager is a later file.
+//! Only cgroup v2. Who makes the directory is a [`Manager`]: this program, or systemd, in a scope of
+//! its own for each container (systemd/).
 //!
 //! A new controller is a file here and its line in [`CONTROLLERS`].
 
@@ -36,12 +37,14 @@ mod plan;
 mod processes;
 mod rdma;
 mod remove;
+mod systemd;
 mod tree;
 mod unified;
 
 pub use devices::DeviceFilter;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
+pub use systemd::{Manager, Systemd, Unit, Whose};
 
 /// One of the kernel's resource controllers.
 pub trait Controller: Sync {
@@ -75,6 +78,8 @@ pub struct Cgroup {
     path: PathBuf,
     /// How many directories at the end of `path` were made by this value and not kept.
     made: usize,
+    /// The scope whose cgroup it is, if this value has made it.
+    scope: Option<Box<systemd::Scope>>,
 }
 
 impl Cgroup {
@@ -101,6 +106,7 @@ impl Cgroup {
             mount_point,
             path,
             made,
+            scope: None,
         }
     }
 

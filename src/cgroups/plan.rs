@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
+use super::systemd::{self, Manager, ScopePlan, Unit};
 use super::{CONTROLLERS, network, owner, unified};
 use crate::error::Problems;
 
@@ -22,6 +23,8 @@ const HOME: &str = "parhelion";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub(super) path: PathBuf,
+    /// The unit whose cgroup it is, when systemd makes it.
+    pub(super) scope: Option<ScopePlan>,
     /// The user who may divide the cgroup further, when that is not root.
     pub(super) owner: Option<u32>,
     pub(super) steps: Vec<Step>,
@@ -80,13 +83,32 @@ impl Plan {
         self.devices.load()
     }
 
-    /// Plans the cgroup of container `id`. Adds everything that is wrong to `problems`: the plan
-    /// may be used only when there is nothing.
+    /// Plans the cgroup of container `id`, made in the cgroup file system. Adds everything that is
+    /// wrong to `problems`: the plan may be used only when there is nothing.
     #[must_use]
     pub fn new(spec: &Spec, id: &str, hierarchy: &Hierarchy, problems: &mut Problems) -> Plan {
+        Plan::managed(spec, id, hierarchy, &Manager::Files, problems)
+    }
+
+    /// Plans the cgroup of container `id`, made by `manager`. As [`Self::new`] for the rest.
+    #[must_use]
+    pub fn managed(
+        spec: &Spec,
+        id: &str,
+        hierarchy: &Hierarchy,
+        manager: &Manager,
+        problems: &mut Problems,
+    ) -> Plan {
         let linux = spec.linux().as_ref();
-        let configured = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let path = path(configured, id).unwrap_or_else(|problem| {
+        let path = match manager {
+            Manager::Files => {
+                let configured = linux.and_then(|linux| linux.cgroups_path().as_deref());
+                path(configured, id)
+            }
+            Manager::Delegated(unit) => systemd::delegated_path(unit, spec, id),
+            Manager::Systemd(_) => Ok(PathBuf::new()), // below, with the scope
+        };
+        let path = path.unwrap_or_else(|problem| {
             problems.add("linux.cgroupsPath", problem);
             PathBuf::new()
         });
@@ -106,8 +128,13 @@ impl Plan {
         unified::plan(resources, &mut draft);
         let steps = draft.steps;
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
+        let scope = match manager {
+            Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
+            Manager::Files | Manager::Delegated(_) => None,
+        };
         Plan {
-            path,
+            path: scope.as_ref().map_or(path, |scope| scope.path.clone()),
+            scope,
             owner: owner::plan(spec),
             steps,
             devices,
@@ -119,6 +146,12 @@ impl Plan {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The unit whose cgroup it will be, when systemd makes it.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.scope.as_ref().map(|scope| &scope.unit)
     }
 
     /// The steps of one phase, in their order.
@@ -149,7 +182,7 @@ fn controller(file: &str) -> Option<&str> {
 impl Step {
     /// Late is what setting up would itself be measured by: memory, processes, processor time.
     /// So a container with 256 kB or one process or 1 % of a processor starts as fast as any.
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         let file = self.file.as_str();
         match controller(file) {
             Some("memory" | "pids") => Phase::Late,
@@ -289,13 +322,19 @@ fn not_offered(controller: &str, hierarchy: &Hierarchy) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "mkdir    {}", self.path.display())?;
+        match &self.scope {
+            Some(scope) => writeln!(f, "{scope}cgroup   {}", self.path.display())?,
+            None => writeln!(f, "mkdir    {}", self.path.display())?,
+        }
         if let Some(owner) = self.owner {
             writeln!(f, "owner    {owner}")?;
         }
         self.steps(Phase::Early)
             .try_for_each(|step| writeln!(f, "{step}"))?;
         write!(f, "{}", self.devices)?;
+        if let Some(scope) = &self.scope {
+            scope.write_late(f)?;
+        }
         self.steps(Phase::Late)
             .try_for_each(|step| writeln!(f, "{step}"))
     }

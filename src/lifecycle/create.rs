@@ -21,7 +21,7 @@ use super::record::{Facts, Record, now};
 use super::terminal::Relay;
 use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Cgroup, Hierarchy};
+use crate::cgroups::{self, Cgroup, Hierarchy, Manager};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
 use crate::init::{self, Init, Spawn};
@@ -146,7 +146,6 @@ struct Caller {
 }
 
 fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
-    request.check()?;
     let caller = Caller {
         start,
         passed,
@@ -158,9 +157,10 @@ fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     }
     check_terminal(&bundle.spec, request, start)?;
     let hierarchy = Hierarchy::find()?;
-    let plans = Plans::new(&bundle, request, &hierarchy)?; // nothing has changed yet
+    let manager = Manager::find(request.systemd_cgroup, &bundle.spec, &hierarchy)?;
+    let plans = Plans::new(&bundle, request, &hierarchy, &manager)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
-    let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
+    let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy, manager) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
@@ -206,11 +206,16 @@ struct Plans {
 }
 
 impl Plans {
-    fn new(bundle: &Bundle, request: &CreateRequest, hierarchy: &Hierarchy) -> Result<Plans> {
+    fn new(
+        bundle: &Bundle,
+        request: &CreateRequest,
+        hierarchy: &Hierarchy,
+        manager: &Manager,
+    ) -> Result<Plans> {
         let mut problems = Problems::default();
         let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
         let id = request.id.as_str();
-        let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
+        let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         let context = rootfs::Context {
             bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
@@ -271,6 +276,7 @@ fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: Some(plans.cgroup.path().to_path_buf()),
+        unit: plans.cgroup.unit().cloned(),
         annotations: spec
             .annotations()
             .clone()
@@ -325,6 +331,7 @@ fn set_up(
         inheritance,
         preserved: caller.passed.total(),
     })?;
+    cgroup.entered();
     init.say(&ToInit::Plan(Box::new(plan)))?;
     // Init is at work now; what waits for none of it is done beside it.
     let mut filter = plans.cgroup.load_device_filter()?;

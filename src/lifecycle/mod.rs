@@ -31,8 +31,6 @@ mod testing;
 use std::fmt;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-
 use crate::error::Kind;
 use id::ContainerId;
 
@@ -158,24 +156,8 @@ pub struct CreateRequest {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// Leave the cgroup to systemd.
+    /// Leave the cgroup to systemd, in a scope of its own.
     pub systemd_cgroup: bool,
-}
-
-impl CreateRequest {
-    /// Refuses what the command line accepts and this version cannot do. Call it before any effect.
-    ///
-    /// # Errors
-    ///
-    /// Says what, and what to do instead.
-    pub fn check(&self) -> Result<()> {
-        if self.systemd_cgroup {
-            bail!(
-                "--systemd-cgroup is not supported yet: leave it out, cgroups are then made in the cgroup file system"
-            );
-        }
-        Ok(())
-    }
 }
 
 /// What `run` is asked on top.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{Directory, STATE};
 use super::id::ContainerId;
 use super::process::Process;
+use crate::cgroups::Unit;
 use crate::error::{Kind, rfc3339};
 
 /// What is known of a container before anything is done for it.
@@ -36,6 +37,9 @@ pub struct Facts {
     pub rootfs: PathBuf,
     /// The cgroup's path in the hierarchy; `None` only when no record was written.
     pub cgroup: Option<PathBuf>,
+    /// The unit whose cgroup it is, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// Annotations of config.json.
     pub annotations: BTreeMap<String, String>,
     /// When it was created, as [`now`] gives it.

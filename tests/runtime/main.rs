@@ -19,6 +19,7 @@ mod namespaces;
 mod process;
 mod refusals;
 mod support;
+mod systemd;
 mod terminal;
 
 use libtest_mimic::Arguments;
@@ -37,6 +38,7 @@ fn main() {
         namespaces::all(),
         process::all(),
         refusals::all(),
+        systemd::all(),
         terminal::all(),
     ];
     let busybox = support::Busybox::prepare();
