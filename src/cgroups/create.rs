@@ -89,8 +89,14 @@ impl Cgroup {
     ///
     /// The kernel or systemd refuses a limit, or `checkBeforeUpdate` finds more memory in use.
     pub fn apply_late(&mut self, plan: &Plan) -> Result<()> {
-        if let (Some(scope), Some(planned)) = (&mut self.scope, &plan.scope) {
-            scope.set_late(planned)?;
+        if let Some(planned) = &plan.scope {
+            // systemd sets a limit at once, so what is to be looked at before comes first.
+            let check = |step: &&Step| matches!(step.action, Action::CheckBelow(_));
+            let mut checks = plan.steps(Phase::Late).filter(check);
+            checks.try_for_each(|step| self.take(step).context(step.field.clone()))?;
+            self.scope
+                .as_mut()
+                .map_or(Ok(()), |scope| scope.set_late(planned))?;
         }
         self.apply(plan, Phase::Late)
     }

@@ -157,7 +157,8 @@ fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
     }
     check_terminal(&bundle.spec, request, start)?;
     let hierarchy = Hierarchy::find()?;
-    let manager = Manager::find(request.systemd_cgroup, &bundle.spec, &hierarchy)?;
+    let id = request.id.as_str();
+    let manager = Manager::find(request.systemd_cgroup, &bundle.spec, id, &hierarchy)?;
     let plans = Plans::new(&bundle, request, &hierarchy, &manager)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
     let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy, manager) {

@@ -9,8 +9,8 @@
 use oci_spec::runtime::Spec;
 
 use super::gvariant::{self, Written};
-use super::message::Value;
 use super::properties::Property;
+use super::value::Value;
 use crate::error::Problems;
 
 const PREFIX: &str = "org.systemd.property.";

@@ -3,19 +3,15 @@
 //! One call at a time, and every wait has an end: systemd may be busy, stopped or gone, and the bus
 //! with it. Why this is not a library's is told in docs/decisions/0006.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags};
 
+use super::address::Address;
 use super::message::{self, Body, Call, Message, Reader};
 use crate::cgroups::events::Deadline;
 use crate::sys::{Call as _, Errno};
@@ -50,88 +46,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// A socket and what is behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address {
-    socket: Socket,
-    /// systemd itself, not a bus between.
-    direct: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Socket {
-    File(PathBuf),
-    Abstract(Vec<u8>),
-}
-
-impl Address {
-    /// systemd's private socket.
-    pub(super) fn private(path: impl Into<PathBuf>) -> Address {
-        Address {
-            socket: Socket::File(path.into()),
-            direct: true,
-        }
-    }
-
-    /// A message bus.
-    pub(super) fn bus(path: impl Into<PathBuf>) -> Address {
-        Address {
-            socket: Socket::File(path.into()),
-            direct: false,
-        }
-    }
-
-    /// The unix sockets of an address as environment variables have it (D-Bus specification,
-    /// "Server Addresses"): `unix:path=/run/user/1/bus;unix:abstract=x,guid=1`.
-    pub(super) fn parse(text: &str) -> Vec<Address> {
-        let unix = text.split(';').filter_map(|one| one.strip_prefix("unix:"));
-        let socket = |keys: &str| {
-            let found = keys
-                .split(',')
-                .find_map(|pair| match pair.split_once('=')? {
-                    ("path", path) => Some(Socket::File(OsString::from_vec(unescape(path)).into())),
-                    ("abstract", name) => Some(Socket::Abstract(unescape(name))),
-                    _ => None,
-                });
-            found.map(|socket| Address {
-                socket,
-                direct: false,
-            })
-        };
-        unix.filter_map(socket).collect()
-    }
-}
-
-/// `%2f` and the like as bytes.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = (first == b'%').then(|| after.get(..2)).flatten();
-        let hex = hex.and_then(|digits| std::str::from_utf8(digits).ok());
-        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    bytes
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.socket {
-            Socket::File(path) => write!(f, "{}", path.display()),
-            Socket::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
-        }
-    }
-}
 
 /// An open connection.
 #[derive(Debug)]
@@ -169,7 +83,9 @@ impl Bus {
 
     fn open(address: &Address, patience: Duration) -> Result<Bus> {
         let end = Deadline::after(patience);
-        let socket = connect(address, patience).call(|| format!("connect({address})"))?;
+        let socket = address
+            .connect(patience)
+            .call(|| format!("connect({address})"))?;
         let mut bus = Bus {
             socket,
             address: address.clone(),
@@ -386,22 +302,6 @@ impl Bus {
     }
 }
 
-/// Connects within `patience`: a server that hangs no longer takes connections, and connect(2)
-/// then waits for as long as the socket may wait for sending (unix(7)).
-fn connect(address: &Address, patience: Duration) -> Result<OwnedFd, Errno> {
-    let name = match &address.socket {
-        Socket::File(path) => SocketAddrUnix::new(path)?,
-        Socket::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(patience))?;
-    match rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &name)) {
-        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
-        connected => connected.map(|()| socket),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Fake, SHORT};
@@ -545,20 +445,5 @@ mod tests {
         );
         let text = format!("{error:#}");
         assert_eq!(text, "StopUnit: Unit x not loaded (a.b.NoSuchUnit)");
-    }
-
-    #[test]
-    fn addresses_of_the_environment_are_read() {
-        let shown = |text| {
-            let addresses = Address::parse(text);
-            addresses.iter().map(Address::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(shown("unix:path=/run/user/1/bus"), ["/run/user/1/bus"]);
-        assert_eq!(
-            shown("tcp:host=x;unix:guid=1,path=/a%20b;unix:abstract=c"),
-            ["/a b", "@c"]
-        );
-        assert!(shown("").is_empty());
-        assert!(shown("unix:").is_empty());
     }
 }

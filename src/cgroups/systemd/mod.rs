@@ -6,6 +6,7 @@
 //! scope is made around a process of ours ([`anchor`]). Which systemd, whether any at all, is
 //! decided by [`Manager::find`].
 
+mod address;
 mod anchor;
 mod annotations;
 mod bus;
@@ -17,6 +18,7 @@ mod properties;
 #[cfg(test)]
 mod testing;
 mod unit;
+mod value;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,10 +30,11 @@ use serde::{Deserialize, Serialize};
 use super::Hierarchy;
 use super::plan::{Phase, Step};
 use crate::error::Problems;
-use bus::{Address, Bus, PATIENCE};
-use message::Value;
+use address::Address;
+use bus::{Bus, PATIENCE};
 use names::Names;
 use properties::Property;
+use value::Value;
 
 pub(super) use unit::Scope;
 
@@ -76,16 +79,16 @@ pub struct Systemd {
 }
 
 impl Manager {
-    /// Finds out who makes the cgroup for a container of this configuration. Changes nothing.
+    /// Finds out who makes the cgroup of container `id`. Changes nothing.
     ///
     /// # Errors
     ///
     /// systemd is wanted and does not answer.
-    pub fn find(systemd: bool, spec: &Spec, hierarchy: &Hierarchy) -> Result<Manager> {
+    pub fn find(systemd: bool, spec: &Spec, id: &str, hierarchy: &Hierarchy) -> Result<Manager> {
         if !systemd {
             return Ok(Manager::Files);
         }
-        let names = Names::parse(configured_path(spec), "");
+        let names = Names::parse(configured_path(spec), id);
         // A path that is wrong is told with all other problems of the configuration.
         if names.is_ok_and(|names| names.slice.is_none())
             && let Some(unit) = place::delegated_unit(hierarchy)?
@@ -246,13 +249,14 @@ impl ScopePlan {
         let slice = names
             .slice
             .unwrap_or_else(|| whose.default_slice().to_owned());
-        let of_phase = |phase| {
+        let limits = |phase| {
             let steps = steps.iter().filter(move |step| step.phase() == phase);
             properties::of(steps, systemd.version)
         };
+        let (late, at_creation) = properties::split(limits(Phase::Late));
         let mut all = own_properties(id, &slice);
-        let limits = of_phase(Phase::Early);
-        for property in limits.into_iter().chain(annotations::plan(spec, problems)) {
+        let early = limits(Phase::Early).into_iter().chain(at_creation);
+        for property in early.chain(annotations::plan(spec, problems)) {
             properties::set(&mut all, property);
         }
         ScopePlan {
@@ -263,7 +267,7 @@ impl ScopePlan {
             },
             slice,
             properties: all,
-            late: of_phase(Phase::Late),
+            late,
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::message::Value;
+use super::value::Value;
 use crate::cgroups::plan::{Action, Missing, Step};
 
 /// A property of a unit.
@@ -46,6 +46,9 @@ impl fmt::Display for Property {
 /// How the value of a file becomes that of properties; nothing where systemd has no word for it.
 type Convert = fn(&str) -> Option<Vec<Property>>;
 
+/// The only one of these properties that a unit which is there can not be given any more.
+const AT_CREATION: &str = "OOMPolicy";
+
 /// The files whose limits systemd knows, and the version of systemd that began to (NEWS).
 const KNOWN: &[(&str, u32, Convert)] = &[
     ("cpuset.cpus", 244, |v| {
@@ -70,6 +73,14 @@ const KNOWN: &[(&str, u32, Convert)] = &[
     ("memory.zswap.max", 253, |v| {
         one("MemoryZSwapMax", bytes(v)?)
     }),
+    ("memory.zswap.writeback", 256, |v| {
+        one("MemoryZSwapWriteback", Value::Bool(v != "0"))
+    }),
+    // systemd writes this file itself, for this policy.
+    ("memory.oom.group", 253, |v| {
+        let policy = if v == "1" { "kill" } else { "continue" };
+        one(AT_CREATION, Value::Text(policy.to_owned()))
+    }),
     ("pids.max", 0, tasks),
     ("io.weight", 0, |v| {
         one("IOWeight", number(v.strip_prefix("default ").unwrap_or(v))?)
@@ -93,6 +104,12 @@ pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>, version: u32) -> Vec
         }
     }
     properties
+}
+
+/// The properties that can be set at any time, and those that a unit can only be created with.
+pub(super) fn split(properties: Vec<Property>) -> (Vec<Property>, Vec<Property>) {
+    let is_late = |property: &Property| property.name != AT_CREATION;
+    properties.into_iter().partition(is_late)
 }
 
 /// Adds a property, in the place of an earlier one of its name.
@@ -240,6 +257,7 @@ mod tests {
             ("memory.min", "max"),
             ("pids.max", "50"),
             ("io.weight", "default 200"),
+            ("memory.oom.group", "1"),
         ];
         assert_eq!(
             lines(&steps, 257),
@@ -256,6 +274,7 @@ mod tests {
                 "MemoryMin infinity",
                 "TasksMax 50",
                 "IOWeight 200",
+                "OOMPolicy \"kill\"",
             ]
         );
     }
@@ -268,7 +287,6 @@ mod tests {
             ("cpu.max.burst", "1000"),
             ("io.max", "8:0 rbps=1"),
             ("io.weight", "8:0 200"),
-            ("memory.oom.group", "1"),
             ("cpuset.cpus", "0-10:2/4"),
             ("cpu.idle", "0"),
             ("memory.max", "plenty"),
@@ -286,6 +304,15 @@ mod tests {
         assert_eq!(lines(&steps, 251), ["CPUWeight 100"]);
         assert_eq!(lines(&steps, 252), ["CPUWeight 0"]);
         assert_eq!(lines(&steps, 253), ["CPUWeight 0", "MemoryZSwapMax 0"]);
+    }
+
+    #[test]
+    fn the_policy_at_want_of_memory_belongs_to_the_creation() {
+        let steps = [step("memory.max", "1"), step("memory.oom.group", "0")];
+        let (late, at_creation) = split(of(steps.iter(), 257));
+        assert_eq!(late, [Property::new("MemoryMax", Value::U64(1))]);
+        let policy = Value::Text("continue".into());
+        assert_eq!(at_creation, [Property::new("OOMPolicy", policy)]);
     }
 
     #[test]

@@ -4,10 +4,12 @@ use anyhow::{Context, Result, bail};
 
 use super::anchor::Anchor;
 use super::bus::{Bus, Refused};
-use super::message::{Body, Value};
+use super::message::Body;
 use super::properties::{self, Property};
+use super::value::Value;
 use super::{ScopePlan, Systemd, Unit, Whose, place, version};
 use crate::cgroups::Plan;
+use crate::cgroups::plan::Step;
 use crate::error;
 
 const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
@@ -165,20 +167,22 @@ fn is_refused<T>(result: &Result<T>, name: &str) -> bool {
 }
 
 impl Unit {
-    /// Tells systemd the limits of `plan`, of which it then takes care. To be called before they
-    /// are written to the files of the unit's cgroup, for `update`.
+    /// Tells systemd the limits of `plan`, of which it then takes care. For `update`: to be
+    /// called after its checks, and before the limits are written to the files of the unit's cgroup.
     ///
     /// # Errors
     ///
     /// systemd refuses or does not answer.
     pub fn set_limits(&self, plan: &Plan) -> Result<()> {
+        self.set_steps(&plan.steps)
+    }
+
+    /// As [`Self::set_limits`], for any limits.
+    pub(in crate::cgroups) fn set_steps(&self, steps: &[Step]) -> Result<()> {
         let mut bus = self.systemd.open()?;
         let version = version(&bus.property("Version")?);
-        set(
-            &mut bus,
-            &self.name,
-            &properties::of(plan.steps.iter(), version),
-        )
+        let (limits, _at_creation) = properties::split(properties::of(steps.iter(), version));
+        set(&mut bus, &self.name, &limits)
     }
 
     /// Stops the unit, with whatever still runs in it, and waits until it is gone. One that is
@@ -194,7 +198,7 @@ impl Unit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bus::Address;
+    use super::super::address::Address;
     use super::super::testing::{Fake, SHORT};
     use super::*;
 
