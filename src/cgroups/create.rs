@@ -39,9 +39,10 @@ impl Cgroup {
             }
             (None, _) | (Some(_), Manager::Files | Manager::Delegated(_)) => make(plan, hierarchy)?,
         };
-        match cgroup.prepare(plan, hierarchy) {
-            Ok(()) => Ok(cgroup),
-            Err(error) => Err(cgroup.take_back(error)),
+        match (cgroup.prepare(plan, hierarchy), &mut cgroup.scope) {
+            (Ok(()), _) => Ok(cgroup),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(scope)) => Err(scope.take_back(error)),
         }
     }
 
@@ -52,17 +53,6 @@ impl Cgroup {
                 .call(|| format!("chown({:?}, {owner})", self.place("")))?;
         }
         self.apply(plan, Phase::Early)
-    }
-
-    /// The error of a creation, and what else went wrong when its scope was stopped.
-    fn take_back(&mut self, error: Error) -> Error {
-        match self.scope.as_mut().map(|scope| scope.stop()) {
-            None | Some(Ok(())) => error,
-            Some(Err(left)) => error.context(format!(
-                "its scope is left ({}) after this failure",
-                crate::error::in_words(&left)
-            )),
-        }
     }
 
     /// To be called when the container's first process is in the cgroup.
@@ -158,10 +148,7 @@ fn in_scope(plan: &Plan, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgro
             cgroup.scope = Some(Box::new(scope));
             Ok(cgroup)
         }
-        Err(error) => {
-            scope.stop()?;
-            Err(error.into())
-        }
+        Err(error) => Err(scope.take_back(error.into())),
     }
 }
 

@@ -316,3 +316,120 @@ impl fmt::Display for ScopePlan {
             .try_for_each(|property| writeln!(f, "property {property}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Fake, SHORT};
+    use super::*;
+    use crate::cgroups::Plan;
+
+    /// The plan for a configuration, made by a systemd whose units are below `home`, and what is
+    /// wrong with it.
+    fn plan(whose: Whose, home: &str, json: &str) -> (String, String) {
+        let json = format!(r#"{{"ociVersion": "1.3.0", "root": {{"path": "rootfs"}}, {json}}}"#);
+        let spec = serde_json::from_str(&json).unwrap();
+        let fake = Fake::new(|systemd| {
+            systemd.greet();
+            systemd.wait_for_close();
+        });
+        let systemd = Systemd {
+            whose,
+            bus: Bus::connect(&[Address::private(fake.path())], SHORT).unwrap(),
+            home: home.into(),
+            version: 257,
+        };
+        let manager = Manager::Systemd(Box::new(systemd));
+        let hierarchy = Hierarchy::offering(&["cpu", "memory", "pids", "hugetlb"]);
+        let mut problems = Problems::default();
+        let plan = Plan::managed(&spec, "web", &hierarchy, &manager, &mut problems);
+        let lines = plan.to_string();
+        let lines = lines.lines().filter(|line| !line.starts_with("device"));
+        let lines = lines.map(|line| format!("{line}\n")).collect();
+        (lines, problems.to_string())
+    }
+
+    #[test]
+    fn a_plan_prints_the_scope_its_properties_and_what_is_set_late() {
+        let json = r#"
+            "annotations": {"org.systemd.property.TimeoutStopSec": "5",
+                "org.systemd.property.Description": "'the shop'"},
+            "linux": {"cgroupsPath": "pods-a.slice:pod:web", "resources": {
+                "memory": {"limit": 67108864}, "cpu": {"shares": 1024},
+                "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+                "unified": {"memory.oom.group": "1"}}}"#;
+        let (plan, problems) = plan(Whose::System, "", json);
+        assert_eq!(problems, "");
+        let expected = "\
+scope    pod-web.scope in pods-a.slice (system)
+property Description \"the shop\"
+property Slice \"pods-a.slice\"
+property Delegate true
+property DefaultDependencies false
+property CollectMode \"inactive-or-failed\"
+property CPUAccounting true
+property IOAccounting true
+property MemoryAccounting true
+property TasksAccounting true
+property CPUWeight 100
+property OOMPolicy \"kill\"
+property TimeoutStopUSec 5000000
+cgroup   pods.slice/pods-a.slice/pod-web.scope
+write    cpu.weight 100
+write    hugetlb.2MB.max 0
+write    hugetlb.2MB.rsvd.max 0, if it exists
+late     MemoryMax 67108864
+late     memory.max 67108864
+late     memory.oom.group 1
+";
+        assert_eq!(plan, expected);
+    }
+
+    #[test]
+    fn a_users_scope_is_below_its_own_systemd() {
+        let home = "user.slice/user-1.slice/user@1.service";
+        let (plan, _) = plan(Whose::User, home, r#""linux": {}"#);
+        assert!(plan.starts_with("scope    parhelion-web.scope in user.slice (user)\n"));
+        let place = format!("\ncgroup   {home}/user.slice/parhelion-web.scope\n");
+        assert!(plan.contains(&place), "{plan}");
+    }
+
+    #[test]
+    fn problems_of_names_and_annotations_are_told_together() {
+        let json = r#"
+            "annotations": {"org.systemd.property.Conflicts": "['sshd.service']"},
+            "linux": {"cgroupsPath": "/pods/web"}"#;
+        let (_, problems) = plan(Whose::System, "", json);
+        assert!(
+            problems.contains("linux.cgroupsPath: must have the form"),
+            "{problems}"
+        );
+        assert!(
+            problems.contains("annotations[\"org.systemd.property.Conflicts\"]"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn below_a_unit_that_was_handed_over_the_path_is_a_plain_one() {
+        let json = r#"{"ociVersion": "1.3.0", "root": {"path": "rootfs"},
+            "linux": {"cgroupsPath": ":pod:web"}}"#;
+        let spec = serde_json::from_str(json).unwrap();
+        let mut problems = Problems::default();
+        let manager = Manager::Delegated("system.slice/a.service".into());
+        let hierarchy = Hierarchy::offering(&[]);
+        let plan = Plan::managed(&spec, "web", &hierarchy, &manager, &mut problems);
+        let text = plan.to_string();
+        assert!(
+            text.starts_with("mkdir    system.slice/a.service/pod-web\n"),
+            "{text}"
+        );
+        assert!(plan.unit().is_none() && problems.is_empty());
+    }
+
+    #[test]
+    fn versions_of_systemd_are_read() {
+        assert_eq!(version("257.9-1~deb13u1"), 257);
+        assert_eq!(version("v252"), 252);
+        assert_eq!(version("unknown"), 0);
+    }
+}

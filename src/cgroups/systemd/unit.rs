@@ -1,6 +1,6 @@
 //! What is said to systemd of a unit: start, limits, stop.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use super::anchor::Anchor;
 use super::bus::{Bus, Refused};
@@ -48,13 +48,20 @@ impl Scope {
             unit: plan.unit.clone(),
             anchor: Some(anchor),
         };
-        let found = place::cgroup_of(&pid.to_string());
-        if matches!(&found, Ok(found) if *found == plan.path) {
-            return Ok(scope);
+        match scope.check_place(pid, plan) {
+            Ok(()) => Ok(scope),
+            Err(error) => Err(scope.take_back(error)),
         }
-        scope.stop()?;
-        let (name, found, wanted) = (&plan.unit.name, found?, &plan.path);
-        bail!("systemd put {name} into the cgroup {found:?}, which should be {wanted:?}")
+    }
+
+    /// That the process is where the plan has it: systemd could see another tree of cgroups.
+    fn check_place(&self, pid: i32, plan: &ScopePlan) -> Result<()> {
+        let found = place::cgroup_of(&pid.to_string())?;
+        if found != plan.path {
+            let (name, wanted) = (&self.unit.name, &plan.path);
+            bail!("systemd put {name} into the cgroup {found:?}, which should be {wanted:?}");
+        }
+        Ok(())
     }
 
     /// To be called when init is in the scope: nobody else needs to be there any more.
@@ -71,14 +78,16 @@ impl Scope {
         set(&mut self.bus, &self.unit.name, &plan.late)
     }
 
-    /// Takes the scope back, as what should follow has failed.
-    ///
-    /// # Errors
-    ///
-    /// systemd refuses or does not answer.
-    pub(in crate::cgroups) fn stop(&mut self) -> Result<()> {
+    /// Stops the scope, as what should follow has failed. The error, with what else went wrong.
+    pub(in crate::cgroups) fn take_back(&mut self, error: Error) -> Error {
         self.anchor = None;
-        stop(&mut self.bus, &self.unit.name)
+        match stop(&mut self.bus, &self.unit.name) {
+            Ok(()) => error,
+            Err(left) => error.context(format!(
+                "its scope may be left ({}) after this failure",
+                error::in_words(&left)
+            )),
+        }
     }
 }
 

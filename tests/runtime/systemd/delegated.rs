@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{cgroups_path, is_loaded, scope};
 use crate::support::{Bundle, needs_systemd, program, tests};
@@ -72,14 +72,17 @@ fn created_from(bundle: &Bundle, options: &[&str]) -> (String, String) {
 
 fn in_a_divided_unit_of_its_own_the_caller_needs_no_systemd() {
     let bundle = Bundle::new("sleep 1000");
+    super::resources(&bundle, &json!({"pids": {"limit": 50}}));
     let divided = ["-pDelegate=yes", "-pDelegateSubgroup=main", NOWHERE];
     let (cgroup, service) = created_from(&bundle, &divided);
+    let directory = std::path::Path::new(super::HOST).join(&cgroup);
+    assert_eq!(super::read(&directory, "pids.max"), "50");
     assert_eq!(cgroup, format!("{service}/parhelion-{}", bundle.id));
     assert!(!is_loaded(&scope(&bundle)));
     bundle
         .parhelion(&["delete", "--force", &bundle.id])
         .success();
-    assert!(!std::path::Path::new(super::HOST).join(cgroup).exists());
+    assert!(!directory.exists());
 }
 
 fn a_slice_that_is_named_is_where_the_container_goes() {

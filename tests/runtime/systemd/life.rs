@@ -23,6 +23,7 @@ pub fn all() -> Vec<Trial> {
         a_unit_of_the_same_name_is_left_alone,
         a_creation_that_is_killed_is_deleted_by_force,
         processes_of_a_killed_runtime_do_not_keep_a_scope,
+        a_delete_that_finds_no_systemd_ends_the_container_and_can_be_repeated,
     ];
     all.extend(needs_controllers(
         &["memory"],
@@ -229,4 +230,25 @@ fn processes_of_a_killed_runtime_do_not_keep_a_scope() {
     bundle
         .parhelion(&["delete", "--force", &bundle.id])
         .success();
+}
+
+fn a_delete_that_finds_no_systemd_ends_the_container_and_can_be_repeated() {
+    let bundle = sleeper();
+    let pid = bundle.pid();
+    let delete = ["delete", "--force", &bundle.id];
+    let output = crate::caller::command(&bundle, &delete)
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        error.contains("systemd can not be reached: connect(/nowhere): "),
+        "{error}"
+    );
+    wait_until_gone(pid);
+    assert!(!cgroup(&bundle).exists());
+    assert_eq!(bundle.status(), "stopped");
+    bundle.verb("delete").success();
+    assert!(!is_loaded(&scope(&bundle)));
 }
