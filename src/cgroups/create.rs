@@ -72,21 +72,15 @@ impl Cgroup {
         devices::attach(self.fd(), filter)
     }
 
-    /// Writes the limits by which setting up is not to be measured: memory, processes and
-    /// processor time. To be called when init is ready, before it executes anything.
+    /// Writes the limits by which setting up is not to be measured: processes and processor time. To be
+    /// called when init is ready, before it executes anything.
     ///
     /// # Errors
     ///
-    /// The kernel or systemd refuses a limit, or `checkBeforeUpdate` finds more memory in use.
+    /// The kernel or systemd refuses a limit.
     pub fn apply_late(&mut self, plan: &Plan) -> Result<()> {
-        if let Some(planned) = &plan.scope {
-            // systemd sets a limit at once, so what is to be looked at before comes first.
-            let check = |step: &&Step| matches!(step.action, Action::CheckBelow(_));
-            let mut checks = plan.steps(Phase::Late).filter(check);
-            checks.try_for_each(|step| self.take(step).context(step.field.clone()))?;
-            self.scope
-                .as_mut()
-                .map_or(Ok(()), |scope| scope.set_late(planned))?;
+        if let (Some(scope), Some(planned)) = (&mut self.scope, &plan.scope) {
+            scope.set_late(planned)?;
         }
         self.apply(plan, Phase::Late)
     }

@@ -126,14 +126,14 @@ mod tests {
     use super::super::plan::tests::{lines, problems};
 
     #[test]
-    fn limits_are_written_when_init_is_ready() {
+    fn limits_are_written_before_init_is_cloned() {
         let json = r#"{"memory": {"limit": 1048576, "swap": 3145728, "reservation": 524288}}"#;
         assert_eq!(
             lines(json),
             [
-                "late     memory.swap.max 2097152",
-                "late     memory.max 1048576",
-                "late     memory.low 524288",
+                "write    memory.swap.max 2097152",
+                "write    memory.max 1048576",
+                "write    memory.low 524288",
             ]
         );
     }
@@ -141,14 +141,14 @@ mod tests {
     #[test]
     fn equal_limits_forbid_swap_where_there_is_any() {
         let json = r#"{"memory": {"limit": 1048576, "swap": 1048576}}"#;
-        assert_eq!(lines(json)[0], "late     memory.swap.max 0, if it exists");
+        assert_eq!(lines(json)[0], "write    memory.swap.max 0, if it exists");
     }
 
     #[test]
     fn minus_one_lifts_a_limit() {
         let max = [
-            "late     memory.swap.max max, if it exists",
-            "late     memory.max max, if it exists",
+            "write    memory.swap.max max, if it exists",
+            "write    memory.max max, if it exists",
         ];
         assert_eq!(lines(r#"{"memory": {"limit": -1}}"#), max);
         assert_eq!(lines(r#"{"memory": {"limit": -1, "swap": -1}}"#), max);
@@ -168,7 +168,7 @@ mod tests {
             lines(json),
             [
                 "check    memory.current < 1048576",
-                "late     memory.max 1048576"
+                "write    memory.max 1048576"
             ]
         );
     }

@@ -154,6 +154,12 @@ impl Plan {
         self.scope.as_ref().map(|scope| &scope.unit)
     }
 
+    /// True when something is left for [`super::Cgroup::apply_late`].
+    #[must_use]
+    pub fn has_late_limits(&self) -> bool {
+        self.steps(Phase::Late).next().is_some()
+    }
+
     /// The steps of one phase, in their order.
     pub(super) fn steps(&self, phase: Phase) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(move |step| step.phase() == phase)
@@ -180,12 +186,14 @@ fn controller(file: &str) -> Option<&str> {
 }
 
 impl Step {
-    /// Late is what setting up would itself be measured by: memory, processes, processor time.
-    /// So a container with 256 kB or one process or 1 % of a processor starts as fast as any.
+    /// Late is what setting up would itself be measured by: processes, processor time. So a container
+    /// with one process or 1 % of a processor starts as fast as any. Memory is not: what setting up
+    /// takes stays, and a limit that comes later finds what each processor has reserved for the cgroup
+    /// (up to 256 KiB, given back some time after the kernel asks) and kills init for it.
     pub(super) fn phase(&self) -> Phase {
         let file = self.file.as_str();
         match controller(file) {
-            Some("memory" | "pids") => Phase::Late,
+            Some("pids") => Phase::Late,
             _ if file.starts_with("cpu.max") => Phase::Late,
             Some(_) | None => Phase::Early,
         }
@@ -406,10 +414,10 @@ pub(super) mod tests {
     #[test]
     fn a_plan_prints_one_step_per_line() {
         let linux = r#""linux": {"cgroupsPath": "/pods/web", "resources": {
-            "memory": {"limit": 67108864}, "cpu": {"shares": 1024},
+            "memory": {"limit": 67108864}, "cpu": {"shares": 1024}, "pids": {"limit": 64},
             "devices": [{"allow": false, "access": "rwm"},
                 {"allow": true, "type": "b", "major": 8, "access": "r"}]}}"#;
-        let (plan, problems) = plan(linux, &["cpu", "memory"]);
+        let (plan, problems) = plan(linux, &["cpu", "memory", "pids"]);
         assert!(problems.is_empty(), "{problems:?}");
         let text = plan.to_string();
         let (start, rest) = text.split_once("device   allow b 8:* r\n").unwrap();
@@ -418,12 +426,13 @@ pub(super) mod tests {
             "\
 mkdir    pods/web
 write    cpu.weight 100
+write    memory.max 67108864
 device   deny all
 device   allow a *:* m
 "
         );
         assert!(rest.starts_with("device   allow c 1:3 rwm\n"));
-        assert!(rest.ends_with("device   allow c 136:* rwm\nlate     memory.max 67108864\n"));
+        assert!(rest.ends_with("device   allow c 136:* rwm\nlate     pids.max 64\n"));
     }
 
     #[test]

@@ -71,12 +71,12 @@ mod tests {
             lines(json),
             [
                 "write    cpu.weight 100",
+                "write    memory.max 4096",
                 "write    cgroup.max.descendants 5",
                 "write    cpu.weight 7",
                 "write    io.max 259:0 rbps=2097152 wiops=120",
                 "write    io.max 253:0 rbps=2097152",
-                "late     memory.max 4096",
-                "late     memory.high 1048576",
+                "write    memory.high 1048576",
             ]
         );
     }

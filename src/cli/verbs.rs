@@ -8,11 +8,10 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::output;
 use crate::bundle::{Owner, write_default};
+use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
-use crate::lifecycle::{
-    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start,
-};
+use crate::lifecycle::{CreateRequest, RunOptions, delete, freeze, kill, ps, query, start};
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
 ///
@@ -209,21 +208,21 @@ impl Creation {
 
 impl Verb {
     /// Does it; returns the exit code.
-    pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool) -> Result<i32> {
-        lifecycle::prepare();
+    pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
         let (name, object) = (self.name(), self.object().map(str::to_owned));
-        let done = self.act(&root, systemd_cgroup);
+        let done = self.act(&root, systemd_cgroup, sown);
         done.with_context(|| match object {
             Some(id) => format!("{name} {id:?}"),
             None => name.to_owned(),
         })
     }
 
-    fn act(self, root: &Path, systemd_cgroup: bool) -> Result<i32> {
+    fn act(self, root: &Path, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
         let id = |id: &str| ContainerId::parse(id);
         match self {
             Verb::Create(creation) => {
-                create::create(&creation.request(root.to_owned(), systemd_cgroup)?)?;
+                let request = creation.request(root.to_owned(), systemd_cgroup)?;
+                create::create(&request, sown)?;
             }
             Verb::Run(run) => {
                 let options = RunOptions {
@@ -232,7 +231,7 @@ impl Verb {
                     no_subreaper: run.no_subreaper,
                 };
                 let request = run.creation.request(root.to_owned(), systemd_cgroup)?;
-                return create::run(&request, &options);
+                return create::run(&request, &options, sown);
             }
             Verb::Start(container) => start::start(root, &id(&container.id)?)?,
             Verb::State(container) => {

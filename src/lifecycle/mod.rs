@@ -19,6 +19,7 @@ mod interrupt;
 pub mod kill;
 mod limits;
 mod pid_file;
+mod plans;
 pub mod process;
 pub mod ps;
 pub mod query;

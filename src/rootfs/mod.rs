@@ -25,7 +25,7 @@ mod plan;
 #[cfg(feature = "runtime")]
 mod trees;
 
-pub use mounts::Prepared;
+pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]

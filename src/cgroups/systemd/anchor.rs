@@ -1,7 +1,7 @@
 //! A process that stands in a new scope until init is there.
 //!
 //! systemd makes a scope only around a process that exists, by moving it in. That this is never a
-//! container's process is told in docs/decisions/0006.
+//! container's process is told in docs/decisions/0007.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,7 +1,7 @@
 //! A connection to systemd: over its private socket, or over a message bus.
 //!
 //! One call at a time, and every wait has an end: systemd may be busy, stopped or gone, and the bus
-//! with it. Why this is not a library's is told in docs/decisions/0006.
+//! with it. Why this is not a library's is told in docs/decisions/0007.
 
 use std::fmt;
 use std::os::fd::OwnedFd;

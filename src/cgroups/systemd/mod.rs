@@ -253,9 +253,8 @@ impl ScopePlan {
             let steps = steps.iter().filter(move |step| step.phase() == phase);
             properties::of(steps, systemd.version)
         };
-        let (late, at_creation) = properties::split(limits(Phase::Late));
         let mut all = own_properties(id, &slice);
-        let early = limits(Phase::Early).into_iter().chain(at_creation);
+        let early = limits(Phase::Early).into_iter();
         for property in early.chain(annotations::plan(spec, problems)) {
             properties::set(&mut all, property);
         }
@@ -267,7 +266,7 @@ impl ScopePlan {
             },
             slice,
             properties: all,
-            late,
+            late: limits(Phase::Late),
         }
     }
 
@@ -354,7 +353,7 @@ mod tests {
             "annotations": {"org.systemd.property.TimeoutStopSec": "5",
                 "org.systemd.property.Description": "'the shop'"},
             "linux": {"cgroupsPath": "pods-a.slice:pod:web", "resources": {
-                "memory": {"limit": 67108864}, "cpu": {"shares": 1024},
+                "memory": {"limit": 67108864}, "cpu": {"shares": 1024}, "pids": {"limit": 64},
                 "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
                 "unified": {"memory.oom.group": "1"}}}"#;
         let (plan, problems) = plan(Whose::System, "", json);
@@ -371,15 +370,17 @@ property IOAccounting true
 property MemoryAccounting true
 property TasksAccounting true
 property CPUWeight 100
+property MemoryMax 67108864
 property OOMPolicy \"kill\"
 property TimeoutStopUSec 5000000
 cgroup   pods.slice/pods-a.slice/pod-web.scope
 write    cpu.weight 100
 write    hugetlb.2MB.max 0
 write    hugetlb.2MB.rsvd.max 0, if it exists
-late     MemoryMax 67108864
-late     memory.max 67108864
-late     memory.oom.group 1
+write    memory.max 67108864
+write    memory.oom.group 1
+late     TasksMax 64
+late     pids.max 64
 ";
         assert_eq!(plan, expected);
     }

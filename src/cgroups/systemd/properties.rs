@@ -106,10 +106,10 @@ pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>, version: u32) -> Vec
     properties
 }
 
-/// The properties that can be set at any time, and those that a unit can only be created with.
-pub(super) fn split(properties: Vec<Property>) -> (Vec<Property>, Vec<Property>) {
-    let is_late = |property: &Property| property.name != AT_CREATION;
-    properties.into_iter().partition(is_late)
+/// Drops what a unit that is there can not be given any more.
+pub(super) fn for_a_living_unit(mut properties: Vec<Property>) -> Vec<Property> {
+    properties.retain(|property| property.name != AT_CREATION);
+    properties
 }
 
 /// Adds a property, in the place of an earlier one of its name.
@@ -307,12 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_at_want_of_memory_belongs_to_the_creation() {
+    fn the_policy_at_want_of_memory_can_not_be_changed_later() {
         let steps = [step("memory.max", "1"), step("memory.oom.group", "0")];
-        let (late, at_creation) = split(of(steps.iter(), 257));
-        assert_eq!(late, [Property::new("MemoryMax", Value::U64(1))]);
+        let all = of(steps.iter(), 257);
         let policy = Value::Text("continue".into());
-        assert_eq!(at_creation, [Property::new("OOMPolicy", policy)]);
+        assert_eq!(all[1], Property::new("OOMPolicy", policy));
+        let later = for_a_living_unit(all);
+        assert_eq!(later, [Property::new("MemoryMax", Value::U64(1))]);
     }
 
     #[test]

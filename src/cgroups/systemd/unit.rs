@@ -42,7 +42,7 @@ impl Scope {
         }
         let anchor = Anchor::new()?;
         let pid = anchor.pid().as_raw_nonzero().get();
-        start_unit(&mut bus, &plan.unit.name, &plan.properties, pid)?;
+        start_unit(&mut bus, &plan.unit.name, &plan.properties, &[pid])?;
         let mut scope = Scope {
             bus,
             unit: plan.unit.clone(),
@@ -92,8 +92,8 @@ impl Scope {
 }
 
 /// Init is cloned into its cgroup, which a user may do only from a cgroup that shares with it an
-/// ancestor of the user's own. A login's session is root's; so this process, not the container's,
-/// first goes below the user's systemd, as Podman does.
+/// ancestor of the user's own. A login's session is root's; so this process and the one that clones
+/// init, not the container's, first go below the user's systemd, as Podman does.
 fn enter_own_scope(bus: &mut Bus) -> Result<()> {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let name = format!("parhelion-runtime-{pid}.scope");
@@ -103,12 +103,16 @@ fn enter_own_scope(bus: &mut Bus) -> Result<()> {
         Property::new("Slice", text("app.slice")),
         Property::new("CollectMode", text("inactive-or-failed")),
     ];
-    start_unit(bus, &name, &properties, pid)
+    const CHILDREN: &str = "/proc/thread-self/children";
+    let children = std::fs::read_to_string(CHILDREN).context(CHILDREN)?;
+    let children = children.split_whitespace().flat_map(str::parse);
+    let pids: Vec<i32> = std::iter::once(pid).chain(children).collect();
+    start_unit(bus, &name, &properties, &pids)
 }
 
-/// Starts a transient unit around process `pid`.
-fn start_unit(bus: &mut Bus, name: &str, properties: &[Property], pid: i32) -> Result<()> {
-    let pids = Value::U32s(vec![pid.cast_unsigned()]);
+/// Starts a transient unit around processes.
+fn start_unit(bus: &mut Bus, name: &str, properties: &[Property], pids: &[i32]) -> Result<()> {
+    let pids = Value::U32s(pids.iter().map(|pid| pid.cast_unsigned()).collect());
     let body = || {
         let all = properties.iter().map(|p| (p.name.as_str(), &p.value));
         let body = Body::default().text(name).text("replace");
@@ -190,7 +194,7 @@ impl Unit {
     pub(in crate::cgroups) fn set_steps(&self, steps: &[Step]) -> Result<()> {
         let mut bus = self.systemd.open()?;
         let version = version(&bus.property("Version")?);
-        let (limits, _at_creation) = properties::split(properties::of(steps.iter(), version));
+        let limits = properties::for_a_living_unit(properties::of(steps.iter(), version));
         set(&mut bus, &self.name, &limits)
     }
 
@@ -226,7 +230,7 @@ mod tests {
             systemd.job_ended("/job/1", "done");
             systemd.wait_for_close();
         });
-        start_unit(&mut connect(&fake), "x.scope", &[], 1).unwrap();
+        start_unit(&mut connect(&fake), "x.scope", &[], &[1]).unwrap();
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
             systemd.refuse(EXISTS, "Unit x.scope was already loaded.");
             systemd.wait_for_close();
         });
-        let error = start_unit(&mut connect(&fake), "x.scope", &[], 1).unwrap_err();
+        let error = start_unit(&mut connect(&fake), "x.scope", &[], &[1]).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.starts_with("unit x.scope exists already"), "{error}");
     }
@@ -251,7 +255,7 @@ mod tests {
             systemd.job_ended("/job/1", "failed");
             systemd.wait_for_close();
         });
-        let error = start_unit(&mut connect(&fake), "x.scope", &[], 1).unwrap_err();
+        let error = start_unit(&mut connect(&fake), "x.scope", &[], &[1]).unwrap_err();
         let expected =
             "unit x.scope: its start ended as \"failed\": `journalctl -u x.scope` tells why";
         assert_eq!(format!("{error:#}"), expected);

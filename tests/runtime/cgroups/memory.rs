@@ -14,7 +14,8 @@ pub fn all() -> Vec<Trial> {
             swap_is_what_the_total_leaves_beside_memory,
             unlimited_memory_is_unlimited_swap,
             a_limit_of_zero_or_minus_one_is_none,
-            the_present_use_is_checked_where_that_is_asked_for,
+            a_new_container_uses_nothing_that_could_be_above_the_limit,
+            a_container_starts_with_96_kib,
             a_container_beyond_its_memory_is_killed_and_run_answers_137,
             a_limit_below_what_init_needs_is_told,
         ],
@@ -74,13 +75,7 @@ fn a_limit_of_zero_or_minus_one_is_none() {
     assert_eq!(seen(none, &["memory.max", "memory.low"]), ["max", "max"]);
 }
 
-fn the_present_use_is_checked_where_that_is_asked_for() {
-    let limits = json!({"limit": 4096, "checkBeforeUpdate": true});
-    let bundle = limited(memory(limits), "true");
-    let error = bundle.create().failure();
-    let field = "linux.resources.memory.checkBeforeUpdate: memory.current is ";
-    assert!(error.contains(field), "{error}");
-    assert!(!cgroup(&bundle).exists());
+fn a_new_container_uses_nothing_that_could_be_above_the_limit() {
     let enough = json!({"limit": 64 * MIB, "checkBeforeUpdate": true});
     assert_eq!(value(memory(enough), "memory.max"), "67108864");
 }
@@ -91,6 +86,16 @@ fn a_container_beyond_its_memory_is_killed_and_run_answers_137() {
     let bundle = limited(memory(limits), "exec busybox tail /dev/zero");
     assert_eq!(bundle.run().code(), Some(128 + 9));
     assert!(!cgroup(&bundle).exists());
+}
+
+fn a_container_starts_with_96_kib() {
+    // Without a C library's own needs, the program takes next to nothing.
+    let bundle = limited(memory(json!({"limit": 96 * 1024})), "true");
+    for _ in 0..5 {
+        bundle.create().success();
+        assert_eq!(bundle.status(), "created");
+        bundle.verb("delete").success();
+    }
 }
 
 fn a_limit_below_what_init_needs_is_told() {

@@ -17,7 +17,6 @@ pub fn all() -> Vec<Trial> {
         an_idle_container_is_one_of_weight_zero,
         the_device_filter_is_the_runtimes_and_outlives_a_reload,
         a_container_sees_its_limits,
-        a_limit_below_what_is_in_use_is_refused_before_systemd_sets_it,
     ];
     needs_systemd(needs_controllers(
         &["cpuset", "cpu", "io", "memory", "hugetlb", "pids"],
@@ -195,14 +194,4 @@ fn a_container_sees_its_limits() {
         );
     });
     assert_eq!(make(&bundle, "run").success(), "67108864\n50\n");
-}
-
-fn a_limit_below_what_is_in_use_is_refused_before_systemd_sets_it() {
-    let bundle = Bundle::new("true");
-    let memory = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}});
-    resources(&bundle, &memory);
-    let error = make(&bundle, "create").failure();
-    let told = "linux.resources.memory.checkBeforeUpdate: memory.current is ";
-    assert!(error.contains(told), "{error}");
-    assert!(!super::is_loaded(&scope(&bundle)));
 }
