@@ -70,7 +70,8 @@ fn known_capabilities(sets: &mut Value, report: &mut Report) {
     }
 }
 
-fn linux_values(linux: &mut Map<String, Value>) {
+/// The places of `linux` where the crate reads otherwise.
+pub(super) fn linux_values(linux: &mut Map<String, Value>) {
     for device in linux
         .get_mut("devices")
         .and_then(Value::as_array_mut)

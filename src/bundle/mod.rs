@@ -11,6 +11,7 @@ mod fields;
 mod fit;
 mod read;
 mod report;
+mod resources;
 mod strict;
 mod walk;
 
@@ -25,6 +26,7 @@ use serde_json::Value;
 pub use default::{Owner, default_config, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 use report::Report;
+pub use resources::{RESOURCES, check_resources, parse_resources};
 
 /// A bundle whose configuration passed every check.
 #[derive(Debug, Clone)]

@@ -79,7 +79,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The JSON object in these bytes.
-fn parse(bytes: &[u8]) -> Result<Value> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bail!("begins with a byte order mark: save it as UTF-8 without one");
     }

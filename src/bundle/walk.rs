@@ -19,6 +19,16 @@ pub(super) fn walk(config: &mut Map<String, Value>, report: &mut Report) {
     properties(config, fields::top(), None, false, report);
 }
 
+/// Holds the object at `place`, whose row is `row`, against the rows below that.
+pub(super) fn walk_at(
+    object: &mut Map<String, Value>,
+    row: Row,
+    place: &Place,
+    report: &mut Report,
+) {
+    properties(object, row.children(), Some(place), false, report);
+}
+
 fn properties(
     object: &mut Map<String, Value>,
     rows: Rows,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail};
 use rustix::fs::Mode;
 
-use super::plan::{Action, Missing, Phase, Plan, Step};
+use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
 use crate::sys::{Call, Errno, SysError, SysResult};
 
@@ -33,7 +33,7 @@ impl Cgroup {
     /// kernel refuses a limit or the device program. Nothing is left behind then.
     pub fn create(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
         let cgroup = make(plan, hierarchy)?;
-        enable(&cgroup, plan, hierarchy)?;
+        enable(&cgroup, &plan.steps, hierarchy)?;
         if let Some(owner) = plan.owner {
             owner::give(cgroup.fd(), owner)
                 .call(|| format!("chown({:?}, {owner})", cgroup.place("")))?;
@@ -98,7 +98,7 @@ impl Cgroup {
         }
     }
 
-    fn check_below(&self, file: &str, limit: u64) -> Result<()> {
+    pub(super) fn check_below(&self, file: &str, limit: u64) -> Result<()> {
         let text = self.read(file)?.unwrap_or_default();
         match text.trim().parse::<u64>() {
             Ok(present) if present >= limit => {
@@ -187,10 +187,11 @@ fn call(name: &str, hierarchy: &Hierarchy, path: &Path) -> String {
     format!("{name}({:?})", hierarchy.mount_point().join(path))
 }
 
-/// Enables all offered controllers for the new cgroup, from the root down.
+/// Enables all offered controllers for the cgroup, from the root down; an error when one of `steps`
+/// needs one that can not be enabled.
 ///
 /// What the cgroup has is looked at first: as a rule the directories above are set up already.
-fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+pub(super) fn enable(cgroup: &Cgroup, steps: &[Step], hierarchy: &Hierarchy) -> Result<()> {
     let present = files::read(cgroup.fd(), "cgroup.controllers")
         .call(|| format!("read({:?})", cgroup.place("cgroup.controllers")))?;
     let known = CONTROLLERS
@@ -203,8 +204,8 @@ fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut refused = enable_down_to(hierarchy, plan.path(), missing)?;
-    for (controller, field) in plan.needed_controllers() {
+    let mut refused = enable_down_to(hierarchy, cgroup.path(), missing)?;
+    for (controller, field) in needed_controllers(steps) {
         if let Some(error) = refused.remove(controller) {
             let reason = reason(error.errno);
             let text = format!("{field}: can not enable the controller {controller}{reason}");

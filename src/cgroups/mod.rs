@@ -38,10 +38,12 @@ mod rdma;
 mod remove;
 mod tree;
 mod unified;
+mod update;
 
 pub use devices::DeviceFilter;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
+pub use update::Change;
 
 /// One of the kernel's resource controllers.
 pub trait Controller: Sync {

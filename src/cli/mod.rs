@@ -1,6 +1,7 @@
 //! The command line: one clap variant per OCI verb, one lifecycle call each.
 
 mod output;
+mod update;
 mod verbs;
 
 use std::path::PathBuf;

@@ -7,11 +7,12 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::output;
+use super::update::Updating;
 use crate::bundle::{Owner, write_default};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::{
-    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start,
+    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -91,6 +92,8 @@ verbs! {
     Pause(Container) = "pause",
     /// Thaw them
     Resume(Container) = "resume",
+    /// Change a container's limits and devices
+    Update(Updating) = "update",
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +258,9 @@ impl Verb {
             Verb::Ps(ps) => print_processes(root, &ps)?,
             Verb::Pause(container) => freeze::pause(root, &id(&container.id)?)?,
             Verb::Resume(container) => freeze::resume(root, &id(&container.id)?)?,
+            Verb::Update(updating) => {
+                update::update(root, &id(&updating.id)?, &updating.request())?;
+            }
         }
         Ok(0)
     }
@@ -271,6 +277,7 @@ impl Verb {
             Verb::Kill(kill) => Some(&kill.id),
             Verb::Delete(delete) => Some(&delete.id),
             Verb::Ps(ps) => Some(&ps.id),
+            Verb::Update(updating) => Some(&updating.id),
             Verb::List(_) | Verb::Spec(_) => None,
         }
     }

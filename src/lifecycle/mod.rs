@@ -27,6 +27,7 @@ pub mod start;
 mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod update;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -97,6 +98,8 @@ pub enum Verb {
     Pause,
     /// Thaw them.
     Resume,
+    /// Change limits and devices.
+    Update,
     /// Remove what is left, without force.
     Delete,
 }
@@ -124,6 +127,8 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         }
         (Verb::Pause, Created { .. } | Running { .. }) => Ok(()),
         (Verb::Pause, Creating | Paused { .. } | Stopped) => Err(Kind::NotRunning(id.to_string())),
+        (Verb::Update, Created { .. } | Running { .. } | Paused { .. }) => Ok(()),
+        (Verb::Update, Creating | Stopped) => Err(Kind::NotRunning(id.to_string())),
         (Verb::Resume, Paused { .. }) => Ok(()),
         (Verb::Resume, Creating | Created { .. } | Running { .. } | Stopped) => {
             wrong("container not paused".into())
@@ -203,7 +208,8 @@ mod tests {
             Status::Paused { pid: 7 },
             Status::Stopped,
         ];
-        let table: String = [Verb::Start, Verb::Pause, Verb::Resume, Verb::Delete]
+        use Verb::{Delete, Pause, Resume, Start, Update};
+        let table: String = [Start, Pause, Resume, Update, Delete]
             .into_iter()
             .flat_map(|verb| statuses.iter().map(move |status| (verb, status)))
             .map(|(verb, status)| {
@@ -228,6 +234,11 @@ Resume created: container not paused
 Resume running: container not paused
 Resume paused: ok
 Resume stopped: container not paused
+Update creating: container not running
+Update created: ok
+Update running: ok
+Update paused: ok
+Update stopped: container not running
 Delete creating: ok
 Delete created: ok
 Delete running: cannot delete container web that is not stopped: running

@@ -20,6 +20,7 @@ mod process;
 mod refusals;
 mod support;
 mod terminal;
+mod update;
 
 use libtest_mimic::Arguments;
 
@@ -38,6 +39,7 @@ fn main() {
         process::all(),
         refusals::all(),
         terminal::all(),
+        update::all(),
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
