@@ -33,17 +33,24 @@ mod network;
 mod owner;
 mod pids;
 mod plan;
+mod pressure;
 mod processes;
 mod rdma;
 mod remove;
+mod stats;
 mod tree;
 mod unified;
 mod update;
+mod watch;
 
 pub use devices::DeviceFilter;
+pub use events::Deadline;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
+pub use pressure::Pressure;
+pub use stats::Stats;
 pub use update::Change;
+pub use watch::{Happening, Threshold, Watch, Woken};
 
 /// One of the kernel's resource controllers.
 pub trait Controller: Sync {

@@ -9,10 +9,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use super::output;
 use super::update::Updating;
 use crate::bundle::{Owner, write_default};
+use crate::lifecycle::events::EventsRequest;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::{
-    self, CreateRequest, RunOptions, create, delete, freeze, kill, ps, query, start, update,
+    self, CreateRequest, RunOptions, create, delete, events, freeze, kill, ps, query, start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -94,6 +95,8 @@ verbs! {
     Resume(Container) = "resume",
     /// Change a container's limits and devices
     Update(Updating) = "update",
+    /// Tell what a container uses and what happens to it, until it ends
+    Events(Watching) = "events",
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +155,20 @@ pub(super) struct Specification {
     /// The bundle's directory
     #[arg(long, short, default_value = ".")]
     bundle: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watching {
+    /// Time from one line of stats to the next; 0: no stats
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    interval: String,
+    /// Print stats once
+    #[arg(long)]
+    stats: bool,
+    /// Tell when processes stall so long within a window, as memory=200ms/2s or io:full=1s/10s; or none
+    #[arg(long, value_name = "THRESHOLD")]
+    pressure: Vec<String>,
+    id: String,
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +278,7 @@ impl Verb {
             Verb::Update(updating) => {
                 update::update(root, &id(&updating.id)?, &updating.request())?;
             }
+            Verb::Events(watching) => print_events(root, &watching)?,
         }
         Ok(0)
     }
@@ -278,6 +296,7 @@ impl Verb {
             Verb::Delete(delete) => Some(&delete.id),
             Verb::Ps(ps) => Some(&ps.id),
             Verb::Update(updating) => Some(&updating.id),
+            Verb::Events(watching) => Some(&watching.id),
             Verb::List(_) | Verb::Spec(_) => None,
         }
     }
@@ -302,6 +321,16 @@ fn print_processes(root: &Path, ps: &Processes) -> Result<()> {
     match ps.format.as_str() {
         "json" => output::json(&ps::pids(root, &id)?, false),
         _ => output::text(&ps::table(root, &id, &ps.options)?),
+    }
+}
+
+fn print_events(root: &Path, watching: &Watching) -> Result<()> {
+    let id = ContainerId::parse(&watching.id)?;
+    let request = EventsRequest::parse(&watching.interval, &watching.pressure)?;
+    let print = |event: &events::Event| output::json(event, false);
+    match watching.stats {
+        true => events::stats(root, &id, print),
+        false => events::stream(root, &id, &request, print),
     }
 }
 

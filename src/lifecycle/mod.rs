@@ -9,6 +9,8 @@ pub mod create;
 pub mod delete;
 mod descriptors;
 mod directory;
+mod duration;
+pub mod events;
 pub mod foreground;
 pub mod freeze;
 mod guide;

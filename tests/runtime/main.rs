@@ -11,6 +11,7 @@ mod caller;
 mod cgroups;
 mod cli;
 mod devices;
+mod events;
 mod faults;
 mod hooks;
 mod life;
@@ -31,6 +32,7 @@ fn main() {
         cgroups::all(),
         cli::all(),
         devices::all(),
+        events::all(),
         faults::all(),
         hooks::all(),
         life::all(),
