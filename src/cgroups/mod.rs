@@ -73,6 +73,9 @@ pub const CONTROLLERS: &[&dyn Controller] = &[
     &pids::Pids,
 ];
 
+/// Who can make a container's cgroup: this program, in the cgroup file system.
+pub const MANAGERS: &[&str] = &["cgroupfs"];
+
 /// A cgroup: its open directory and its place.
 ///
 /// One that was created is removed again when this is dropped, with whatever runs in it, unless it

@@ -13,7 +13,8 @@ use crate::lifecycle::events::EventsRequest;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::{
-    self, CreateRequest, RunOptions, create, delete, events, freeze, kill, ps, query, start, update,
+    self, CreateRequest, RunOptions, create, delete, events, features, freeze, kill, ps, query,
+    start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -41,7 +42,7 @@ macro_rules! verbs {
             }
 
             fn has_subcommand(name: &str) -> bool {
-                [$( $name ),*].contains(&name)
+                Verb::NAMES.contains(&name)
             }
         }
 
@@ -60,6 +61,9 @@ macro_rules! verbs {
         }
 
         impl Verb {
+            /// All verbs as they are called.
+            const NAMES: &[&str] = &[$( $name ),*];
+
             /// The verb as it is called.
             fn name(&self) -> &'static str {
                 match self {
@@ -97,12 +101,17 @@ verbs! {
     Update(Updating) = "update",
     /// Tell what a container uses and what happens to it, until it ends
     Events(Watching) = "events",
+    /// Print what this runtime can do as JSON
+    Features(Nothing) = "features",
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Container {
     id: String,
 }
+
+#[derive(Debug, Args)]
+pub(super) struct Nothing {}
 
 #[derive(Debug, Args)]
 pub(super) struct Running {
@@ -279,6 +288,9 @@ impl Verb {
                 update::update(root, &id(&updating.id)?, &updating.request())?;
             }
             Verb::Events(watching) => print_events(root, &watching)?,
+            Verb::Features(Nothing {}) => {
+                output::json(&features::features(Verb::NAMES), true)?;
+            }
         }
         Ok(0)
     }
@@ -297,7 +309,7 @@ impl Verb {
             Verb::Ps(ps) => Some(&ps.id),
             Verb::Update(updating) => Some(&updating.id),
             Verb::Events(watching) => Some(&watching.id),
-            Verb::List(_) | Verb::Spec(_) => None,
+            Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
         }
     }
 }

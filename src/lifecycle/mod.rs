@@ -11,6 +11,7 @@ mod descriptors;
 mod directory;
 mod duration;
 pub mod events;
+pub mod features;
 pub mod foreground;
 pub mod freeze;
 mod guide;

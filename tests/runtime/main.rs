@@ -13,6 +13,7 @@ mod cli;
 mod devices;
 mod events;
 mod faults;
+mod features;
 mod hooks;
 mod life;
 mod mounts;
@@ -34,6 +35,7 @@ fn main() {
         devices::all(),
         events::all(),
         faults::all(),
+        features::all(),
         hooks::all(),
         life::all(),
         mounts::all(),
