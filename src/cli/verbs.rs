@@ -9,12 +9,14 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use super::output;
 use super::update::Updating;
 use crate::bundle::{Owner, write_default};
+use crate::lifecycle::delete::Force;
 use crate::lifecycle::events::EventsRequest;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
+use crate::lifecycle::select::Pattern;
 use crate::lifecycle::{
     self, CreateRequest, RunOptions, create, delete, events, features, freeze, kill, ps, query,
-    start, update,
+    select, start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -133,6 +135,9 @@ pub(super) struct Killing {
     /// To all processes of the container
     #[arg(long, short)]
     all: bool,
+    /// To all containers whose id matches the regular expression ID
+    #[arg(long, short)]
+    regex: bool,
     id: String,
     /// Name or number
     #[arg(default_value = "TERM")]
@@ -144,6 +149,9 @@ pub(super) struct Deletion {
     /// Also one that runs; that there is none is no error
     #[arg(long, short)]
     force: bool,
+    /// All containers whose id matches the regular expression ID
+    #[arg(long, short)]
+    regex: bool,
     id: String,
 }
 
@@ -154,6 +162,9 @@ pub(super) struct Listing {
     /// Only ids
     #[arg(long, short)]
     quiet: bool,
+    /// Only containers whose id matches this regular expression
+    #[arg(long, short, allow_hyphen_values = true)]
+    regex: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -184,10 +195,17 @@ pub(super) struct Watching {
 pub(super) struct Processes {
     #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
     format: String,
-    id: String,
-    /// Options for ps(1)
+    /// The container's id, then options for ps(1)
+    #[arg(value_names = ["ID", "PS-OPTIONS"], num_args = 1.., required = true)]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    options: Vec<String>,
+    id_and_options: Vec<String>,
+}
+
+impl Processes {
+    /// What follows the id is ps(1)'s, also what could be a flag of ours.
+    fn id(&self) -> &str {
+        self.id_and_options.first().map_or("", String::as_str)
+    }
 }
 
 // What `create` and `run` have in common. (A doc comment would be the verb's line in the help.)
@@ -267,18 +285,8 @@ impl Verb {
             Verb::State(container) => {
                 output::json(&query::state(root, &id(&container.id)?)?, true)?;
             }
-            Verb::Kill(kill) => {
-                let target = if kill.all { Target::All } else { Target::Init };
-                let signal = Signal::parse(&kill.signal);
-                kill::kill(root, &id(&kill.id)?, signal?, target)?;
-            }
-            Verb::Delete(delete) => {
-                let force = match delete.force {
-                    true => delete::Force::Yes,
-                    false => delete::Force::No,
-                };
-                delete::delete(root, &id(&delete.id)?, force)?;
-            }
+            Verb::Kill(kill) => send_signal(root, &kill)?,
+            Verb::Delete(delete) => remove(root, &delete)?,
             Verb::List(list) => print_list(root, &list)?,
             Verb::Spec(spec) => write_spec(&spec)?,
             Verb::Ps(ps) => print_processes(root, &ps)?,
@@ -306,7 +314,7 @@ impl Verb {
             | Verb::Resume(container) => Some(&container.id),
             Verb::Kill(kill) => Some(&kill.id),
             Verb::Delete(delete) => Some(&delete.id),
-            Verb::Ps(ps) => Some(&ps.id),
+            Verb::Ps(ps) => Some(ps.id()),
             Verb::Update(updating) => Some(&updating.id),
             Verb::Events(watching) => Some(&watching.id),
             Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
@@ -314,8 +322,29 @@ impl Verb {
     }
 }
 
+fn send_signal(root: &Path, kill: &Killing) -> Result<()> {
+    let target = if kill.all { Target::All } else { Target::Init };
+    let signal = Signal::parse(&kill.signal);
+    match kill.regex {
+        true => select::kill_each(root, &Pattern::parse(&kill.id)?, signal?, target),
+        false => kill::kill(root, &ContainerId::parse(&kill.id)?, signal?, target),
+    }
+}
+
+fn remove(root: &Path, delete: &Deletion) -> Result<()> {
+    let force = if delete.force { Force::Yes } else { Force::No };
+    match delete.regex {
+        true => select::delete_each(root, &Pattern::parse(&delete.id)?, force),
+        false => delete::delete(root, &ContainerId::parse(&delete.id)?, force),
+    }
+}
+
 fn print_list(root: &Path, list: &Listing) -> Result<()> {
-    let states = query::list(root)?;
+    let mut states = query::list(root)?;
+    if let Some(regex) = &list.regex {
+        let pattern = Pattern::parse(regex).context("--regex")?;
+        states.retain(|state| pattern.selects(&state.id));
+    }
     match (list.quiet, list.format.as_str()) {
         (true, _) => output::text(
             &states
@@ -329,10 +358,10 @@ fn print_list(root: &Path, list: &Listing) -> Result<()> {
 }
 
 fn print_processes(root: &Path, ps: &Processes) -> Result<()> {
-    let id = ContainerId::parse(&ps.id)?;
+    let id = ContainerId::parse(ps.id())?;
     match ps.format.as_str() {
         "json" => output::json(&ps::pids(root, &id)?, false),
-        _ => output::text(&ps::table(root, &id, &ps.options)?),
+        _ => output::text(&ps::table(root, &id, &ps.id_and_options[1..])?),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod process;
 pub mod ps;
 pub mod query;
 pub mod record;
+pub mod select;
 pub mod start;
 mod terminal;
 #[cfg(test)]
