@@ -7,7 +7,7 @@ mod verbs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Log, LogFormat};
 
@@ -70,6 +70,12 @@ pub fn main() -> i32 {
         error::report(&error);
         FAILURE
     })
+}
+
+/// The definition of the command line, for completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 fn run(arguments: Arguments) -> Result<i32> {
