@@ -9,9 +9,9 @@ mod checks;
 mod default;
 mod fields;
 mod fit;
+mod parts;
 mod read;
 mod report;
-mod resources;
 mod strict;
 mod walk;
 
@@ -26,8 +26,8 @@ use serde_json::Value;
 pub use default::{Owner, default_config, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 pub use fit::capability_names;
+pub use parts::{RESOURCES, check_resources, parse_resources, read_mounts};
 use report::Report;
-pub use resources::{RESOURCES, check_resources, parse_resources};
 
 /// The version of runtime-spec that is implemented.
 pub const SPECIFICATION: &str = "1.3.0";

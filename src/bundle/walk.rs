@@ -19,16 +19,6 @@ pub(super) fn walk(config: &mut Map<String, Value>, report: &mut Report) {
     properties(config, fields::top(), None, false, report);
 }
 
-/// Holds the object at `place`, whose row is `row`, against the rows below that.
-pub(super) fn walk_at(
-    object: &mut Map<String, Value>,
-    row: Row,
-    place: &Place,
-    report: &mut Report,
-) {
-    properties(object, row.children(), Some(place), false, report);
-}
-
 fn properties(
     object: &mut Map<String, Value>,
     rows: Rows,
@@ -70,7 +60,8 @@ fn means_absent(value: &Value, field: &Field) -> bool {
     value.is_null() || (is_word && !field.required && value.as_str() == Some(""))
 }
 
-fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
+/// Holds one value against its row; what is refused becomes null.
+pub(super) fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
     let refusal = match row.field().support {
         Support::Honoured => return check(value, row, place, report),
         Support::NotYet if asks_for_nothing(value) => None,

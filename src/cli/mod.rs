@@ -1,5 +1,6 @@
 //! The command line: one clap variant per OCI verb, one lifecycle call each.
 
+mod arguments;
 mod output;
 mod update;
 mod verbs;

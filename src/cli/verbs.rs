@@ -1,4 +1,4 @@
-//! The verbs, with runc's flags and their meaning.
+//! The verbs: their names, and the call that each of them is.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,10 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
+use super::arguments::{
+    Container, Creation, Deletion, Killing, Listing, Mounting, Nothing, Processes, Running,
+    Specification, Watching,
+};
 use super::output;
 use super::update::Updating;
 use crate::bundle::{Owner, write_default};
@@ -15,8 +19,8 @@ use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::select::Pattern;
 use crate::lifecycle::{
-    self, CreateRequest, RunOptions, create, delete, events, features, freeze, kill, ps, query,
-    select, start, update,
+    self, RunOptions, create, delete, events, features, freeze, kill, mounts, ps, query, select,
+    start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -103,155 +107,10 @@ verbs! {
     Update(Updating) = "update",
     /// Tell what a container uses and what happens to it, until it ends
     Events(Watching) = "events",
+    /// Add mounts to a container that runs, or remove them
+    Mounts(Mounting) = "mounts",
     /// Print what this runtime can do as JSON
     Features(Nothing) = "features",
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Container {
-    id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Nothing {}
-
-#[derive(Debug, Args)]
-pub(super) struct Running {
-    #[command(flatten)]
-    creation: Creation,
-    /// Return when the program was executed
-    #[arg(long, short)]
-    detach: bool,
-    /// Leave the stopped container for state and delete
-    #[arg(long)]
-    keep: bool,
-    /// Leave the container's orphans to the host
-    #[arg(long)]
-    no_subreaper: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Killing {
-    /// To all processes of the container
-    #[arg(long, short)]
-    all: bool,
-    /// To all containers whose id matches the regular expression ID
-    #[arg(long, short)]
-    regex: bool,
-    id: String,
-    /// Name or number
-    #[arg(default_value = "TERM")]
-    signal: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Deletion {
-    /// Also one that runs; that there is none is no error
-    #[arg(long, short)]
-    force: bool,
-    /// All containers whose id matches the regular expression ID
-    #[arg(long, short)]
-    regex: bool,
-    id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Listing {
-    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
-    /// Only ids
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only containers whose id matches this regular expression
-    #[arg(long, short, allow_hyphen_values = true)]
-    regex: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Specification {
-    /// For a user without privileges
-    #[arg(long)]
-    rootless: bool,
-    /// The bundle's directory
-    #[arg(long, short, default_value = ".")]
-    bundle: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Watching {
-    /// Time from one line of stats to the next; 0: no stats
-    #[arg(long, value_name = "TIME", default_value = "5s")]
-    interval: String,
-    /// Print stats once
-    #[arg(long)]
-    stats: bool,
-    /// Tell when processes stall so long within a window, as memory=200ms/2s or io:full=1s/10s; or none
-    #[arg(long, value_name = "THRESHOLD")]
-    pressure: Vec<String>,
-    id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Processes {
-    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
-    /// The container's id, then options for ps(1)
-    #[arg(value_names = ["ID", "PS-OPTIONS"], num_args = 1.., required = true)]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    id_and_options: Vec<String>,
-}
-
-impl Processes {
-    /// What follows the id is ps(1)'s, also what could be a flag of ours.
-    fn id(&self) -> &str {
-        self.id_and_options.first().map_or("", String::as_str)
-    }
-}
-
-// What `create` and `run` have in common. (A doc comment would be the verb's line in the help.)
-#[derive(Debug, Args)]
-pub(super) struct Creation {
-    /// The bundle's directory
-    #[arg(long, short, default_value = ".")]
-    bundle: PathBuf,
-    /// Unix socket that receives the terminal
-    #[arg(long)]
-    console_socket: Option<PathBuf>,
-    /// File that receives the process id
-    #[arg(long)]
-    pid_file: Option<PathBuf>,
-    /// Unix socket that receives the pidfd
-    #[arg(long)]
-    pidfd_socket: Option<PathBuf>,
-    /// How many descriptors after stderr the program gets
-    #[arg(long, default_value_t = 0)]
-    preserve_fds: u32,
-    /// Mount over / instead of pivot_root, on a ramdisk
-    #[arg(long)]
-    no_pivot: bool,
-    /// Stay in the caller's session keyring
-    #[arg(long)]
-    no_new_keyring: bool,
-    id: String,
-}
-
-impl Creation {
-    fn request(self, root: PathBuf, systemd_cgroup: bool) -> Result<CreateRequest> {
-        let bundle = std::path::absolute(&self.bundle)
-            .with_context(|| format!("--bundle {:?}", self.bundle))?;
-        Ok(CreateRequest {
-            root,
-            id: ContainerId::parse(&self.id)?,
-            bundle,
-            console_socket: self.console_socket,
-            pid_file: self.pid_file,
-            pidfd_socket: self.pidfd_socket,
-            preserve_fds: self.preserve_fds,
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            systemd_cgroup,
-        })
-    }
 }
 
 impl Verb {
@@ -296,6 +155,10 @@ impl Verb {
                 update::update(root, &id(&updating.id)?, &updating.request())?;
             }
             Verb::Events(watching) => print_events(root, &watching)?,
+            Verb::Mounts(mounting) if mounting.action == "add" => {
+                mounts::add(root, &id(&mounting.id)?, &mounting.file)?;
+            }
+            Verb::Mounts(mounting) => mounts::remove(root, &id(&mounting.id)?, &mounting.file)?,
             Verb::Features(Nothing {}) => {
                 output::json(&features::features(Verb::NAMES), true)?;
             }
@@ -317,6 +180,7 @@ impl Verb {
             Verb::Ps(ps) => Some(ps.id()),
             Verb::Update(updating) => Some(&updating.id),
             Verb::Events(watching) => Some(&watching.id),
+            Verb::Mounts(mounting) => Some(&mounting.id),
             Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
         }
     }

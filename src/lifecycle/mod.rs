@@ -21,6 +21,7 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+pub mod mounts;
 mod pid_file;
 pub mod process;
 pub mod ps;
@@ -104,6 +105,8 @@ pub enum Verb {
     Resume,
     /// Change limits and devices.
     Update,
+    /// Add or remove mounts.
+    Mounts,
     /// Remove what is left, without force.
     Delete,
 }
@@ -131,8 +134,8 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         }
         (Verb::Pause, Created { .. } | Running { .. }) => Ok(()),
         (Verb::Pause, Creating | Paused { .. } | Stopped) => Err(Kind::NotRunning(id.to_string())),
-        (Verb::Update, Created { .. } | Running { .. } | Paused { .. }) => Ok(()),
-        (Verb::Update, Creating | Stopped) => Err(Kind::NotRunning(id.to_string())),
+        (Verb::Update | Verb::Mounts, Created { .. } | Running { .. } | Paused { .. }) => Ok(()),
+        (Verb::Update | Verb::Mounts, Creating | Stopped) => Err(Kind::NotRunning(id.to_string())),
         (Verb::Resume, Paused { .. }) => Ok(()),
         (Verb::Resume, Creating | Created { .. } | Running { .. } | Stopped) => {
             wrong("container not paused".into())

@@ -51,7 +51,7 @@ impl Plan<OpenTree> {
                 i + 1,
                 mount.target
             );
-            prepared.mount(mount).context(label)?;
+            let _mounted = prepared.mount(mount).context(label)?;
         }
         prepared.make_nodes(core::mem::take(&mut self.nodes))?;
         Ok(prepared)
@@ -74,7 +74,8 @@ impl Plan<OpenTree> {
 }
 
 impl Prepared {
-    fn mount(&mut self, mount: Mount<OpenTree>) -> anyhow::Result<()> {
+    /// Makes one mount; its root.
+    pub(super) fn mount(&mut self, mount: Mount<OpenTree>) -> anyhow::Result<OwnedFd> {
         let mounted = match mount.source {
             Source::Tree(tree) => self.bind(tree, &mount.target)?,
             Source::New(new) => self.mount_new(&new, &mount.target)?,
@@ -86,7 +87,7 @@ impl Prepared {
         for propagation in mount.propagation {
             mount::set_propagation(mounted.as_fd(), propagation.kind, propagation.recursive)?;
         }
-        Ok(())
+        Ok(mounted)
     }
 
     /// Attaches a tree of the host.

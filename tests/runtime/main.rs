@@ -15,6 +15,7 @@ mod events;
 mod faults;
 mod features;
 mod hooks;
+mod inside;
 mod life;
 mod mounts;
 mod namespaces;

@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::Inside;
+use super::Limited;
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
@@ -25,12 +25,12 @@ fn rules(minor: u32) -> Value {
         {"allow": true, "type": "c", "major": 4000, "minor": minor, "access": "rw"}]})
 }
 
-fn start() -> Inside {
-    Inside::start(&json!({}))
+fn start() -> Limited {
+    Limited::start(&json!({}))
 }
 
 /// Which of the devices 4000:1, 4000:2 and 4000:3 can be opened.
-fn allowed(inside: &mut Inside) -> Vec<usize> {
+fn allowed(inside: &mut Limited) -> Vec<usize> {
     let is_allowed = |n: &usize| {
         let told = inside.ask(&format!("cat /dev/x{n}"));
         assert!(told.contains(ALLOWED) != told.contains(DENIED), "{told}");

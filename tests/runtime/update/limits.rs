@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::Inside;
+use super::Limited;
 use crate::support::{needs_controllers, tests};
 
 pub fn all() -> Vec<Trial> {
@@ -31,13 +31,13 @@ pub fn all() -> Vec<Trial> {
 
 const MIB: i64 = 1 << 20;
 
-fn see(inside: &mut Inside, files: &[&str]) -> Vec<String> {
+fn see(inside: &mut Limited, files: &[&str]) -> Vec<String> {
     files.iter().map(|file| inside.see(file)).collect()
 }
 
 const MEMORY: [&str; 3] = ["memory.max", "memory.swap.max", "memory.low"];
 
-fn memory(inside: &mut Inside) -> Vec<String> {
+fn memory(inside: &mut Limited) -> Vec<String> {
     let mib = |text: String| match text.parse::<i64>() {
         Ok(bytes) => (bytes / MIB).to_string(),
         Err(_) => text,
@@ -47,7 +47,7 @@ fn memory(inside: &mut Inside) -> Vec<String> {
 
 fn memory_is_raised_and_lowered_with_and_without_swap() {
     let limits = json!({"memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 16 * MIB}});
-    let mut inside = Inside::start(&limits);
+    let mut inside = Limited::start(&limits);
     assert_eq!(memory(&mut inside), ["64", "32", "16"]);
     for (flags, expected) in [
         (
@@ -71,7 +71,7 @@ fn memory_is_raised_and_lowered_with_and_without_swap() {
 
 fn memory_alone_keeps_the_total_of_memory_and_swap() {
     let limits = json!({"memory": {"limit": 64 * MIB, "swap": 128 * MIB}});
-    let mut inside = Inside::start(&limits);
+    let mut inside = Limited::start(&limits);
     inside.update(&["--memory", "32M"]).success();
     assert_eq!(memory(&mut inside)[..2], ["32", "96"]);
     inside.update(&["--memory", "100M"]).success();
@@ -86,7 +86,7 @@ fn memory_alone_keeps_the_total_of_memory_and_swap() {
 }
 
 fn memory_in_use_is_compared_where_that_is_asked_for() {
-    let mut inside = Inside::start(&json!({"memory": {"limit": 64 * MIB}}));
+    let mut inside = Limited::start(&json!({"memory": {"limit": 64 * MIB}}));
     let change =
         json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}, "pids": {"limit": 50}});
     let before = inside.see("pids.max");
@@ -100,7 +100,7 @@ fn memory_in_use_is_compared_where_that_is_asked_for() {
 }
 
 fn of_quota_and_period_the_one_that_is_not_named_stays() {
-    let mut inside = Inside::start(&json!({"cpu": {"quota": 500_000, "period": 1_000_000}}));
+    let mut inside = Limited::start(&json!({"cpu": {"quota": 500_000, "period": 1_000_000}}));
     for (flags, expected) in [
         (&["--cpu-period", "900000"][..], "500000 900000"),
         (&["--cpu-quota", "600000"], "600000 900000"),
@@ -118,7 +118,7 @@ fn of_quota_and_period_the_one_that_is_not_named_stays() {
 }
 
 fn burst_follows_the_quota_up_and_down() {
-    let mut inside = Inside::start(&json!({"cpu": {"quota": 50_000, "burst": 40_000}}));
+    let mut inside = Limited::start(&json!({"cpu": {"quota": 50_000, "burst": 40_000}}));
     let mut to = |flags: &[&str]| {
         inside.update(flags).success();
         see(&mut inside, &["cpu.max", "cpu.max.burst"])
@@ -139,7 +139,7 @@ fn burst_follows_the_quota_up_and_down() {
 }
 
 fn shares_and_idle_exclude_each_other() {
-    let mut inside = Inside::start(&json!({"cpu": {"shares": 512}}));
+    let mut inside = Limited::start(&json!({"cpu": {"shares": 512}}));
     let mut to = |flags: &[&str]| {
         inside.update(flags).success();
         see(&mut inside, &["cpu.idle", "cpu.weight"])
@@ -155,7 +155,7 @@ fn shares_and_idle_exclude_each_other() {
 }
 
 fn processors_weights_and_processes_change() {
-    let mut inside = Inside::start(&json!({"pids": {"limit": 200}}));
+    let mut inside = Limited::start(&json!({"pids": {"limit": 200}}));
     let files = ["cpuset.cpus", "cpuset.mems", "pids.max"];
     let flags = ["--cpuset-cpus=0", "--cpuset-mems=0", "--pids-limit=100"];
     inside.update(&flags).success();
@@ -175,7 +175,7 @@ fn flags_and_resources_have_the_same_effect() {
         "pids.max",
         "cpuset.cpus",
     ];
-    let mut by_flags = Inside::start(&json!({}));
+    let mut by_flags = Limited::start(&json!({}));
     let flags = [
         "--memory=64M",
         "--memory-swap=96M",
@@ -187,7 +187,7 @@ fn flags_and_resources_have_the_same_effect() {
         "--cpuset-cpus=0",
     ];
     by_flags.update(&flags).success();
-    let mut by_file = Inside::start(&json!({}));
+    let mut by_file = Limited::start(&json!({}));
     let resources: Value = json!({"pids": {"limit": 99},
         "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": MIB},
         "cpu": {"shares": 200, "quota": 60000, "period": 90000, "cpus": "0"}});
@@ -211,7 +211,7 @@ fn rates_of_a_device_change_alone() {
     let (major, minor) = disk();
     let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
     let limits = json!({"blockIO": {"throttleReadBpsDevice": rate(1 << 20)}});
-    let mut inside = Inside::start(&limits);
+    let mut inside = Limited::start(&limits);
     let change = json!({"blockIO": {"throttleWriteIOPSDevice": rate(50)}});
     inside.update_by(&change).success();
     let expected = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=50");
@@ -228,7 +228,7 @@ fn rates_of_a_device_change_alone() {
 }
 
 fn a_frozen_container_is_updated_and_stays_frozen() {
-    let mut inside = Inside::start(&json!({}));
+    let mut inside = Limited::start(&json!({}));
     inside.bundle.verb("pause").success();
     inside.update(&["--pids-limit", "77"]).success();
     assert_eq!(inside.bundle.status(), "paused");
@@ -237,7 +237,7 @@ fn a_frozen_container_is_updated_and_stays_frozen() {
 }
 
 fn huge_pages_and_files_by_name_change() {
-    let mut inside = Inside::start(&json!({}));
+    let mut inside = Limited::start(&json!({}));
     let change = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
         "unified": {"cgroup.max.depth": "3"}});
     inside.update_by(&change).success();

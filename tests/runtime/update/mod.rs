@@ -4,16 +4,16 @@ mod devices;
 mod limits;
 mod refusals;
 
-use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
 
 use libtest_mimic::Trial;
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::{Value, json};
 
-use crate::caller::{command, start, wait_readable};
-use crate::support::{Bundle, Ran};
+use crate::caller::command;
+use crate::inside::Inside;
+use crate::support::Ran;
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
@@ -23,22 +23,12 @@ pub fn all() -> Vec<Trial> {
         .collect()
 }
 
-/// A container that runs, and answers what it sees.
-struct Inside {
-    bundle: Bundle,
-    answers: fs::File,
-    /// Held open, so that the container's shell never reads an end of file.
-    asks: fs::File,
-}
+/// A container that runs with these resources, sees its cgroup, and has three devices.
+struct Limited(Inside);
 
-impl Inside {
-    /// Starts a container with these resources. It evaluates each line that it is asked in a shell.
-    fn start(resources: &Value) -> Inside {
-        let bundle = Bundle::new(
-            "exec 3<>/tmp/ask 4<>/tmp/answer
-            while read -r line <&3; do (eval \"$line\") >&4 2>&1; echo . >&4; done",
-        );
-        bundle.edit(|config| {
+impl Limited {
+    fn start(resources: &Value) -> Limited {
+        Limited(Inside::start(|config| {
             let all = config["linux"]["resources"].as_object_mut().unwrap();
             all.extend(resources.as_object().unwrap().clone());
             // Numbers that no driver has.
@@ -47,43 +37,7 @@ impl Inside {
             let mounts = config["mounts"].as_array_mut().unwrap();
             mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup",
                 "source": "cgroup", "options": ["ro"]}));
-        });
-        let fifo = |name: &str| {
-            let path = bundle.folder.join("rootfs/tmp").join(name);
-            mkfifoat(CWD, &path, Mode::from(0o666)).unwrap();
-            let flags = OFlags::RDWR | OFlags::CLOEXEC;
-            fs::File::from(rustix::fs::open(&path, flags, Mode::empty()).unwrap())
-        };
-        let (asks, answers) = (fifo("ask"), fifo("answer"));
-        start(&bundle);
-        Inside {
-            bundle,
-            answers,
-            asks,
-        }
-    }
-
-    /// What a line of shell prints in the container.
-    fn ask(&mut self, line: &str) -> String {
-        self.say(line);
-        self.hear()
-    }
-
-    /// Has a line of shell evaluated, for [`Self::hear`].
-    fn say(&mut self, line: &str) {
-        self.asks.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn hear(&mut self) -> String {
-        let mut told = String::new();
-        while !told.ends_with(".\n") {
-            wait_readable(&self.answers);
-            let mut part = [0; 4096];
-            let length = self.answers.read(&mut part).unwrap();
-            told.push_str(std::str::from_utf8(&part[..length]).unwrap());
-        }
-        told.truncate(told.len() - 2);
-        told
+        }))
     }
 
     /// The text of a file of the container's cgroup, as the container sees it.
@@ -106,5 +60,19 @@ impl Inside {
         stdin.write_all(resources.to_string().as_bytes()).unwrap();
         drop(stdin);
         Ran(update.wait_with_output().unwrap())
+    }
+}
+
+impl Deref for Limited {
+    type Target = Inside;
+
+    fn deref(&self) -> &Inside {
+        &self.0
+    }
+}
+
+impl DerefMut for Limited {
+    fn deref_mut(&mut self) -> &mut Inside {
+        &mut self.0
     }
 }

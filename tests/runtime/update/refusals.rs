@@ -5,7 +5,7 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::Inside;
+use super::Limited;
 use crate::caller::wait_for_end;
 use crate::support::{Bundle, needs_controllers, tests};
 
@@ -43,7 +43,7 @@ fn a_container_that_has_stopped_or_is_unknown_is_not_updated() {
 }
 
 fn all_that_is_wrong_is_told_at_once_by_flag() {
-    let inside = Inside::start(&json!({}));
+    let inside = Limited::start(&json!({}));
     let told = inside
         .update(&["--memory", "lots", "--cpu-quota", "x"])
         .failure();
@@ -68,7 +68,7 @@ fn all_that_is_wrong_is_told_at_once_by_flag() {
 }
 
 fn all_that_is_wrong_is_told_at_once_by_path() {
-    let inside = Inside::start(&json!({}));
+    let inside = Limited::start(&json!({}));
     let wrong = json!({"memory": {"limit": "1g"}, "hugepageLimits": [{"limit": 1}]});
     let told = inside.update_by(&wrong).failure();
     assert!(
@@ -92,7 +92,7 @@ fn all_that_is_wrong_is_told_at_once_by_path() {
 }
 
 fn a_file_that_is_none_or_no_json_is_told() {
-    let inside = Inside::start(&json!({}));
+    let inside = Limited::start(&json!({}));
     let told = inside.update(&["--resources", "/no/such"]).failure();
     assert!(
         told.contains("--resources \"/no/such\": no such file or directory"),
@@ -107,7 +107,7 @@ fn a_file_that_is_none_or_no_json_is_told() {
 }
 
 fn flags_beside_resources_are_warned_about() {
-    let mut inside = Inside::start(&json!({}));
+    let mut inside = Limited::start(&json!({}));
     let before = inside.see("cgroup.controllers");
     let file = inside.bundle.folder.join("resources");
     fs::write(&file, "{}").unwrap();
@@ -121,7 +121,7 @@ fn flags_beside_resources_are_warned_about() {
 }
 
 fn kernel_memory_is_warned_about() {
-    let inside = Inside::start(&json!({}));
+    let inside = Limited::start(&json!({}));
     let ran = inside.update(&["--kernel-memory", "50M", "--kernel-memory-tcp", "50M"]);
     ran.success();
     let lines: Vec<String> = ran.stderr().lines().map(str::to_owned).collect();
@@ -137,7 +137,7 @@ fn kernel_memory_is_warned_about() {
 }
 
 fn intel_rdt_of_a_container_without_it_is_refused() {
-    let inside = Inside::start(&json!({}));
+    let inside = Limited::start(&json!({}));
     let flags = ["--l3-cache-schema", "L3:0=f", "--mem-bw-schema=MB:0=50"];
     let told = inside.update(&flags).failure();
     for flag in ["--l3-cache-schema: ", "--mem-bw-schema: "] {
@@ -146,7 +146,7 @@ fn intel_rdt_of_a_container_without_it_is_refused() {
 }
 
 fn an_update_that_names_nothing_changes_nothing() {
-    let mut inside = Inside::start(&json!({}));
+    let mut inside = Limited::start(&json!({}));
     let all = "cd /sys/fs/cgroup; for f in *.max *.weight cpuset.cpus; do echo $f; cat $f; done";
     let before = inside.ask(all);
     inside.update(&[]).success();
@@ -159,7 +159,7 @@ fn an_update_that_names_nothing_changes_nothing() {
 
 fn a_half_failed_update_is_undone() {
     let mut inside =
-        Inside::start(&json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}));
+        Limited::start(&json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}));
     let change = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 8 << 20}],
         "unified": {"hugetlb.2MB.none": "1"}});
     let told = inside.update_by(&change).failure();
@@ -176,7 +176,7 @@ fn a_half_failed_update_is_undone() {
 /// memory.reclaim can only be written; so can no file without a controller, hence cgroup.max.depth
 /// stands for it where the memory controller is missing: it is set back.
 fn a_value_that_cannot_be_set_back_is_named() {
-    let mut inside = Inside::start(&json!({}));
+    let mut inside = Limited::start(&json!({}));
     let change = json!({"unified": {"cgroup.max.depth": "7", "hugetlb.2MB.none": "1"}});
     let told = inside.update_by(&change).failure();
     assert!(!told.contains("stays changed"), "{told}");
