@@ -111,6 +111,12 @@ impl Plan {
         &self.path
     }
 
+    /// True when something is left for [`super::Cgroup::apply_late`].
+    #[must_use]
+    pub fn has_late_limits(&self) -> bool {
+        self.steps(Phase::Late).next().is_some()
+    }
+
     /// The steps of one phase, in their order.
     pub(super) fn steps(&self, phase: Phase) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(move |step| step.phase() == phase)

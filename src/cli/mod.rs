@@ -5,12 +5,15 @@ mod output;
 mod update;
 mod verbs;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Log, LogFormat};
+use crate::lifecycle;
+use crate::lifecycle::create::{self, Sown};
 
 /// The exit code of every failure but a program's own.
 const FAILURE: i32 = 1;
@@ -53,6 +56,12 @@ struct Arguments {
 /// A wrong command line, like every other failure, ends with exit code 1, as in runc.
 #[must_use]
 pub fn main() -> i32 {
+    lifecycle::prepare();
+    let sown = if makes_a_container(std::env::args_os()) {
+        create::sow()
+    } else {
+        Sown::default()
+    };
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
@@ -67,7 +76,7 @@ pub fn main() -> i32 {
         format,
         debug: arguments.debug,
     });
-    run(arguments).unwrap_or_else(|error| {
+    run(arguments, sown).unwrap_or_else(|error| {
         error::report(&error);
         FAILURE
     })
@@ -79,7 +88,18 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-fn run(arguments: Arguments) -> Result<i32> {
+/// True for a command line that looks like one that makes a container, of which the descriptors that
+/// it passes on need not be known. A wrong guess costs some time and nothing else.
+fn makes_a_container(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut makes = false;
+    let passes = arguments.any(|argument| {
+        makes |= argument == "create" || argument == "run";
+        argument.as_encoded_bytes().starts_with(b"--preserve-fds")
+    });
+    makes && !passes
+}
+
+fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
     if arguments.version {
         output::version()?;
         return Ok(0);
@@ -91,7 +111,7 @@ fn run(arguments: Arguments) -> Result<i32> {
         Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
         None => default_root()?,
     };
-    verb.run(root, arguments.systemd_cgroup)
+    verb.run(root, arguments.systemd_cgroup, sown)
 }
 
 /// `/run/parhelion`, or its like below a user's own runtime directory.

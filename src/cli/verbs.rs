@@ -13,14 +13,14 @@ use super::arguments::{
 use super::output;
 use super::update::Updating;
 use crate::bundle::{Owner, write_default};
+use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::delete::Force;
 use crate::lifecycle::events::EventsRequest;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::select::Pattern;
 use crate::lifecycle::{
-    self, RunOptions, create, delete, events, features, freeze, kill, mounts, ps, query, select,
-    start, update,
+    RunOptions, delete, events, features, freeze, kill, mounts, ps, query, select, start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -115,21 +115,21 @@ verbs! {
 
 impl Verb {
     /// Does it; returns the exit code.
-    pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool) -> Result<i32> {
-        lifecycle::prepare();
+    pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
         let (name, object) = (self.name(), self.object().map(str::to_owned));
-        let done = self.act(&root, systemd_cgroup);
+        let done = self.act(&root, systemd_cgroup, sown);
         done.with_context(|| match object {
             Some(id) => format!("{name} {id:?}"),
             None => name.to_owned(),
         })
     }
 
-    fn act(self, root: &Path, systemd_cgroup: bool) -> Result<i32> {
+    fn act(self, root: &Path, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
         let id = |id: &str| ContainerId::parse(id);
         match self {
             Verb::Create(creation) => {
-                create::create(&creation.request(root.to_owned(), systemd_cgroup)?)?;
+                let request = creation.request(root.to_owned(), systemd_cgroup)?;
+                create::create(&request, sown)?;
             }
             Verb::Run(run) => {
                 let options = RunOptions {
@@ -138,7 +138,7 @@ impl Verb {
                     no_subreaper: run.no_subreaper,
                 };
                 let request = run.creation.request(root.to_owned(), systemd_cgroup)?;
-                return create::run(&request, &options);
+                return create::run(&request, &options, sown);
             }
             Verb::Start(container) => start::start(root, &id(&container.id)?)?,
             Verb::State(container) => {

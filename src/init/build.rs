@@ -7,7 +7,9 @@ use oci_spec::runtime::{self, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use super::limits::Limit;
-use super::plan::{Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal};
+use super::plan::{
+    Capabilities, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal, UserNamespace,
+};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
 use crate::sys::fd::{Inheritance, InheritedFd};
@@ -65,6 +67,13 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         .collect();
     sysctls.sort_by(|a, b| a.file.cmp(&b.file));
     let plan = Plan {
+        user_namespace: if request.namespaces.is_new(Kind::User) {
+            UserNamespace::New
+        } else if user_namespace {
+            UserNamespace::Joined
+        } else {
+            UserNamespace::Host
+        },
         keyring: request.keyring.then(|| format!("_ses.{}", request.id)),
         loopback: request.namespaces.is_new(Kind::Network),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),

@@ -1,25 +1,36 @@
 //! What the runtime and init say to each other, and in which order.
 //!
 //! ```text
+//! runtime                                 seed
+//!                       Settle ->           (only when it could not clone into the cgroup later)
+//!                       Enter ->            joins namespaces, makes some
+//!                       Clone ->            clones init, tells its pid through a pipe, makes the
+//!                                           network namespace that init joins, ends
+//!
 //! runtime                                 init
-//!   id maps written ->  Mapped              (only with a new user namespace, before its execve)
-//!                       Plan ->             mounts, devices
-//!                       <- HostHooksDue     (only when there are such hooks)
-//!   prestart, createRuntime; Continue ->    createContainer hooks, root entered, privileges
+//!                       Plan ->
+//!   id maps written;    Mapped ->           (only with a new user namespace)
+//!                                           mounts, devices
+//!                       <- Made
+//!   prestart, createRuntime; Continue ->    (only when there are such hooks)
+//!   device filter, state                    createContainer hooks, root entered, privileges
 //!                       <- Terminal         (only with a terminal; its descriptor comes along)
 //!                       <- Ready
-//!   late limits, state; Continue ->         waits: for Start, here or at the gate
+//!   late limits; Continue ->                waits: for Start, here or at the gate
 //!                       Start ->            startContainer hooks
 //!                       <- Executing        execve; the kernel closes this end
 //! ```
-//! At any point init may say `Failed`. Either end that finds the other gone gives up, so nothing
+//! Where nothing is left to be done when init is ready, the runtime says `Continue` and `Start` before
+//! it hears so, and init does not wait. At any point seed and init may say `Failed`. Either end that finds the other gone gives up, so nothing
 //! waits for ever on a process that was killed.
 
 use alloc::format;
 use alloc::string::String;
 
-use anyhow::{Context as _, Result, bail};
-use rustix::fd::OwnedFd;
+use alloc::vec::Vec;
+
+use anyhow::{Context as _, Result};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::plan::Plan;
@@ -27,13 +38,59 @@ use crate::sys::Errno;
 use crate::sys::channel::Channel;
 use crate::sys::spawn::{Message, Step};
 
+/// What the seed hears, with descriptors in this order.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToSeed {
+    /// Go on as a copy of yourself in a cgroup, and tell its process id. Comes with: the pipe that is
+    /// told, the cgroup.
+    Settle,
+    /// Enter namespaces. Comes with: those that are joined.
+    Enter(Entering),
+    /// Clone init, and tell its process id. Comes with: the pipe that is told, the cgroup unless
+    /// settled.
+    Clone(Cloning),
+}
+
+/// The namespaces that init's parent is to be in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entering {
+    /// Those that exist.
+    pub joined: Vec<Joined>,
+    /// Offsets of a new time namespace, as lines for /proc/PID/timens_offsets; None without one.
+    pub time_offsets: Option<String>,
+    /// `CLONE_NEW*` flags of others that are made before the clone.
+    pub new: u64,
+}
+
+/// A namespace that is joined.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its `CLONE_NEW*` flag.
+    pub flag: u64,
+    /// Its name in config.json.
+    pub name: String,
+}
+
+/// How init is cloned.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Cloning {
+    /// `CLONE_NEW*` flags of the clone.
+    pub namespaces: u64,
+    /// The cgroup comes along; else init starts where the seed is.
+    pub into_cgroup: bool,
+    /// The seed makes a network namespace after the clone, which init joins.
+    pub network_follows: bool,
+}
+
 /// What init hears.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
+    /// Comes with descriptors that init inherits and that do not go with one message.
+    Inherit,
+    /// What to do. Comes with the rest of what init inherits.
+    Plan(alloc::boxed::Box<Plan>),
     /// The user namespace has its maps.
     Mapped,
-    /// What to do.
-    Plan(alloc::boxed::Box<Plan>),
     /// Go on.
     Continue,
     /// Execute the program.
@@ -43,8 +100,8 @@ pub enum ToInit {
 /// What init says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
-    /// The runtime's own hooks are due.
-    HostHooksDue,
+    /// Mounts and devices are made. The runtime's own hooks are due, if it has any.
+    Made,
     /// The terminal's master side, a descriptor with this message.
     Terminal,
     /// Set up; only the program is missing.
@@ -53,17 +110,8 @@ pub enum FromInit {
     Executing,
     /// What went wrong, as one line.
     Failed(String),
-    /// Which step before init's own execve went wrong, and its errno.
+    /// Which step before the seed's execve went wrong, and its errno.
     NotExecuted(Step, i32),
-}
-
-/// The bytes that [`ToInit::Mapped`] has on its way: init waits for them before its execve, where it
-/// can not read them.
-#[must_use]
-pub fn length_of_mapped() -> usize {
-    let mut space = [0; 16];
-    let message = postcard::to_slice(&ToInit::Mapped, &mut space).map_or(0, |bytes| bytes.len());
-    Channel::framed_length(message)
 }
 
 /// The whole message [`FromInit::NotExecuted`], made without allocating.
@@ -85,26 +133,30 @@ pub fn send<M: Serialize>(channel: &Channel, message: &M) -> Result<()> {
     Ok(channel.send(&bytes)?)
 }
 
-/// Sends one message and a descriptor with it.
+/// Sends one message and descriptors with it.
 ///
 /// # Errors
 ///
-/// `EPIPE` when the other end is gone.
-pub fn send_with<M: Serialize>(channel: &Channel, message: &M, fd: &OwnedFd) -> Result<()> {
+/// As for [`Channel::send_with`].
+pub fn send_with<M: Serialize>(
+    channel: &Channel,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> Result<()> {
     let bytes = postcard::to_allocvec(message).map_err(|e| anyhow::anyhow!("{e}"))?;
-    Ok(channel.send_with(&bytes, rustix::fd::AsFd::as_fd(fd))?)
+    Ok(channel.send_with(&bytes, fds)?)
 }
 
-/// The next message, with its descriptor if one came; None when the other end is gone.
+/// The next message, with the descriptors that came along; None when the other end is gone.
 ///
 /// # Errors
 ///
 /// Bytes that are no message, which only another version of the other side could send.
-pub fn receive<M: DeserializeOwned>(channel: &Channel) -> Result<Option<(M, Option<OwnedFd>)>> {
-    let Some((bytes, fd)) = channel.receive_with()? else {
+pub fn receive<M: DeserializeOwned>(channel: &Channel) -> Result<Option<(M, Vec<OwnedFd>)>> {
+    let Some((bytes, fds)) = channel.receive_with()? else {
         return Ok(None);
     };
-    Ok(Some((decode(&bytes)?, fd)))
+    Ok(Some((decode(&bytes)?, fds)))
 }
 
 fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M> {
@@ -124,8 +176,14 @@ fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M> {
 ///
 /// The runtime is gone: init has nobody to work for.
 pub fn next(channel: &Channel) -> Result<ToInit> {
-    match receive(channel)? {
-        Some((message, _no_fd)) => Ok(message),
-        None => bail!("the runtime ended before the container was complete"),
-    }
+    next_with(channel).map(|(message, _no_fds)| message)
+}
+
+/// The next message to the seed or to init, with the descriptors that came along.
+///
+/// # Errors
+///
+/// The runtime is gone.
+pub fn next_with<M: DeserializeOwned>(channel: &Channel) -> Result<(M, Vec<OwnedFd>)> {
+    receive(channel)?.context("the runtime ended before the container was complete")
 }

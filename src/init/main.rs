@@ -1,28 +1,35 @@
 //! The recipe of `parhelion-init`: every step between the clone and the program, in order.
 //!
+//! It starts as the seed (`seed.rs`), which clones init and ends; the rest is init's.
+//!
 //! The order is not free. Mounts come before devices, both before the root is entered, masking
 //! after it. Privileges go last: each step before needs one that the program must not have.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 
 use super::handshake::{self, FromInit, ToInit};
-use super::plan::Plan;
-use super::{hooks, limits, program, sysctl, terminal};
+use super::network::Network;
+use super::plan::{Plan, UserNamespace};
+use super::{hooks, limits, program, seed, sysctl, terminal};
+use crate::rootfs::Outside;
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
-use crate::sys::fd::InheritedFd;
-use crate::sys::{Call, loopback, mount, process, signals};
+use crate::sys::fd::{self, Inherited};
+use crate::sys::{Call, mount, process, signals};
 
-/// Runs init on the handshake descriptor with this number; returns the exit status, if at all.
+/// Runs seed and init on the handshake descriptor with this number; returns the exit status, if at
+/// all.
 pub fn main(handshake: i32) -> i32 {
-    let mut talk = match InheritedFd::from_command_line(handshake) {
-        Ok(fd) => Channel::over(fd.claim()),
+    let mut talk = match fd::from_command_line(handshake) {
+        Ok(fd) => Channel::over(fd),
         Err(error) => {
             // Started by hand: there is nobody to tell but whoever reads stderr, if that is open.
             let text = format!("parhelion-init: is started by parhelion alone: {error}\n");
@@ -30,7 +37,12 @@ pub fn main(handshake: i32) -> i32 {
             return 1;
         }
     };
-    match run(&mut talk) {
+    let failed = match seed::grow(&talk) {
+        Ok(None) => return 0,
+        Ok(Some(network)) => run(&mut talk, network),
+        Err(error) => Err(error),
+    };
+    match failed {
         Ok(never) => match never {},
         Err(error) => {
             // When the listener is gone too, the exit status is all that is left to say.
@@ -41,20 +53,22 @@ pub fn main(handshake: i32) -> i32 {
 }
 
 /// Everything, in order. `talk` is replaced by the connection of a later `start`, if one comes.
-fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
-    // Nothing that is inherited or opened from here on reaches a hook or the program by accident.
-    process::close_on_exec_from(3)?;
-    let ToInit::Plan(mut plan) = handshake::next(talk)? else {
-        bail!("the runtime did not send a plan first");
-    };
+fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infallible> {
+    let (mut plan, mut inherited) = plan(talk)?;
+    become_root(talk, plan.user_namespace)?;
     begin(&plan)?;
     let null = null_device(&plan)?;
-    let mut root = plan.rootfs.prepare()?;
+    let mut enter_network = || network.enter(&mut plan.loopback);
+    let mut root = plan.rootfs.prepare(Outside {
+        inherited: &mut inherited,
+        enter_network: &mut enter_network,
+    })?;
+    enter_network()?;
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
     run_creation_hooks(talk, &plan)?;
     root.enter(&plan.rootfs)?;
-    let host_proc = plan.host_proc.claim();
+    let host_proc = inherited.claim(plan.host_proc)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     program::add_home(&mut plan, root.root());
     let own_null = terminal::null_device(root.root());
@@ -67,13 +81,14 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
         terminal::give_streams(plan.identity.uid, own_null)?;
     }
     let program = become_the_program_owner(&plan)?;
-    let lock = plan.lock.claim();
-    if plan.gate.is_some() {
+    let lock = inherited.claim(plan.lock)?;
+    let gate = plan.gate.map(|fd| inherited.claim(fd)).transpose()?;
+    if gate.is_some() {
         // A container that was never started ends like any program when it is asked to.
         signals::end_at(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM]);
     }
     handshake::send(talk, &FromInit::Ready)?;
-    wait_for_start(talk, &plan)?;
+    wait_for_start(talk, gate)?;
     hooks::run(&plan.hooks.start_container, &plan.hooks.created)?;
     handshake::send(talk, &FromInit::Executing)?;
     let failed = program.execute(plan.preserved);
@@ -81,9 +96,42 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     Err(failed)
 }
 
+/// The plan, and what it names by its place.
+fn plan(talk: &Channel) -> Result<(Box<Plan>, Inherited)> {
+    let mut received = Vec::new();
+    loop {
+        let (message, fds) = handshake::next_with(talk)?;
+        received.extend(fds);
+        match message {
+            ToInit::Plan(plan) => return Ok((plan, Inherited::of(received))),
+            ToInit::Inherit => {}
+            other @ (ToInit::Mapped | ToInit::Continue | ToInit::Start) => {
+                bail!("the runtime said {other:?} where it should have sent a plan")
+            }
+        }
+    }
+}
+
+/// Becomes root of the container's user namespace.
+fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()> {
+    match namespace {
+        UserNamespace::Host => return Ok(()),
+        UserNamespace::Joined => {}
+        UserNamespace::New => match handshake::next(talk)? {
+            ToInit::Mapped => {}
+            other @ (ToInit::Inherit | ToInit::Plan(_) | ToInit::Continue | ToInit::Start) => {
+                bail!("the runtime said {other:?} where it should have mapped ids")
+            }
+        },
+    }
+    let (gid, uid) = (Gid::ROOT, Uid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).call(|| "setresgid(0, 0, 0)".to_string())?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).call(|| "setresuid(0, 0, 0)".to_string())?;
+    Ok(())
+}
+
 /// What comes before the file system.
 fn begin(plan: &Plan) -> Result<()> {
-    signals::reset_signals();
     signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
@@ -95,9 +143,6 @@ fn begin(plan: &Plan) -> Result<()> {
             Err(error) if error.errno == crate::sys::Errno::NOSYS => {} // a kernel without keys
             joined => joined.context("session keyring (--no-new-keyring does without)")?,
         }
-    }
-    if plan.loopback {
-        loopback::bring_up().context("loopback interface")?;
     }
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).call(|| format!("sethostname(\"{name}\")"))?;
@@ -135,8 +180,8 @@ fn make_working_directory(plan: &Plan, root: &mut crate::rootfs::Prepared) -> Re
 
 /// The hooks between the mounts and the entering of the root: the runtime's, then init's own.
 fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
+    handshake::send(talk, &FromInit::Made)?;
     if plan.hooks.host {
-        handshake::send(talk, &FromInit::HostHooksDue)?;
         expect_continue(talk)?;
     }
     if !plan.hooks.create_container.is_empty() {
@@ -149,7 +194,7 @@ fn run_creation_hooks(talk: &Channel, plan: &Plan) -> Result<()> {
 fn expect_continue(talk: &Channel) -> Result<()> {
     match handshake::next(talk)? {
         ToInit::Continue => Ok(()),
-        other @ (ToInit::Mapped | ToInit::Plan(_) | ToInit::Start) => {
+        other @ (ToInit::Mapped | ToInit::Inherit | ToInit::Plan(_) | ToInit::Start) => {
             bail!("the runtime said {other:?} where it should have said Continue")
         }
     }
@@ -170,15 +215,14 @@ fn become_the_program_owner(plan: &Plan) -> Result<program::Found> {
 
 /// Waits until the program is to be executed: said by whoever created the container, or by a later
 /// `start` that connects at the gate. Then `talk` is that connection.
-fn wait_for_start(talk: &mut Channel, plan: &Plan) -> Result<()> {
+fn wait_for_start(talk: &mut Channel, gate: Option<OwnedFd>) -> Result<()> {
     expect_continue(talk)?;
-    let Some(gate) = plan.gate else {
+    let Some(gate) = gate else {
         let ToInit::Start = handshake::next(talk)? else {
             bail!("the runtime did not say Start");
         };
         return Ok(());
     };
-    let gate = gate.claim();
     loop {
         let flags = rustix::net::SocketFlags::CLOEXEC;
         let connection = rustix::io::retry_on_intr(|| rustix::net::accept_with(&gate, flags))

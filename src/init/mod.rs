@@ -1,8 +1,9 @@
 //! The container's first process, from the clone to the `execve` of the program.
 //!
-//! The runtime plans (`build.rs`), clones (`spawn.rs`) and talks to it (`handshake.rs`). What runs
-//! inside is a program of its own, in a sealed memfd (`main.rs` is its recipe); it decides nothing
-//! and knows only its [`plan::Plan`].
+//! The runtime plans (`build.rs`), starts it (`spawn.rs`) and talks to it (`handshake.rs`). What runs
+//! inside is a program of its own, in a sealed memfd: it starts outside, before the plan is made
+//! (`seed.rs`), and clones the container's init (`main.rs` is its recipe), which decides nothing and
+//! knows only its [`plan::Plan`].
 
 #[cfg(feature = "runtime")]
 mod build;
@@ -11,10 +12,12 @@ mod hooks;
 mod identity;
 pub mod limits;
 mod main;
+mod network;
 pub mod plan;
 mod program;
 #[cfg(feature = "runtime")]
 mod sealed;
+mod seed;
 #[cfg(feature = "runtime")]
 mod spawn;
 mod sysctl;
@@ -24,4 +27,4 @@ mod terminal;
 pub use build::{Request, build, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
-pub use spawn::{Init, Spawn, spawn, wait_until_executed};
+pub use spawn::{Birth, Init, Seed, wait_until_executed};

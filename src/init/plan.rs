@@ -12,6 +12,8 @@ use crate::sys::fd::InheritedFd;
 /// Everything that init needs to know; nothing is left to look up inside.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
+    /// Whose root init is.
+    pub user_namespace: UserNamespace,
     /// Name of the session keyring to join, if one is wanted.
     pub keyring: Option<String>,
     /// The network namespace is new: its loopback interface is brought up.
@@ -47,6 +49,17 @@ pub struct Plan {
     pub preserved: u32,
     /// How many of them come from socket activation, and are told as such.
     pub listening: u32,
+}
+
+/// The user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserNamespace {
+    /// The host's.
+    Host,
+    /// One that exists: init becomes its root.
+    Joined,
+    /// A new one: init becomes its root when the ids are mapped.
+    New,
 }
 
 /// One kernel parameter.

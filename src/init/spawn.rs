@@ -1,8 +1,8 @@
-//! Clones the container's first process and speaks with it, from outside.
+//! Starts the seed, has it clone the container's first process, and speaks with that, from outside.
 //!
-//! One clone3(2) makes all new namespaces and puts the process into its cgroup. Only where a
-//! namespace is joined whose members are chosen by their parent (pid, or anything beside a user
-//! namespace) a process in between joins first, clones init as its sibling, and ends.
+//! The seed is started before anything is known of the container, and copies and executes the sealed
+//! program beside the runtime, which reads and plans meanwhile. Then it is told what to enter, and
+//! what to clone: one clone3(2) puts init into its cgroup and makes what namespaces are left.
 
 use std::ffi::CString;
 use std::rc::Rc;
@@ -10,29 +10,218 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
-use super::handshake::{self, FromInit, ToInit};
+use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
+use super::plan::Plan;
 use super::sealed;
-use crate::error;
-use crate::namespaces::{self, Joins, Kind, Plan};
-use crate::sys::channel::Channel;
+use crate::namespaces::{self, IdMaps, Kind};
+use crate::sys::channel::{self, Channel};
 use crate::sys::fd::Inheritance;
-use crate::sys::process::{self, CloneRequest, Cloned};
-use crate::sys::spawn::{self, ChildMemory, Orders, Spawned, Step};
-use crate::sys::{Errno, SysError};
+use crate::sys::spawn::{self, ChildMemory, Orders, Step};
+use crate::sys::{Call, Errno, SysError};
 
-/// What init is cloned with.
+/// The process that init will be cloned from; killed when this value is dropped before.
 #[derive(Debug)]
-pub struct Spawn<'a> {
-    /// Its namespaces.
-    pub namespaces: &'a Plan,
-    /// Its cgroup.
-    pub cgroup: BorrowedFd<'a>,
-    /// The descriptors that its plan names.
-    pub inheritance: Inheritance,
-    /// How many descriptors after standard error it hands on to the program.
-    pub preserved: u32,
+pub struct Seed {
+    /// Its process id: a child's, and so nobody else's until it is waited for.
+    pid: Pid,
+    talk: Channel,
+    /// What the process uses until its execve, which is over when it answers.
+    _memory: ChildMemory,
+}
+
+impl Seed {
+    /// Starts it. The container's program will get the `preserved` descriptors after standard error.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory, processes or descriptors.
+    pub fn start(preserved: u32) -> Result<Seed> {
+        let program = sealed::copy()?;
+        let (talk, theirs) = Channel::pair()?;
+        let mut keep: Vec<RawFd> = (3..).take(preserved as usize).collect();
+        keep.push(theirs.as_fd().as_raw_fd());
+        let (pid, memory) = spawn::spawn(&Orders {
+            close: talk.as_fd(),
+            program: program.file.as_fd(),
+            complete: program.complete,
+            keep: &keep,
+            args: &[
+                CString::from(c"parhelion-init"),
+                CString::new(theirs.as_fd().as_raw_fd().to_string())?,
+            ],
+            talk: theirs.as_fd(),
+            failure: handshake::not_executed,
+        })?;
+        Ok(Seed {
+            pid,
+            talk,
+            _memory: memory,
+        })
+    }
+
+    /// Has it enter the container's namespaces, as far as that comes before the clone.
+    ///
+    /// # Errors
+    ///
+    /// A namespace that can not be opened; that the seed is gone.
+    pub fn enter(&self, namespaces: &namespaces::Plan) -> Result<()> {
+        if namespaces.settles_first() {
+            return Ok(()); // when there is a cgroup to settle in
+        }
+        self.order_to_enter(namespaces)
+    }
+
+    fn order_to_enter(&self, namespaces: &namespaces::Plan) -> Result<()> {
+        let joined = namespaces.open()?;
+        let name = |(kind, _): &(Kind, OwnedFd)| Joined {
+            flag: kind.flag(),
+            name: kind.name().to_owned(),
+        };
+        let order = ToSeed::Enter(Entering {
+            joined: joined.iter().map(name).collect(),
+            time_offsets: namespaces.time_offsets().map(str::to_owned),
+            new: namespaces.early_flags(),
+        });
+        let fds: Vec<_> = joined.iter().map(|(_, fd)| fd.as_fd()).collect();
+        self.say(&order, &fds)
+    }
+
+    /// Has it clone init, which waits for its plan.
+    ///
+    /// # Errors
+    ///
+    /// That the seed is gone, and its last words.
+    pub fn clone_init(
+        mut self,
+        namespaces: &namespaces::Plan,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<Birth> {
+        let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?;
+        let settles = namespaces.settles_first();
+        if settles {
+            self.say(&ToSeed::Settle, &[tell.as_fd(), cgroup])?;
+            let settled = read_pid(&told)?.map_or_else(|| Err(self.said_last()), Ok)?;
+            self.reap();
+            self.pid = settled;
+            self.order_to_enter(namespaces)?;
+        }
+        let order = ToSeed::Clone(Cloning {
+            namespaces: namespaces.clone_flags(),
+            into_cgroup: !settles,
+            network_follows: namespaces.network_follows(),
+        });
+        let cgroup = (!settles).then_some(cgroup);
+        let fds: Vec<_> = [Some(tell.as_fd()), cgroup].into_iter().flatten().collect();
+        self.say(&order, &fds)?;
+        Ok(Birth {
+            seed: self,
+            told,
+            maps: namespaces.id_maps().cloned(),
+        })
+    }
+
+    fn say<M: serde::Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        handshake::send_with(&self.talk, message, fds).map_err(|_gone| self.said_last())
+    }
+
+    /// Why it ended without a clone: its own words, if it had any. They are there by now, and are
+    /// not waited for: init, if there is one, holds the other end open.
+    fn said_last(&self) -> anyhow::Error {
+        let mut fds = [PollFd::from_borrowed_fd(self.talk.as_fd(), PollFlags::IN)];
+        let said = match poll(&mut fds, Some(&Timespec::default())) {
+            Ok(1) => handshake::receive(&self.talk).ok().flatten(),
+            Ok(_) | Err(_) => None,
+        };
+        match said {
+            Some((said, _no_fds)) => {
+                failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}"))
+            }
+            None => anyhow!("the process that clones init was killed"),
+        }
+    }
+
+    /// Waits for its end.
+    fn reap(&self) {
+        // It is a child of this process and was not waited for, so there is nothing to fail.
+        let _reaped = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ended = rustix::process::kill_process(self.pid, Signal::KILL);
+        self.reap();
+    }
+}
+
+/// Init, ordered and not seen yet.
+#[derive(Debug)]
+pub struct Birth {
+    seed: Seed,
+    told: OwnedFd,
+    /// The maps of init's new user namespace.
+    maps: Option<IdMaps>,
+}
+
+impl Birth {
+    /// Sends init its plan, and what that names.
+    ///
+    /// # Errors
+    ///
+    /// That seed and init are gone, and their last words.
+    pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
+        let all = inheritance.descriptors().iter();
+        let all: Vec<_> = all.map(AsFd::as_fd).collect();
+        let last = all.len() - all.len() % channel::DESCRIPTORS;
+        let (first, rest) = all.split_at(last);
+        for some in first.chunks(channel::DESCRIPTORS) {
+            self.seed.say(&ToInit::Inherit, some)?;
+        }
+        self.seed.say(&ToInit::Plan(Box::new(plan)), rest)
+    }
+
+    /// Readable when init is there, or will not be.
+    pub fn told(&self) -> BorrowedFd<'_> {
+        self.told.as_fd()
+    }
+
+    /// Waits for init.
+    ///
+    /// # Errors
+    ///
+    /// A namespace that could not be made or joined, a cgroup that takes no process, id maps that
+    /// the kernel does not accept.
+    pub fn init(self) -> Result<Init> {
+        let Some(pid) = read_pid(&self.told)? else {
+            return Err(self.seed.said_last());
+        };
+        // Our own child since the clone, so the number can not be another process' yet.
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .call(|| format!("pidfd_open({})", pid.as_raw_nonzero()))?;
+        let init = Init {
+            pid,
+            pidfd: Rc::new(pidfd),
+            seed: self.seed,
+            ours: true,
+        };
+        if let Some(maps) = self.maps {
+            maps.write(init.pid)?;
+            init.say(&ToInit::Mapped)?;
+        }
+        Ok(init)
+    }
+}
+
+/// The process id that comes through the pipe; None when nobody is left to write one.
+fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
+    let mut bytes = [0; 4];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(told, &mut bytes))
+        .call(|| "read(pid of init)".into())?;
+    Ok(Pid::from_raw(i32::from_ne_bytes(bytes)).filter(|_| read == bytes.len()))
 }
 
 /// Init, until it is let go; killed when this value is dropped before.
@@ -40,162 +229,13 @@ pub struct Spawn<'a> {
 pub struct Init {
     pid: Pid,
     pidfd: Rc<OwnedFd>,
-    talk: Channel,
-    /// What the process used until its execve, which is over when this value is dropped: it has
-    /// either said that it is ready by then, or was killed.
-    _memory: Option<ChildMemory>,
+    /// The seed that it was cloned from and the conversation it took over; waited for in the end,
+    /// when it has ended long since.
+    seed: Seed,
     ours: bool,
 }
 
-/// Clones init. It waits for its plan.
-///
-/// # Errors
-///
-/// A namespace that could not be made or joined, a cgroup that takes no process.
-pub fn spawn(spawn: Spawn<'_>) -> Result<Init> {
-    let program = sealed::copy()?;
-    let joins = spawn.namespaces.open()?;
-    let (talk, theirs) = Channel::pair()?;
-    let child = Child {
-        spawn: &spawn,
-        program: &program,
-        talk: &theirs,
-    };
-    let time = spawn.namespaces.enter_time()?;
-    let init = if spawn.namespaces.needs_a_step_between() {
-        clone_between(&child, &joins, talk)?
-    } else {
-        let spawned = child.clone_init(Some(spawn.cgroup), &joins.all(), &talk)?;
-        Init::new(spawned.pid, spawned.pidfd, talk, Some(spawned.memory))
-    };
-    drop((time, theirs));
-    if let Some(maps) = spawn.namespaces.id_maps() {
-        maps.write(init.pid)?;
-        handshake::send(&init.talk, &ToInit::Mapped).or_else(|_gone| init.why_gone())?;
-    }
-    Ok(init)
-}
-
-/// What the cloned process needs to become init.
-struct Child<'a> {
-    spawn: &'a Spawn<'a>,
-    program: &'a OwnedFd,
-    talk: &'a Channel,
-}
-
-impl Child<'_> {
-    /// Clones the process that joins namespaces and executes the sealed program: into `cgroup`, or
-    /// as a sibling of the caller, where that is. `close` is the caller's end of a conversation: the
-    /// process closes its copy, so that it hears when the runtime dies.
-    fn clone_init(
-        &self,
-        cgroup: Option<BorrowedFd<'_>>,
-        join: &[(BorrowedFd<'_>, u64)],
-        close: &Channel,
-    ) -> Result<Spawned> {
-        let (namespaces, talk) = (self.spawn.namespaces, self.talk.as_fd());
-        let inherited = self.spawn.inheritance.descriptors().iter();
-        let mut keep: Vec<RawFd> = inherited.map(AsRawFd::as_raw_fd).collect();
-        keep.extend((3..).take(self.spawn.preserved as usize));
-        keep.push(talk.as_raw_fd());
-        let maps_first = namespaces.is_new(Kind::User);
-        let orders = Orders {
-            close: close.as_fd(),
-            join,
-            become_root_after: namespaces.is_own(Kind::User).then(|| match maps_first {
-                true => handshake::length_of_mapped(),
-                false => 0,
-            }),
-            keep: &keep,
-            program: self.program.as_fd(),
-            args: &[
-                CString::from(c"parhelion-init"),
-                CString::new(talk.as_raw_fd().to_string())?,
-            ],
-            talk,
-            failure: handshake::not_executed,
-        };
-        let request = CloneRequest {
-            namespaces: namespaces.clone_flags(),
-            cgroup,
-            sibling: cgroup.is_none(),
-        };
-        Ok(spawn::spawn(request, namespaces.memory(), &orders)?)
-    }
-
-    /// Does `work`, which does not return when it succeeds; tells what went wrong and ends.
-    fn end_by(&self, work: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
-        let Err(error) = work();
-        {
-            // When nobody listens any more, the exit status is all that is left to say.
-            let _ = handshake::send(self.talk, &FromInit::Failed(error::in_words(&error)));
-        }
-        process::exit(1)
-    }
-}
-
-/// Clones a process into the cgroup; it joins, and clones init, which starts where it is.
-fn clone_between(child: &Child<'_>, joins: &Joins, talk: Channel) -> Result<Init> {
-    let (told, tell) = Channel::pair()?;
-    let cgroup = Some(child.spawn.cgroup);
-    match process::clone(CloneRequest {
-        cgroup,
-        ..CloneRequest::default()
-    })? {
-        Cloned::Child => {
-            drop((talk, told));
-            child.end_by(|| {
-                joins.join()?;
-                let init = child.clone_init(None, &[], &tell)?;
-                tell.send(&init.pid.as_raw_nonzero().get().to_ne_bytes())?;
-                process::exit(0)
-            })
-        }
-        Cloned::Parent {
-            pid: between,
-            pidfd: _,
-        } => {
-            drop(tell);
-            let answer = told.receive()?;
-            rustix::process::waitpid(Some(between), WaitOptions::empty())?;
-            let Some(bytes) = answer else {
-                return Err(said_last(&talk));
-            };
-            let raw = bytes.try_into().map(i32::from_ne_bytes).unwrap_or(0);
-            let pid = Pid::from_raw(raw).context("clone3 returned no process")?;
-            // Our own child since the clone, so the number can not be another process' yet.
-            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-                .with_context(|| format!("pidfd_open({raw})"))?;
-            Ok(Init::new(pid, pidfd, talk, None))
-        }
-    }
-}
-
-/// Why a process in between ended without a clone: its own words, if it had any. They are there by
-/// now, and are not waited for: the other end is still open here, and perhaps in a sibling of its.
-fn said_last(talk: &Channel) -> anyhow::Error {
-    let mut fds = [PollFd::from_borrowed_fd(talk.as_fd(), PollFlags::IN)];
-    let said = match poll(&mut fds, Some(&Timespec::default())) {
-        Ok(1) => handshake::receive(talk).ok().flatten(),
-        Ok(_) | Err(_) => None,
-    };
-    match said {
-        Some((said, _no_fd)) => failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}")),
-        None => anyhow!("the process that joins namespaces was killed"),
-    }
-}
-
 impl Init {
-    fn new(pid: Pid, pidfd: OwnedFd, talk: Channel, memory: Option<ChildMemory>) -> Init {
-        Init {
-            pid,
-            pidfd: Rc::new(pidfd),
-            talk,
-            _memory: memory,
-            ours: true,
-        }
-    }
-
     /// Its process id, as the runtime's pid namespace sees it.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -208,7 +248,7 @@ impl Init {
 
     /// Readable when init has said something, or has ended.
     pub fn conversation(&self) -> BorrowedFd<'_> {
-        self.talk.as_fd()
+        self.seed.talk.as_fd()
     }
 
     /// Says something.
@@ -217,7 +257,7 @@ impl Init {
     ///
     /// Init is gone: its own words, or how it ended.
     pub fn say(&self, message: &ToInit) -> Result<()> {
-        handshake::send(&self.talk, message).or_else(|_gone| self.why_gone())
+        handshake::send(&self.seed.talk, message).or_else(|_gone| self.why_gone())
     }
 
     /// What init says next, with the descriptor that comes along.
@@ -226,10 +266,10 @@ impl Init {
     ///
     /// What init says went wrong, or how it ended.
     pub fn hear(&self) -> Result<(FromInit, Option<OwnedFd>)> {
-        match handshake::receive(&self.talk)? {
-            Some((said, fd)) => match failure(said) {
+        match handshake::receive(&self.seed.talk)? {
+            Some((said, fds)) => match failure(said) {
                 Ok(reason) => Err(reason),
-                Err(said) => Ok((said, fd)),
+                Err(said) => Ok((said, fds.into_iter().next())),
             },
             None => self.why_gone(),
         }
@@ -241,7 +281,7 @@ impl Init {
     ///
     /// What init says went wrong.
     pub fn wait_until_executed(&self) -> Result<()> {
-        wait_until_executed(&self.talk)
+        wait_until_executed(&self.seed.talk)
     }
 
     /// Lets init live on after this value, and gives its pidfd.
@@ -253,7 +293,7 @@ impl Init {
 
     /// The last words of an init that closed its end, or else how it ended.
     fn why_gone<T>(&self) -> Result<T> {
-        if let Ok(Some((said, _no_fd))) = handshake::receive(&self.talk)
+        if let Ok(Some((said, _no_fd))) = handshake::receive(&self.seed.talk)
             && let Ok(reason) = failure(said)
         {
             return Err(reason);
@@ -274,21 +314,13 @@ fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
         FromInit::Failed(reason) => Ok(anyhow!(reason)),
         FromInit::NotExecuted(step, errno) => {
             let call = match step {
-                Step::Join(flag) => {
-                    let name = namespaces::name_of(flag);
-                    format!("joining the {name} namespace: setns({name})")
-                }
-                Step::Wait => "waiting for the id maps: recv()".to_owned(),
-                Step::Group => "setresgid(0, 0, 0)".to_owned(),
-                Step::User => "setresuid(0, 0, 0)".to_owned(),
+                Step::Complete => "write(parhelion-init)".to_owned(),
                 Step::Keep(fd) => format!("fcntl({fd}, F_SETFD, 0)"),
                 Step::Execute => "execveat(init)".to_owned(),
             };
             Ok(SysError::new(call, Errno::from_raw_os_error(errno)).into())
         }
-        FromInit::HostHooksDue | FromInit::Terminal | FromInit::Ready | FromInit::Executing => {
-            Err(said)
-        }
+        FromInit::Made | FromInit::Terminal | FromInit::Ready | FromInit::Executing => Err(said),
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn make(
 
 /// Hands the master to the runtime and makes the slave this session's terminal and streams.
 pub(super) fn take_over(talk: &Channel, terminal: Terminal) -> Result<()> {
-    handshake::send_with(talk, &FromInit::Terminal, &terminal.master)?;
+    handshake::send_with(talk, &FromInit::Terminal, &[terminal.master.as_fd()])?;
     process::set_controlling_terminal(terminal.slave.as_fd())?;
     for number in 0..=2 {
         process::duplicate_onto(terminal.slave.as_fd(), number)?;

@@ -7,36 +7,49 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
-use rustix::process::geteuid;
+use anyhow::{Context, Result};
 
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
 use super::guide::Guide;
 use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
-use super::process::Process;
-use super::record::{Facts, Record, now};
+use super::plans::{Plans, check_terminal, facts};
+use super::record::Record;
 use super::terminal::Relay;
 use super::{CreateRequest, RunOptions, Status, delete, handover, hooks, limits, query, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Hierarchy};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
-use crate::init::{self, Init, Spawn};
+use crate::init::{self, Init, Seed};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::sys::fd::Inheritance;
 
-/// Creates a container; its program waits for `start`.
+/// Starts the seed of a container before it is known whether one will be made: it takes as long to
+/// get ready as the command line and the bundle take to read. None where the caller passes on
+/// descriptors, whose number must be known, and where it can not be started, as will be told later.
+#[must_use]
+pub fn sow() -> Sown {
+    match Passed::find(0) {
+        Ok(passed) if passed.total() == 0 => Sown(Seed::start(0).ok()),
+        Ok(_) | Err(_) => Sown(None),
+    }
+}
+
+/// A seed that was started before it is known whether it is needed, or none.
+#[derive(Debug, Default)]
+pub struct Sown(Option<Seed>);
+
+/// Creates a container, from a seed that was sown or one of its own; its program waits for `start`.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with the bundle, or the step that failed; nothing is left then.
-pub fn create(request: &CreateRequest) -> Result<()> {
+pub fn create(request: &CreateRequest, sown: Sown) -> Result<()> {
     let passed = Passed::find(request.preserve_fds)?;
-    let made = make(request, Start::Later, passed)?;
+    let made = make(request, Start::Later, passed, sown)?;
     if let Err(error) = made.init.say(&ToInit::Continue) {
         return Err(made.undo(error));
     }
@@ -52,7 +65,7 @@ pub fn create(request: &CreateRequest) -> Result<()> {
 /// # Errors
 ///
 /// As for [`create`]; nothing is left then.
-pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
+pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<i32> {
     // Before anything is opened here, which would be taken for a descriptor of the caller.
     let passed = Passed::find(request.preserve_fds)?;
     let foreground = match options.detach {
@@ -64,7 +77,7 @@ pub fn run(request: &CreateRequest, options: &RunOptions) -> Result<i32> {
     } else {
         Start::Foreground
     };
-    let mut made = make(request, start, passed)?;
+    let mut made = make(request, start, passed, sown)?;
     let relay = match begin(&mut made) {
         Ok(relay) => relay,
         Err(error) => return Err(made.undo(error)),
@@ -95,8 +108,10 @@ fn orphans(options: RunOptions) -> Orphans {
 /// Starts the program. Its terminal is connected before, so that it finds the size that will stay.
 fn begin(made: &mut Made) -> Result<Option<Relay>> {
     let relay = made.terminal.take().map(Relay::begin).transpose()?;
-    made.init.say(&ToInit::Continue)?;
-    made.init.say(&ToInit::Start)?;
+    if !made.is_told {
+        made.init.say(&ToInit::Continue)?;
+        made.init.say(&ToInit::Start)?;
+    }
     made.interrupt.or_ready(made.init.conversation())?;
     made.init.wait_until_executed()?;
     Ok(relay)
@@ -104,7 +119,7 @@ fn begin(made: &mut Made) -> Result<Option<Relay>> {
 
 /// Who says that the program is to be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
+pub(super) enum Start {
     /// A later `start`.
     Later,
     /// This process, which then ends.
@@ -120,6 +135,8 @@ struct Made {
     /// The terminal's master, when this process relays it.
     terminal: Option<OwnedFd>,
     pid_file: Option<PidFile>,
+    /// Init knows already that it is to execute the program.
+    is_told: bool,
     interrupt: Interrupt,
 }
 
@@ -145,32 +162,54 @@ struct Caller {
     interrupt: Interrupt,
 }
 
-fn make(request: &CreateRequest, start: Start, passed: Passed) -> Result<Made> {
+fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Result<Made> {
     request.check()?;
     let caller = Caller {
         start,
         passed,
         interrupt: Interrupt::prepare()?,
     };
+    let seed = match sown.0 {
+        Some(seed) if caller.passed.total() == 0 => seed,
+        Some(_) | None => Seed::start(caller.passed.total())?,
+    };
     let bundle = Bundle::load(&request.bundle)?;
     for warning in &bundle.warnings {
         error::warn(warning);
     }
     check_terminal(&bundle.spec, request, start)?;
+    let mut problems = Problems::default();
+    let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+    if problems.is_empty() {
+        // Takes longest of all, and nothing of it is left when something else is wrong.
+        seed.enter(&namespaces)?;
+    }
     let hierarchy = Hierarchy::find()?;
-    let plans = Plans::new(&bundle, request, &hierarchy)?; // nothing has changed yet
+    let plans = Plans::new(&bundle, request, namespaces, &hierarchy, problems)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans))?;
     let cgroup = match Cgroup::create(&plans.cgroup, &hierarchy) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
     };
-    match set_up(request, &bundle, plans, cgroup, &mut record, &caller) {
-        Ok((init, terminal, pid_file)) => Ok(Made {
+    let parts = Parts {
+        bundle: &bundle,
+        plans,
+        seed,
+        cgroup,
+    };
+    match set_up(request, parts, &mut record, &caller) {
+        Ok(SetUp {
+            init,
+            terminal,
+            pid_file,
+            is_told,
+        }) => Ok(Made {
             record,
             init,
             terminal,
             pid_file,
+            is_told,
             interrupt: caller.interrupt,
         }),
         Err(error) => Err(undo(record, error)),
@@ -198,105 +237,84 @@ fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
     }
 }
 
-/// What is decided before the first effect.
-struct Plans {
-    namespaces: namespaces::Plan,
-    cgroup: cgroups::Plan,
-    rootfs: rootfs::Plan<HostTree>,
+/// What a container is made of.
+struct Parts<'a> {
+    bundle: &'a Bundle,
+    plans: Plans,
+    seed: Seed,
+    cgroup: Cgroup,
 }
 
-impl Plans {
-    fn new(bundle: &Bundle, request: &CreateRequest, hierarchy: &Hierarchy) -> Result<Plans> {
-        let mut problems = Problems::default();
-        let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
-        let id = request.id.as_str();
-        let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
-        let context = rootfs::Context {
-            bundle: &bundle.dir,
-            rootfs: &bundle.rootfs,
-            cgroup_tree: hierarchy.mount_point(),
-            mount_namespace: mount_namespace(&namespaces),
-            user_namespace: namespaces.is_own(Kind::User),
-            joined_user_namespace: namespaces.joined(Kind::User),
-            cgroup_namespace: namespaces.is_own(Kind::Cgroup),
-            no_pivot: request.no_pivot,
-        };
-        let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
-        problems
-            .into_result()
-            .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
-        error::debug(|| format!("plan:\n{namespaces}{cgroup}{rootfs}"));
-        Ok(Plans {
-            namespaces,
-            cgroup,
-            rootfs,
-        })
-    }
+/// What [`set_up`] has made beside the record.
+struct SetUp {
+    init: Init,
+    terminal: Option<OwnedFd>,
+    pid_file: Option<PidFile>,
+    is_told: bool,
 }
 
-fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
-    if namespaces.is_new(Kind::Mount) {
-        rootfs::MountNamespace::New
-    } else if namespaces.is_own(Kind::Mount) {
-        rootfs::MountNamespace::Joined
-    } else {
-        rootfs::MountNamespace::Host
-    }
-}
-
-/// A terminal needs somebody at its other end, and a socket for one needs a terminal.
-fn check_terminal(spec: &Spec, request: &CreateRequest, start: Start) -> Result<()> {
-    let wanted = spec
-        .process()
-        .as_ref()
-        .and_then(|p| p.terminal())
-        .unwrap_or(false);
-    match (wanted, &request.console_socket, start) {
-        (true, None, Start::Later | Start::Detached) => bail!(
-            "process.terminal: a container in the background needs --console-socket for its terminal"
-        ),
-        (false, Some(_), _) => bail!(
-            "--console-socket: there is no terminal to send; set process.terminal, or leave it out"
-        ),
-        (true, Some(_), _) | (true, None, Start::Foreground) | (false, None, _) => Ok(()),
-    }
-}
-
-fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
-    let spec = &bundle.spec;
-    let hooks = spec.hooks().as_ref();
-    let list = |list: Option<&Vec<_>>| list.cloned().unwrap_or_default();
-    Facts {
-        oci_version: spec.version().clone(),
-        bundle: bundle.dir.clone(),
-        rootfs: bundle.rootfs.clone(),
-        cgroup: Some(plans.cgroup.path().to_path_buf()),
-        annotations: spec
-            .annotations()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        created: now(),
-        owner: geteuid().as_raw(),
-        device_rules: plans.cgroup.device_rules(),
-        own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
-        poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
-        poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
-    }
-}
-
-/// Clones init and takes it as far as it goes without its start.
+/// Has init cloned and takes it as far as it goes without its start.
 fn set_up(
     request: &CreateRequest,
-    bundle: &Bundle,
-    plans: Plans,
-    mut cgroup: Cgroup,
+    parts: Parts<'_>,
     record: &mut Record,
     caller: &Caller,
-) -> Result<(Init, Option<OwnedFd>, Option<PidFile>)> {
+) -> Result<SetUp> {
+    let Parts {
+        bundle,
+        plans,
+        seed,
+        mut cgroup,
+    } = parts;
+    let Plans {
+        namespaces,
+        cgroup: limits,
+        rootfs,
+    } = plans;
+    let birth = seed.clone_init(&namespaces, cgroup.fd())?;
+    // Seed and init are at work now; what waits for neither is done beside them.
+    let (plan, inheritance) = instructions(request, bundle, &namespaces, rootfs, record, caller)?;
+    let late = Late {
+        bundle,
+        cgroup: &limits,
+        user_namespace: namespaces.is_own(Kind::User),
+    };
+    let is_told = caller.start != Start::Later && plan.terminal.is_none() && late.is_nothing();
+    birth.send_plan(plan, &inheritance)?;
+    drop(inheritance);
+    let filter = limits.load_device_filter()?;
+    caller.interrupt.or_ready(birth.told())?;
+    let init = birth.init()?;
+    let guide = Guide {
+        init: &init,
+        bundle,
+        request,
+        interrupt: &caller.interrupt,
+    };
+    let restrict = || filter.map_or(Ok(()), |filter| cgroup.filter_devices(&filter));
+    let terminal = guide.until_ready(restrict, record, is_told)?;
+    late.apply(&init, &cgroup)?;
+    let pid_file = announce(&init, request)?;
+    cgroup.keep();
+    Ok(SetUp {
+        init,
+        terminal,
+        pid_file,
+        is_told,
+    })
+}
+
+/// Init's plan, and the descriptors that it names.
+fn instructions(
+    request: &CreateRequest,
+    bundle: &Bundle,
+    namespaces: &namespaces::Plan,
+    rootfs: rootfs::Plan<HostTree>,
+    record: &Record,
+    caller: &Caller,
+) -> Result<(init::plan::Plan, Inheritance)> {
     let mut inheritance = Inheritance::default();
-    let rootfs = plans.rootfs.open(&mut inheritance)?;
+    let rootfs = rootfs.open(&mut inheritance)?;
     let lock = inheritance.give(record.lock_for_init()?);
     let gate = match caller.start {
         Start::Later => Some(inheritance.give(record.listen_for_start()?)),
@@ -306,7 +324,7 @@ fn set_up(
         spec: &bundle.spec,
         bundle: &bundle.dir,
         id: request.id.as_str(),
-        namespaces: &plans.namespaces,
+        namespaces,
         rootfs,
         keyring: !request.no_new_keyring,
         gate,
@@ -320,38 +338,31 @@ fn set_up(
     for warning in warnings {
         error::warn(&warning);
     }
-    let init = init::spawn(Spawn {
-        namespaces: &plans.namespaces,
-        cgroup: cgroup.fd(),
-        inheritance,
-        preserved: caller.passed.total(),
-    })?;
-    init.say(&ToInit::Plan(Box::new(plan)))?;
-    // Init is at work now; what waits for none of it is done beside it.
-    let mut filter = plans.cgroup.load_device_filter()?;
-    let process = Process::of(init.pid(), init.pidfd())?;
-    let mut restrict = || match filter.take() {
-        Some(filter) => cgroup.filter_devices(&filter),
-        None => Ok(()),
-    };
-    let terminal = Guide {
-        init: &init,
-        bundle,
-        record,
-        request,
-        interrupt: &caller.interrupt,
+    Ok((plan, inheritance))
+}
+
+/// What is set on init only when it has nothing left to do before the program.
+struct Late<'a> {
+    bundle: &'a Bundle,
+    cgroup: &'a cgroups::Plan,
+    user_namespace: bool,
+}
+
+impl Late<'_> {
+    fn is_nothing(&self) -> bool {
+        let process = self.bundle.spec.process().as_ref();
+        !self.cgroup.has_late_limits()
+            && process.is_none_or(|process| limits::is_nothing(process, self.user_namespace))
     }
-    .until_ready(&mut restrict)?;
-    restrict()?;
-    cgroup.apply_late(&plans.cgroup)?;
-    if let Some(process) = bundle.spec.process() {
-        limits::apply(init.pid(), process, plans.namespaces.is_own(Kind::User))
-            .map_err(|error| cgroup.explain(error))?;
+
+    fn apply(&self, init: &Init, cgroup: &Cgroup) -> Result<()> {
+        cgroup.apply_late(self.cgroup)?;
+        if let Some(process) = self.bundle.spec.process() {
+            limits::apply(init.pid(), process, self.user_namespace)
+                .map_err(|error| cgroup.explain(error))?;
+        }
+        Ok(())
     }
-    record.created(process)?;
-    let pid_file = announce(&init, request)?;
-    cgroup.keep();
-    Ok((init, terminal, pid_file))
 }
 
 /// Tells whoever asked which process it is.

@@ -8,6 +8,12 @@ use rustix::process::Pid;
 use crate::init;
 use crate::sys::{Call, Errno};
 
+/// True when there is nothing to apply.
+pub(super) fn is_nothing(process: &Process, user_namespace: bool) -> bool {
+    let limited = user_namespace && !init::limits(process).is_empty();
+    !limited && process.oom_score_adj().is_none()
+}
+
 /// Applies `process.oomScoreAdj`, and with a user namespace `process.rlimits`, to `pid`.
 ///
 /// # Errors

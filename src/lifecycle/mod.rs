@@ -23,6 +23,7 @@ pub mod kill;
 mod limits;
 pub mod mounts;
 mod pid_file;
+mod plans;
 pub mod process;
 pub mod ps;
 pub mod query;

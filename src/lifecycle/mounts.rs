@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,10 @@ use rustix::thread::ThreadNameSpaceType;
 use super::id::ContainerId;
 use super::record::Record;
 use super::{Verb, permit, query};
-use crate::bundle::read_mounts;
+use crate::bundle::{SPECIFICATION, read_mounts};
 use crate::cgroups::Hierarchy;
 use crate::error::{self, Problems};
-use crate::rootfs::{Added, Context as Plans, MountNamespace, detach};
+use crate::rootfs::{Added, Context as Plans, MountNamespace, Outside, detach};
 use crate::sys::confined::ContainerPath;
 use crate::sys::fd::Inheritance;
 use crate::sys::process::{self, CloneRequest, Cloned};
@@ -30,9 +30,9 @@ use crate::sys::process::{self, CloneRequest, Cloned};
 /// The largest file that is read.
 const MAX_SIZE: u64 = 8 << 20;
 
-/// File systems that show a namespace of who makes them, and that namespace.
-const SHOWING: [(&str, &str, ThreadNameSpaceType); 3] = [
-    ("sysfs", "net", ThreadNameSpaceType::NETWORK),
+/// File systems that show a namespace of who makes them, and that namespace; which ones may depend on
+/// the network namespace, `rootfs` knows.
+const SHOWING: [(&str, &str, ThreadNameSpaceType); 2] = [
     (
         "mqueue",
         "ipc",
@@ -50,8 +50,7 @@ const SHOWING: [(&str, &str, ThreadNameSpaceType); 3] = [
 pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
     let container = Inside::open(root, id)?;
     let mounts = container.read(file)?;
-    let spec: Spec = serde_json::from_value(serde_json::json!({"ociVersion": "1.3.0"}))?;
-    let mut spec = spec;
+    let mut spec: Spec = serde_json::from_value(serde_json::json!({"ociVersion": SPECIFICATION}))?;
     spec.set_mounts(Some(mounts));
     let hierarchy = Hierarchy::find()?;
     let user_namespace = container.own_user.then(|| container.namespace("user"));
@@ -82,7 +81,17 @@ pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
     }
     let mut inheritance = Inheritance::default();
     let plan = plan.open(&mut inheritance)?;
-    container.act(namespaces, move |root| plan.attach(root))
+    let own_network = container.has_own("net")?;
+    container.act(namespaces, |root| {
+        let outside = Outside {
+            inherited: &mut inheritance.into_inherited(),
+            enter_network: &mut || match own_network {
+                true => container.join(ThreadNameSpaceType::NETWORK),
+                false => Ok(()),
+            },
+        };
+        plan.attach(root, outside)
+    })
 }
 
 /// Removes what is mounted at the destinations in `file`, an array as for [`add`].
@@ -222,8 +231,7 @@ impl Inside {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = rustix::fs::open("/proc/self/fd", flags, Mode::empty())
             .context("open(\"/proc/self/fd\")")?;
-        rustix::thread::move_into_thread_name_spaces(self.pidfd_borrowed(), namespaces)
-            .with_context(|| format!("setns(pidfd of {}, {namespaces:?})", self.pid))?;
+        self.join(namespaces)?;
         rustix::process::fchdir(&own).context("fchdir(\"/proc/self/fd\")")?;
         if self.own_user {
             become_root()?;
@@ -231,8 +239,9 @@ impl Inside {
         Ok(root)
     }
 
-    fn pidfd_borrowed(&self) -> std::os::fd::BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.pidfd)
+    fn join(&self, namespaces: ThreadNameSpaceType) -> Result<()> {
+        rustix::thread::move_into_thread_name_spaces(self.pidfd.as_fd(), namespaces)
+            .with_context(|| format!("setns(pidfd of {}, {namespaces:?})", self.pid))
     }
 }
 

@@ -1,22 +1,20 @@
 //! Which namespaces a container has: new ones, joined ones, and the host's.
 //!
-//! Decides the flags of the clone and what is joined before it. Leaves the clone itself to
-//! `init::spawn`, which knows the order that this plan asks for.
+//! Decides the flags of the clone, and what is joined and made before it. Leaves the doing to
+//! `init::spawn` and `init::seed`.
 
 mod idmap;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 
 use crate::error::Problems;
-use crate::sys::spawn::Memory;
 use crate::sys::{Errno, process};
 
 pub use idmap::IdMaps;
@@ -99,15 +97,6 @@ impl Kind {
     }
 }
 
-/// The name of the kind with this `CLONE_NEW*` flag.
-#[must_use]
-pub fn name_of(flag: u64) -> &'static str {
-    KINDS
-        .iter()
-        .find(|(_, _, of_kind)| *of_kind == flag)
-        .map_or("unknown", |(_, name, _)| name)
-}
-
 /// The container's namespaces; a kind that stands nowhere here is the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -172,14 +161,50 @@ impl Plan {
         joined.map(|(_, path)| path.as_path())
     }
 
-    /// The flags of the clone. A time namespace is not among them: its offsets must be written
-    /// before its first process enters it, so it is unshared by the parent.
+    /// What init's parent makes before the clone, as it takes time and the cgroup and the id maps
+    /// are not needed for it. A time namespace is not among these flags: the parent makes it first,
+    /// as its offsets are written before a process enters it.
+    #[must_use]
+    pub fn early_flags(&self) -> u64 {
+        if self.is_new(Kind::User) {
+            return 0; // the new user namespace is to own them, and comes with the clone
+        }
+        let network = !self.network_follows();
+        self.flags(|kind| match kind {
+            Kind::Ipc | Kind::Uts => true,
+            Kind::Network => network,
+            Kind::Mount | Kind::Pid | Kind::User | Kind::Cgroup | Kind::Time => false,
+        })
+    }
+
+    /// Whether init's parent makes the network namespace after the clone, beside init, which joins it:
+    /// no other takes so long. Not beside a user namespace of the container's own: a new one is to own
+    /// the network too, and from one that was joined init may not reach its parent.
+    #[must_use]
+    pub fn network_follows(&self) -> bool {
+        self.is_new(Kind::Network) && !self.is_own(Kind::User)
+    }
+
+    /// What comes with the clone.
     #[must_use]
     pub fn clone_flags(&self) -> u64 {
-        self.new
-            .iter()
-            .filter(|kind| **kind != Kind::Time)
-            .fold(0, |flags, k| flags | k.flag())
+        let elsewhere = |kind| match kind {
+            Kind::Time => true,
+            Kind::Network => self.network_follows(),
+            Kind::Mount | Kind::Pid | Kind::Ipc | Kind::Uts | Kind::User | Kind::Cgroup => false,
+        };
+        self.flags(|kind| !elsewhere(kind)) & !self.early_flags()
+    }
+
+    fn flags(&self, among: impl Fn(Kind) -> bool) -> u64 {
+        let new = self.new.iter().filter(|kind| among(**kind));
+        new.fold(0, |flags, kind| flags | kind.flag())
+    }
+
+    /// Lines for /proc/PID/timens_offsets, if there is a new time namespace.
+    #[must_use]
+    pub fn time_offsets(&self) -> Option<&str> {
+        self.is_new(Kind::Time).then_some(&self.time_offsets)
     }
 
     /// The maps of a new user namespace.
@@ -188,29 +213,11 @@ impl Plan {
         self.id_maps.as_ref()
     }
 
-    /// Joining must happen in a process of its own, whose child is init: a joined pid namespace
-    /// holds only the children of who joins it, and the owner of new namespaces is the user
-    /// namespace in which the clone happens.
+    /// Whether init's parent has to be in the container's cgroup before it joins namespaces: in
+    /// another user or cgroup namespace it may not choose one of the host's any more.
     #[must_use]
-    pub fn needs_a_step_between(&self) -> bool {
-        let user = self.is_own(Kind::User);
-        self.joined
-            .iter()
-            .any(|(kind, _)| *kind == Kind::Pid || *kind == Kind::User)
-            || (user && !self.joined.is_empty())
-    }
-
-    /// Whether init may have the runtime's memory until its execve: not where processes of others
-    /// reach it before that, by its pid or as its user namespace's root, nor where the kernel forbids
-    /// it, as for another time namespace.
-    #[must_use]
-    pub fn memory(&self) -> Memory {
-        let joins_pids = self.is_own(Kind::Pid) && !self.is_new(Kind::Pid);
-        if self.is_own(Kind::User) || self.is_own(Kind::Time) || joins_pids {
-            Memory::Copied
-        } else {
-            Memory::Shared
-        }
+    pub fn settles_first(&self) -> bool {
+        self.joined(Kind::User).is_some() || self.joined(Kind::Cgroup).is_some()
     }
 
     /// Opens the namespaces to be joined, on the host.
@@ -218,39 +225,14 @@ impl Plan {
     /// # Errors
     ///
     /// The path that can not be opened.
-    pub fn open(&self) -> Result<Joins> {
-        let join = |(kind, path): &(Kind, PathBuf)| {
-            let file = open(path).with_context(|| format!("{} namespace", kind.name()))?;
-            Ok((*kind, OwnedFd::from(file)))
-        };
-        self.joined
-            .iter()
-            .map(join)
-            .collect::<Result<_>>()
-            .map(Joins)
-    }
-
-    /// Makes the new time namespace, which this process' next child enters. The returned guard
-    /// must live until after that clone.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` in a kernel without time namespaces, or for an offset out of range.
-    pub fn enter_time(&self) -> Result<Option<TimeGuard>> {
-        if !self.is_new(Kind::Time) {
-            return Ok(None);
-        }
-        let own = File::open("/proc/self/ns/time").context("open(/proc/self/ns/time)")?;
-        process::unshare(Kind::Time.flag()).context("time namespace")?;
-        let guard = TimeGuard(own.into());
-        if !self.time_offsets.is_empty() {
-            let file = File::options()
-                .write(true)
-                .open("/proc/self/timens_offsets");
-            file.and_then(|mut file| file.write_all(self.time_offsets.as_bytes()))
-                .with_context(|| format!("linux.timeOffsets {:?}", self.time_offsets))?;
-        }
-        Ok(Some(guard))
+    pub fn open(&self) -> Result<Vec<(Kind, OwnedFd)>> {
+        let joined = self.joined.iter();
+        joined
+            .map(|(kind, path)| {
+                let file = open(path).with_context(|| format!("{} namespace", kind.name()))?;
+                Ok((*kind, OwnedFd::from(file)))
+            })
+            .collect()
     }
 }
 
@@ -279,63 +261,6 @@ fn is_other(kind: Kind, path: &Path) -> Result<bool> {
     let own = std::fs::metadata(format!("/proc/self/ns/{}", kind.file()))?;
     let joined = file.metadata()?;
     Ok((own.dev(), own.ino()) != (joined.dev(), joined.ino()))
-}
-
-/// Takes the runtime back to its own time namespace, so that hooks do not run in the container's.
-#[derive(Debug)]
-pub struct TimeGuard(OwnedFd);
-
-impl Drop for TimeGuard {
-    fn drop(&mut self) {
-        // Joining the namespace one came from needs nothing that unshare did not need before.
-        let _back = process::join_namespace(self.0.as_fd(), Kind::Time.flag(), "time");
-    }
-}
-
-/// Open namespaces, to be joined.
-#[derive(Debug)]
-pub struct Joins(Vec<(Kind, OwnedFd)>);
-
-impl Joins {
-    /// All of them with their `CLONE_NEW*` flags, for a process that can join them in any order:
-    /// there is no user namespace among them.
-    #[must_use]
-    pub fn all(&self) -> Vec<(BorrowedFd<'_>, u64)> {
-        self.0
-            .iter()
-            .map(|(kind, fd)| (fd.as_fd(), kind.flag()))
-            .collect()
-    }
-
-    /// Joins all of them, in the calling process.
-    ///
-    /// With the host's privileges first; what those do not allow (a namespace that belongs to the
-    /// user namespace to be joined) is joined again after that one. The user namespace comes
-    /// last but those, as it takes the host's privileges away.
-    ///
-    /// # Errors
-    ///
-    /// The namespace that could not be joined.
-    pub fn join(&self) -> Result<()> {
-        let (user, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|(k, _)| *k == Kind::User);
-        let mut refused = Vec::new();
-        for &(kind, fd) in &others {
-            match join(kind, fd) {
-                Ok(()) => {}
-                Err(_) if !user.is_empty() => refused.push((kind, fd)),
-                Err(error) => return Err(error),
-            }
-        }
-        for (kind, fd) in user.into_iter().map(|(k, fd)| (k, fd)).chain(refused) {
-            join(kind, fd)?;
-        }
-        Ok(())
-    }
-}
-
-fn join(kind: &Kind, namespace: &OwnedFd) -> Result<()> {
-    process::join_namespace(namespace.as_fd(), kind.flag(), kind.name())
-        .with_context(|| format!("joining the {} namespace", kind.name()))
 }
 
 impl fmt::Display for Plan {
@@ -386,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn joining_next_to_a_user_namespace_takes_a_step_between() {
+    fn who_joins_a_user_or_cgroup_namespace_is_in_the_cgroup_before() {
         let with = |new: &[Kind], joined: &[Kind]| {
             let joined = joined.iter().map(|kind| (*kind, PathBuf::from("/run/ns")));
             let plan = Plan {
@@ -394,12 +319,34 @@ mod tests {
                 joined: joined.collect(),
                 ..Plan::default()
             };
-            plan.needs_a_step_between()
+            plan.settles_first()
         };
         assert!(!with(&[], &[Kind::Network]));
-        assert!(!with(&[Kind::User], &[]));
-        assert!(with(&[Kind::User], &[Kind::Network]));
-        assert!(with(&[], &[Kind::Pid]));
+        assert!(!with(&[Kind::User], &[Kind::Pid]));
+        assert!(with(&[], &[Kind::User, Kind::Network]));
+        assert!(with(&[Kind::User], &[Kind::Cgroup]));
+    }
+
+    #[test]
+    fn a_new_user_namespace_owns_the_other_new_ones() {
+        let new = |kinds: &[Kind]| Plan {
+            new: kinds.to_vec(),
+            ..Plan::default()
+        };
+        let (ipc, network) = (Kind::Ipc.flag(), Kind::Network.flag());
+        let without = new(&[Kind::Network, Kind::Ipc, Kind::Mount]);
+        assert!(without.network_follows());
+        assert_eq!(without.early_flags(), ipc);
+        assert_eq!(without.clone_flags(), Kind::Mount.flag());
+        let with = new(&[Kind::Network, Kind::Ipc, Kind::User]);
+        assert!(!with.network_follows());
+        assert_eq!(with.early_flags(), 0);
+        assert_eq!(with.clone_flags(), ipc | network | Kind::User.flag());
+        let mut beside = new(&[Kind::Network, Kind::Ipc]);
+        beside.joined.push((Kind::User, "/run/ns".into()));
+        assert!(!beside.network_follows());
+        assert_eq!(beside.early_flags(), ipc | network);
+        assert_eq!(beside.clone_flags(), 0);
     }
 
     #[test]
@@ -429,6 +376,8 @@ mod tests {
     #[test]
     fn a_time_namespace_is_no_flag_of_the_clone() {
         let plan = plan(r#"{"namespaces": [{"type": "time"}, {"type": "uts"}]}"#);
-        assert_eq!(plan.clone_flags(), libc::CLONE_NEWUTS as u64);
+        assert_eq!(plan.clone_flags(), 0);
+        assert_eq!(plan.early_flags(), libc::CLONE_NEWUTS as u64);
+        assert_eq!(plan.time_offsets(), Some(""));
     }
 }

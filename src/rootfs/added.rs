@@ -10,7 +10,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
 use super::plan::{self, Context};
-use super::{HostTree, Mount, OpenTree, Prepared, Propagation, Source, finish, trees};
+use super::{HostTree, Mount, OpenTree, Outside, Prepared, Propagation, Source, finish, trees};
 use crate::error::Problems;
 use crate::sys::confined::{ContainerPath, Root};
 use crate::sys::fd::Inheritance;
@@ -59,7 +59,7 @@ impl Added<OpenTree> {
     /// # Errors
     ///
     /// The first that fails: which, and the call. None is left then.
-    pub fn attach(self, root: OwnedFd) -> Result<()> {
+    pub fn attach(self, root: OwnedFd, mut outside: Outside<'_>) -> Result<()> {
         let mut prepared = Prepared {
             root,
             read_only_late: Vec::new(),
@@ -73,7 +73,7 @@ impl Added<OpenTree> {
                 i + 1,
                 mount.target
             );
-            match prepared.mount(mount).context(label) {
+            match prepared.mount(mount, &mut outside).context(label) {
                 Ok(mounted) if is_new => attached.push(mounted),
                 Ok(_changed) => {}
                 Err(error) => return Err(take_back(attached, error)),

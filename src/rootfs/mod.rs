@@ -29,7 +29,7 @@ mod trees;
 
 #[cfg(feature = "runtime")]
 pub use added::{Added, detach};
-pub use mounts::Prepared;
+pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]

@@ -12,8 +12,23 @@ use rustix::fs::{FileType, OFlags, Stat};
 
 use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
 use crate::sys::confined::{ContainerPath, Missing, Root};
+use crate::sys::fd::Inherited;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{Call, Errno, SysError};
+
+/// File systems that are the same in every network namespace.
+const WITHOUT_NETWORK: &[&str] = &[
+    "proc", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay",
+];
+
+/// What the mounts need from outside.
+pub struct Outside<'a> {
+    /// The trees of the host.
+    pub inherited: &'a mut Inherited,
+    /// Enters the container's network namespace, if that was not done before: called before the
+    /// first mount that might depend on it.
+    pub enter_network: &'a mut dyn FnMut() -> anyhow::Result<()>,
+}
 
 /// The container's file system, mounted and not yet entered.
 #[derive(Debug)]
@@ -37,8 +52,8 @@ impl Plan<OpenTree> {
     /// # Errors
     ///
     /// The first step that fails: which of how many, and the call.
-    pub fn prepare(&mut self) -> anyhow::Result<Prepared> {
-        let root = self.root.fd.claim();
+    pub fn prepare(&mut self, mut outside: Outside<'_>) -> anyhow::Result<Prepared> {
+        let root = outside.inherited.claim(self.root.fd)?;
         self.attach_root(root.as_fd()).context("rootfs")?;
         let mut prepared = Prepared {
             root,
@@ -51,9 +66,9 @@ impl Plan<OpenTree> {
                 i + 1,
                 mount.target
             );
-            let _mounted = prepared.mount(mount).context(label)?;
+            let _mounted = prepared.mount(mount, &mut outside).context(label)?;
         }
-        prepared.make_nodes(core::mem::take(&mut self.nodes))?;
+        prepared.make_nodes(core::mem::take(&mut self.nodes), outside.inherited)?;
         Ok(prepared)
     }
 
@@ -75,10 +90,19 @@ impl Plan<OpenTree> {
 
 impl Prepared {
     /// Makes one mount; its root.
-    pub(super) fn mount(&mut self, mount: Mount<OpenTree>) -> anyhow::Result<OwnedFd> {
+    pub(super) fn mount(
+        &mut self,
+        mount: Mount<OpenTree>,
+        outside: &mut Outside<'_>,
+    ) -> anyhow::Result<OwnedFd> {
         let mounted = match mount.source {
-            Source::Tree(tree) => self.bind(tree, &mount.target)?,
-            Source::New(new) => self.mount_new(&new, &mount.target)?,
+            Source::Tree(tree) => self.bind(tree, &mount.target, outside.inherited)?,
+            Source::New(new) => {
+                if !WITHOUT_NETWORK.contains(&new.fstype.as_str()) {
+                    (outside.enter_network)()?;
+                }
+                self.mount_new(&new, &mount.target)?
+            }
             Source::Remount {
                 attributes,
                 options,
@@ -91,7 +115,12 @@ impl Prepared {
     }
 
     /// Attaches a tree of the host.
-    pub(super) fn bind(&self, tree: OpenTree, target: &ContainerPath) -> anyhow::Result<OwnedFd> {
+    pub(super) fn bind(
+        &self,
+        tree: OpenTree,
+        target: &ContainerPath,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<OwnedFd> {
         let missing = if tree.directory {
             Missing::Directory(0o755)
         } else {
@@ -102,7 +131,7 @@ impl Prepared {
             let call = format!("\"/{target}\" is a folder, and what is mounted there a file");
             return Err(SysError::new(call, Errno::ISDIR).into());
         }
-        let mounted = tree.fd.claim();
+        let mounted = inherited.claim(tree.fd)?;
         mount::attach(mounted.as_fd(), place.as_fd())?;
         Ok(mounted)
     }

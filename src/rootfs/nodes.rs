@@ -8,15 +8,20 @@ use rustix::fs::{FileType, Mode, makedev};
 
 use super::{Node, OpenTree, Prepared};
 use crate::sys::confined::{self, Folder};
+use crate::sys::fd::Inherited;
 
 impl Prepared {
     /// Makes every node of the plan, in order.
-    pub(super) fn make_nodes(&self, nodes: Vec<Node<OpenTree>>) -> anyhow::Result<()> {
+    pub(super) fn make_nodes(
+        &self,
+        nodes: Vec<Node<OpenTree>>,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<()> {
         // Their modes are the ones asked for, from the moment they can be seen.
         let umask = rustix::process::umask(Mode::empty());
         let made = nodes
             .into_iter()
-            .try_fold(None, |folder, node| self.make_node(node, folder));
+            .try_fold(None, |folder, node| self.make_node(node, folder, inherited));
         rustix::process::umask(umask);
         made.map(drop)
     }
@@ -26,6 +31,7 @@ impl Prepared {
         &self,
         node: Node<OpenTree>,
         last: Option<Folder>,
+        inherited: &mut Inherited,
     ) -> anyhow::Result<Option<Folder>> {
         match node {
             Node::Device(device) => {
@@ -43,7 +49,7 @@ impl Prepared {
                     .with_context(|| format!("device \"/{path}\""))
             }
             Node::Bound { path, tree } => {
-                let bound = self.bind(tree, &path);
+                let bound = self.bind(tree, &path, inherited);
                 bound
                     .map(|_mounted| None)
                     .with_context(|| format!("device \"/{path}\""))

@@ -11,14 +11,17 @@ use core::mem::MaybeUninit;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use super::{Call, Errno, SysError, SysResult};
 
 /// The largest message: more than execve(2) lets arguments and environment be.
 const LIMIT: usize = 64 * 1024 * 1024;
+
+/// The most descriptors that go with one message (`SCM_MAX_FD`, unix(7)).
+pub const DESCRIPTORS: usize = 253;
 
 /// One end of a conversation.
 #[derive(Debug)]
@@ -43,12 +46,6 @@ impl Channel {
         Channel(socket)
     }
 
-    /// How many bytes go over the socket for a message of this many.
-    #[must_use]
-    pub fn framed_length(message: usize) -> usize {
-        size_of::<u32>() + message
-    }
-
     /// The socket itself.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
@@ -61,29 +58,26 @@ impl Channel {
     ///
     /// `EPIPE` when the other end is closed, `EMSGSIZE` for a message over 64 MiB.
     pub fn send(&self, message: &[u8]) -> SysResult<()> {
-        self.send_parts(message, None)
+        self.send_with(message, &[])
     }
 
-    /// Sends a message and a descriptor with it.
+    /// Sends a message and descriptors with it, at most [`DESCRIPTORS`].
     ///
     /// # Errors
     ///
-    /// `EPIPE` when the other end is closed.
-    pub fn send_with(&self, message: &[u8], fd: BorrowedFd<'_>) -> SysResult<()> {
-        self.send_parts(message, Some(fd))
-    }
-
-    fn send_parts(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> SysResult<()> {
+    /// `EPIPE` when the other end is closed, `EMSGSIZE` for a message over 64 MiB, `EINVAL` for too
+    /// many descriptors, `ETOOMANYREFS` beyond the limit of open files.
+    pub fn send_with(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> SysResult<()> {
         if message.len() > LIMIT {
             let call = format!("sendmsg({} bytes)", message.len());
             return Err(SysError::new(call, Errno::MSGSIZE));
         }
         let length = (message.len() as u32).to_ne_bytes();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.map(|fd| [fd]);
-        if let Some(fds) = &fds {
-            control.push(SendAncillaryMessage::ScmRights(fds));
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            let call = format!("sendmsg({} descriptors)", fds.len());
+            return Err(SysError::new(call, Errno::INVAL));
         }
         let parts = [IoSlice::new(&length), IoSlice::new(message)];
         let mut sent = rustix::io::retry_on_intr(|| {
@@ -108,17 +102,18 @@ impl Channel {
     /// `ECONNRESET` when the other end died in the middle of a message, `EMSGSIZE` for a length
     /// over 64 MiB, which no end of ours sends.
     pub fn receive(&self) -> SysResult<Option<Vec<u8>>> {
-        Ok(self.receive_with()?.map(|(message, _no_fd)| message))
+        Ok(self.receive_with()?.map(|(message, _no_fds)| message))
     }
 
-    /// The next message with the descriptor that came with it; None when the other end is closed.
+    /// The next message with the descriptors that came with it, close-on-exec; None when the other
+    /// end is closed.
     ///
     /// # Errors
     ///
-    /// As for [`Channel::receive`].
-    pub fn receive_with(&self) -> SysResult<Option<(Vec<u8>, Option<OwnedFd>)>> {
+    /// As for [`Channel::receive`]; `EMFILE` when not all descriptors could be taken.
+    pub fn receive_with(&self) -> SysResult<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let mut length = [0; 4];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let first = rustix::io::retry_on_intr(|| {
             let mut parts = [IoSliceMut::new(&mut length)];
@@ -127,18 +122,22 @@ impl Channel {
         let first = match first {
             // A peer that dies with unread data behind it resets the connection.
             Err(Errno::CONNRESET) => return Ok(None),
-            other => other.call(|| "recvmsg(4 bytes)".to_string())?.bytes,
+            other => other.call(|| "recvmsg(4 bytes)".to_string())?,
         };
-        if first == 0 {
+        if first.bytes == 0 {
             return Ok(None);
         }
-        let fd = control.drain().find_map(|message| {
-            let RecvAncillaryMessage::ScmRights(mut fds) = message else {
-                return None;
-            };
-            fds.next()
-        });
-        self.fill(&mut length, first)?;
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                fds.extend(received);
+            }
+        }
+        if first.flags.contains(ReturnFlags::CTRUNC) {
+            let call = format!("recvmsg(): {} descriptors and more", fds.len());
+            return Err(SysError::new(call, Errno::MFILE));
+        }
+        self.fill(&mut length, first.bytes)?;
         let length = u32::from_ne_bytes(length) as usize;
         if length > LIMIT {
             return Err(SysError::new(
@@ -148,7 +147,7 @@ impl Channel {
         }
         let mut message = vec![0; length];
         self.fill(&mut message, 0)?;
-        Ok(Some((message, fd)))
+        Ok(Some((message, fds)))
     }
 
     fn fill(&self, buffer: &mut [u8], mut filled: usize) -> SysResult<()> {
@@ -190,13 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_travels_with_its_message() {
+    fn descriptors_travel_with_their_message() {
         let (a, b) = Channel::pair().unwrap();
         let (c, d) = Channel::pair().unwrap();
-        a.send_with(b"take", c.as_fd()).unwrap();
-        let (message, fd) = b.receive_with().unwrap().unwrap();
-        assert_eq!(message, b"take");
-        Channel::over(fd.unwrap()).send(b"hello").unwrap();
+        a.send_with(b"take", &[d.as_fd(), c.as_fd()]).unwrap();
+        let (message, mut fds) = b.receive_with().unwrap().unwrap();
+        assert_eq!((message.as_slice(), fds.len()), (b"take".as_slice(), 2));
+        Channel::over(fds.pop().unwrap()).send(b"hello").unwrap();
         assert_eq!(d.receive().unwrap().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn as_many_descriptors_travel_as_the_kernel_allows_and_no_more() {
+        let (a, b) = Channel::pair().unwrap();
+        let fds = vec![a.as_fd(); DESCRIPTORS + 1];
+        a.send_with(b"take", &fds[1..]).unwrap();
+        assert_eq!(b.receive_with().unwrap().unwrap().1.len(), DESCRIPTORS);
+        let error = a.send_with(b"take", &fds).unwrap_err();
+        assert_eq!(error.errno, Errno::INVAL);
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct CloneArgs {
     pidfd: u64,
     child_tid: u64,
     parent_tid: u64,
-    exit_signal: u64,
+    pub(super) exit_signal: u64,
     pub(super) stack: u64,
     pub(super) stack_size: u64,
     tls: u64,
@@ -77,7 +77,7 @@ impl CloneArgs {
     /// # Errors
     ///
     /// `EINVAL` for flags other than namespaces.
-    pub(super) fn new(request: CloneRequest<'_>, pidfd: &mut i32) -> SysResult<CloneArgs> {
+    fn new(request: CloneRequest<'_>, pidfd: &mut i32) -> SysResult<CloneArgs> {
         if request.namespaces & !NAMESPACES != 0 {
             return Err(SysError::new(clone_text(request), Errno::INVAL));
         }
@@ -100,7 +100,7 @@ impl CloneArgs {
 }
 
 /// The call as an error prints it.
-pub(super) fn clone_text(request: CloneRequest<'_>) -> String {
+fn clone_text(request: CloneRequest<'_>) -> String {
     let (namespaces, sibling) = (request.namespaces, request.sibling);
     let cgroup = request.cgroup.map(|fd| fd.as_raw_fd());
     format!("clone3(namespaces {namespaces:#x}, cgroup {cgroup:?}, sibling {sibling})")

@@ -47,16 +47,24 @@ pub fn prepare_main() {
 
 /// Unblocks all signals, as a program expects at its start (rt_sigprocmask(2)).
 pub fn unblock_signals() {
-    let none: u64 = 0;
+    set_mask(0);
+}
+
+/// Blocks all signals that can be blocked.
+pub fn block_signals() {
+    set_mask(u64::MAX);
+}
+
+fn set_mask(mask: u64) {
     let args = [
         libc::SIG_SETMASK as usize,
-        (&raw const none) as usize,
+        (&raw const mask) as usize,
         0,
         size_of::<u64>(), // sizeof(sigset_t) in the kernel
         0,
         0,
     ];
-    // SAFETY: the kernel reads the eight bytes of `none`, which lives until the call returns. It
+    // SAFETY: the kernel reads the eight bytes of `mask`, which lives until the call returns. It
     // can not fail with these arguments.
     let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
 }

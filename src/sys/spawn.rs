@@ -1,13 +1,15 @@
 //! Clones a process that does a few system calls and executes an open file.
 //!
-//! As a rule it runs in this process's memory, on a stack of its own, until its execve: nothing is
-//! copied, and no page of either is copied later because the other wrote to it. The caller goes on
-//! meanwhile, so the child may not do what needs memory: it follows [`Orders`] and nothing else.
+//! It runs in this process's memory, on a stack of its own, until its execve: nothing is copied, and
+//! no page of either is copied later because the other wrote to it. The caller goes on meanwhile, so
+//! the child may not do what needs memory: it follows [`Orders`] and nothing else. It is in no
+//! namespace and no cgroup but the caller's, so nobody reaches the caller's memory through it.
 
 #![allow(unsafe_code)]
 
 use alloc::boxed::Box;
 use alloc::ffi::CString;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::ffi::{CStr, c_char};
@@ -18,38 +20,25 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
-use super::process::{self, CloneArgs, CloneRequest};
+use super::process::{self, CloneArgs};
 use super::raw::syscall;
 use super::{Call, Errno, SysResult};
 
 /// Room for the child: its frames are those of a few small functions, also without optimization.
 const STACK: usize = 64 * 1024;
 
-/// Whether the child has the caller's memory until its execve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// It runs in the caller's. Not for a child that processes of a container can reach before its
-    /// execve: through it they would reach the caller.
-    Shared,
-    /// It has a copy, as after fork(2).
-    Copied,
-}
-
-/// What the child does, in this order, before it executes the program.
+/// What the child does, in this order, with all signals blocked, before it executes the program.
 #[derive(Debug)]
 pub struct Orders<'a> {
     /// Closed in the child: an end of a socket whose other end it listens to.
     pub close: BorrowedFd<'a>,
-    /// Namespaces to join, with their `CLONE_NEW*` flag.
-    pub join: &'a [(BorrowedFd<'a>, u64)],
-    /// Becomes root of its user namespace, when so many bytes have come through `talk`: a new
-    /// namespace gets its maps from the caller first.
-    pub become_root_after: Option<usize>,
-    /// Descriptors that stay open across the execve.
-    pub keep: &'a [RawFd],
     /// The program.
     pub program: BorrowedFd<'a>,
-    /// Its arguments.
+    /// What is done to the program's file first. May not allocate.
+    pub complete: fn(BorrowedFd<'_>) -> Result<(), Errno>,
+    /// Descriptors that stay open across the execve.
+    pub keep: &'a [RawFd],
+    /// The program's arguments.
     pub args: &'a [CString],
     /// Where a failure is told.
     pub talk: BorrowedFd<'a>,
@@ -60,14 +49,8 @@ pub struct Orders<'a> {
 /// A step of [`Orders`] that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// `setns`, of a namespace of the kind with this `CLONE_NEW*` flag.
-    Join(u64),
-    /// Waiting for the caller.
-    Wait,
-    /// `setresgid(0, 0, 0)`.
-    Group,
-    /// `setresuid(0, 0, 0)`.
-    User,
+    /// [`Orders::complete`].
+    Complete,
     /// `fcntl(F_SETFD)` of a descriptor to keep.
     Keep(i32),
     /// `execveat` of the program.
@@ -77,19 +60,7 @@ pub enum Step {
 /// A short message: its bytes, and how many count.
 pub type Message = ([u8; 32], usize);
 
-/// A process that was cloned, and the memory that it uses until its execve: dropped only when that
-/// has happened or the process has ended.
-#[derive(Debug)]
-pub struct Spawned {
-    /// Its process id, as the caller's pid namespace sees it.
-    pub pid: Pid,
-    /// Its pidfd, close-on-exec.
-    pub pidfd: OwnedFd,
-    /// The child's memory, kept for it.
-    pub memory: ChildMemory,
-}
-
-/// What the child reads and its stack.
+/// What the child reads and its stack: dropped only when it has executed the program or has ended.
 #[derive(Debug)]
 pub struct ChildMemory {
     _copy: Box<Copied>,
@@ -100,10 +71,9 @@ pub struct ChildMemory {
 #[derive(Debug)]
 struct Copied {
     close: RawFd,
-    join: Vec<(RawFd, u64)>,
-    become_root_after: Option<usize>,
-    keep: Vec<RawFd>,
     program: RawFd,
+    complete: fn(BorrowedFd<'_>) -> Result<(), Errno>,
+    keep: Vec<RawFd>,
     pointers: Vec<*const c_char>,
     _args: Vec<CString>,
     talk: RawFd,
@@ -115,14 +85,9 @@ impl Copied {
         let args = orders.args.to_vec();
         Box::new(Copied {
             close: orders.close.as_raw_fd(),
-            join: orders
-                .join
-                .iter()
-                .map(|(fd, flag)| (fd.as_raw_fd(), *flag))
-                .collect(),
-            become_root_after: orders.become_root_after,
-            keep: orders.keep.to_vec(),
             program: orders.program.as_raw_fd(),
+            complete: orders.complete,
+            keep: orders.keep.to_vec(),
             pointers: process::pointers(&args),
             _args: args,
             talk: orders.talk.as_raw_fd(),
@@ -131,39 +96,32 @@ impl Copied {
     }
 }
 
-/// Clones a process by clone3(2) that follows `orders`.
+/// Clones a process by clone3(2) that follows `orders`: its id, and its memory.
 ///
 /// # Errors
 ///
-/// What the kernel answers to the clone, as for [`process::clone`]; `EINVAL` for shared memory
-/// when the child enters another time namespace. A failure of the child comes through
+/// `EAGAIN` or `ENOMEM` when no process can be made. A failure of the child comes through
 /// [`Orders::talk`], and it ends.
-pub fn spawn(request: CloneRequest<'_>, memory: Memory, orders: &Orders<'_>) -> SysResult<Spawned> {
+pub fn spawn(orders: &Orders<'_>) -> SysResult<(Pid, ChildMemory)> {
+    let text = || String::from("clone3(CLONE_VM)");
     let copy = Copied::of(orders);
     let mut stack: Vec<u8> = Vec::with_capacity(STACK);
-    let mut pidfd: i32 = -1;
-    let mut args = CloneArgs::new(request, &mut pidfd)?;
-    if memory == Memory::Shared {
-        args.flags |= libc::CLONE_VM as u64;
-    }
+    let mut args = CloneArgs::default();
+    args.flags = libc::CLONE_VM as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
     // The kernel takes the sum of both as the stack pointer; it has to be a multiple of 16.
     args.stack = (stack.as_mut_ptr() as u64).next_multiple_of(16);
     args.stack_size = (STACK - 16) as u64;
     // SAFETY: the stack is the child's alone; it and the copy stay where they are until the caller
     // drops them, which it does after the child's execve or end.
-    let pid =
-        unsafe { clone_onto(&args, &raw const *copy) }.call(|| process::clone_text(request))?;
+    let pid = unsafe { clone_onto(&args, &raw const *copy) }.call(text)?;
     // A process id is never 0 in its parent: the child does not return from the call.
-    let pid = Pid::from_raw(pid as i32)
-        .ok_or(Errno::CHILD)
-        .call(|| process::clone_text(request))?;
-    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = Pid::from_raw(pid as i32).ok_or(Errno::CHILD).call(text)?;
     let memory = ChildMemory {
         _copy: copy,
         _stack: stack,
     };
-    Ok(Spawned { pid, pidfd, memory })
+    Ok((pid, memory))
 }
 
 /// clone3(2) with a stack for the child, which calls [`child`] on it.
@@ -235,24 +193,13 @@ extern "C" fn child(orders: *const Copied) -> ! {
 
 /// Returns only when a step failed.
 fn follow(orders: &Copied) -> (Step, Errno) {
+    super::signals::block_signals();
     // It is open, as the caller lent it; a close of a socket does not fail otherwise.
     let _closed = call(libc::SYS_close, [orders.close as usize, 0, 0]);
-    for &(fd, flag) in &orders.join {
-        if let Err(errno) = call(libc::SYS_setns, [fd as usize, flag as usize, 0]) {
-            return (Step::Join(flag), errno);
-        }
-    }
-    if let Some(bytes) = orders.become_root_after {
-        if let Err(errno) = wait_for(orders.talk, bytes) {
-            return (Step::Wait, errno);
-        }
-        // Another user's capabilities would not survive the execve.
-        if let Err(errno) = call(libc::SYS_setresgid, [0; 3]) {
-            return (Step::Group, errno);
-        }
-        if let Err(errno) = call(libc::SYS_setresuid, [0; 3]) {
-            return (Step::User, errno);
-        }
+    // SAFETY: the caller lent it open, and this table of descriptors is the child's own.
+    let program = unsafe { BorrowedFd::borrow_raw(orders.program) };
+    if let Err(errno) = (orders.complete)(program) {
+        return (Step::Complete, errno);
     }
     for &fd in &orders.keep {
         if let Err(errno) = call(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0]) {
@@ -278,26 +225,4 @@ fn follow(orders: &Copied) -> (Step, Errno) {
 fn call(number: libc::c_long, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     // SAFETY: no call that is made through this takes a pointer.
     unsafe { syscall(number, [a, b, c, 0, 0, 0]) }
-}
-
-/// Reads exactly `count` bytes, which say only that it is time.
-fn wait_for(talk: RawFd, count: usize) -> Result<(), Errno> {
-    if count == 0 {
-        return Ok(());
-    }
-    let mut bytes = [0_u8; 16];
-    let count = count.min(bytes.len());
-    let args = [
-        talk as usize,
-        bytes.as_mut_ptr() as usize,
-        count,
-        libc::MSG_WAITALL as usize,
-        0,
-        0,
-    ];
-    // SAFETY: writes at most `count` bytes, which a local has room for.
-    match unsafe { syscall(libc::SYS_recvfrom, args) }? {
-        received if received == count => Ok(()),
-        _ => Err(Errno::PIPE), // the caller has died
-    }
 }

@@ -67,8 +67,7 @@ impl Subject {
         subject
     }
 
-    /// A pid and a network namespace of others, and a new user namespace: init is cloned by a
-    /// process in between.
+    /// A pid and a network namespace of others, and a new user namespace.
     pub fn in_joined_namespaces() -> Subject {
         let mut subject = Subject::plain();
         let others = Others::new();

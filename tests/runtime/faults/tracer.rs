@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Whose {
     /// The command itself.
     Runtime,
-    /// What it clones into the container, up to the program's execve.
+    /// The seed and what that clones into the container, up to the program's execve.
     Init,
 }
 
@@ -167,10 +167,12 @@ impl Tracer {
         }
     }
 
-    /// A new process takes its first step. A hook outside is of no interest.
+    /// A new process takes its first step. The first of all is the seed; later ones outside the
+    /// container's cgroup are hooks and of no interest.
     fn begun(&mut self, pid: Pid) {
         let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        if pid == self.runtime || cgroup.contains("/parhelion/") {
+        let is_seed = self.met.len() == 1 && self.met.contains(&pid);
+        if pid == self.runtime || is_seed || cgroup.contains("/parhelion/") {
             self.go_on(pid, None);
         } else {
             self.let_go(pid, None);

@@ -24,11 +24,30 @@ pub fn all() -> Vec<Trial> {
         a_source_that_is_missing_is_told_before_any_effect,
         a_folder_does_not_go_over_a_file_nor_a_file_over_a_folder,
         the_root_itself_is_no_destination,
+        there_can_be_more_trees_than_descriptors_go_with_a_message,
     ]
 }
 
 fn tmpfs(bundle: &Bundle, destination: &str) {
     add(bundle, json!({"destination": destination, "type": "tmpfs"}));
+}
+
+fn there_can_be_more_trees_than_descriptors_go_with_a_message() {
+    let bundle = Bundle::new("cat /proc/self/mountinfo");
+    let source = bundle.folder.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..300 {
+        let destination = format!("/many/{number}");
+        add(
+            &bundle,
+            json!({"destination": destination, "source": source, "type": "bind", "options": ["bind"]}),
+        );
+    }
+    let inside = lines(&bundle.run().success());
+    let many = inside
+        .iter()
+        .filter(|mount| mount.target.starts_with("/many/"));
+    assert_eq!(many.count(), 300);
 }
 
 fn a_destination_is_below_the_root_however_it_is_written() {

@@ -1,0 +1,168 @@
+//! The process that init is cloned from: `parhelion-init` before there is a container.
+//!
+//! It starts beside the runtime, which reads config.json meanwhile, and gets ready. It enters the
+//! namespaces that a parent must be in, clones init into its cgroup and the rest of its namespaces, as
+//! a child of the runtime, makes the network namespace beside init, and ends. It tells nothing of that
+//! through the conversation, in which init speaks at once.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use anyhow::{Context as _, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
+
+use super::handshake::{self, Cloning, Entering, Joined, ToSeed};
+use super::network::{self, Network};
+use crate::sys::channel::Channel;
+use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::{Call, SysResult, signals};
+
+/// Does what it is told; returns in init, with its network, and in the seed when it is done.
+///
+/// # Errors
+///
+/// The namespace that could not be entered or made, a cgroup that takes no process.
+pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
+    signals::reset_signals();
+    // Nothing that is inherited reaches a hook or the program by accident.
+    process::close_on_exec_from(3)?;
+    loop {
+        let (message, fds) = handshake::next_with(talk)?;
+        let done = match message {
+            ToSeed::Settle => settle(fds)?,
+            ToSeed::Enter(entering) => enter(&entering, &fds)?,
+            ToSeed::Clone(cloning) => return clone_init(&cloning, fds),
+        };
+        if let Done::Left = done {
+            return Ok(None);
+        }
+    }
+}
+
+/// Whether this process goes on.
+enum Done {
+    /// It waits for the next message.
+    Yes,
+    /// A copy of it does.
+    Left,
+}
+
+/// Goes on in another cgroup, to which init is born: a process that has joined another user or cgroup
+/// namespace can no longer choose one of the host's.
+fn settle(fds: Vec<OwnedFd>) -> Result<Done> {
+    let [tell, cgroup] = exactly(fds)?;
+    match clone(0, Some(cgroup.as_fd()))? {
+        Cloned::Child => Ok(Done::Yes),
+        Cloned::Parent { pid, pidfd: _ } => tell_pid(&tell, pid).map(|()| Done::Left),
+    }
+}
+
+/// Enters namespaces in the only order that works: time, whose offsets are a file of the host's
+/// /proc; those that are joined; new ones, which belong to the user namespace that was joined.
+fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<Done> {
+    if let Some(offsets) = &entering.time_offsets {
+        make_time_namespace(offsets)?;
+    }
+    if !entering.joined.is_empty() {
+        // Processes that are there already must not look into this one or into init.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
+        join_all(&entering.joined, fds)?;
+    }
+    if entering.new != 0 {
+        process::unshare(entering.new)?;
+    }
+    Ok(Done::Yes)
+}
+
+/// The next child enters it; its clocks can be set before that only.
+fn make_time_namespace(offsets: &str) -> Result<()> {
+    process::unshare(libc::CLONE_NEWTIME as u64).context("time namespace")?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let path = "/proc/self/timens_offsets";
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let written = rustix::fs::open(path, flags, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, offsets.as_bytes()))
+        .call(|| format!("write(\"{path}\")"));
+    written.with_context(|| format!("linux.timeOffsets {offsets:?}"))?;
+    Ok(())
+}
+
+/// Joins namespaces: with the host's privileges first; what those do not allow (a namespace that
+/// belongs to the user namespace to be joined) is joined again after that one, which takes the host's
+/// privileges away.
+fn join_all(joined: &[Joined], fds: &[OwnedFd]) -> Result<()> {
+    let all = || joined.iter().zip(fds);
+    let is_user = |joined: &Joined| joined.flag == libc::CLONE_NEWUSER as u64;
+    let user = all().find(|(joined, _)| is_user(joined));
+    let mut refused = Vec::new();
+    for (namespace, fd) in all().filter(|(joined, _)| !is_user(joined)) {
+        match join(namespace, fd) {
+            Ok(()) => {}
+            Err(_) if user.is_some() => refused.push((namespace, fd)),
+            Err(error) => return Err(error),
+        }
+    }
+    for (namespace, fd) in user.into_iter().chain(refused) {
+        join(namespace, fd)?;
+    }
+    Ok(())
+}
+
+fn join(namespace: &Joined, fd: &OwnedFd) -> Result<()> {
+    process::join_namespace(fd.as_fd(), namespace.flag, &namespace.name)
+        .with_context(|| format!("joining the {} namespace", namespace.name))
+}
+
+fn clone_init(cloning: &Cloning, fds: Vec<OwnedFd>) -> Result<Option<Network>> {
+    let mut fds = fds.into_iter();
+    let tell = fds.next().context("no pipe came with the order to clone")?;
+    let cgroup = match cloning.into_cgroup {
+        true => Some(
+            fds.next()
+                .context("no cgroup came with the order to clone")?,
+        ),
+        false => None,
+    };
+    let network = cloning.network_follows.then(network::ends).transpose()?;
+    match clone(cloning.namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
+        Cloned::Parent { pid, pidfd: _ } => {
+            tell_pid(&tell, pid)?;
+            if let Some((maker, joiner)) = network {
+                drop(joiner);
+                maker.make();
+            }
+            Ok(None)
+        }
+        Cloned::Child => {
+            drop(tell); // or the runtime would not hear of the seed's death
+            Ok(Some(Network::of(network.map(|(_maker, joiner)| joiner))))
+        }
+    }
+}
+
+/// A sibling: the runtime's child.
+fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Cloned> {
+    process::clone(CloneRequest {
+        namespaces,
+        cgroup,
+        sibling: true,
+    })
+}
+
+fn tell_pid(tell: &OwnedFd, pid: rustix::process::Pid) -> Result<()> {
+    let bytes = pid.as_raw_nonzero().get().to_ne_bytes();
+    rustix::io::write(tell, &bytes).call(|| "write(pid)".to_string())?;
+    Ok(())
+}
+
+fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N]> {
+    let count = fds.len();
+    let fds = <[OwnedFd; N]>::try_from(fds).ok();
+    fds.with_context(|| format!("{count} descriptors came instead of {N}"))
+}
