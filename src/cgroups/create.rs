@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail};
 use rustix::fs::Mode;
 
-use super::plan::{Action, Missing, Phase, Plan, Step};
+use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
 use super::systemd::{Manager, Scope};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
 use crate::sys::{Call, Errno, SysError, SysResult};
@@ -47,7 +47,7 @@ impl Cgroup {
     }
 
     fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
-        enable(self, plan, hierarchy)?;
+        enable(self, &plan.steps, hierarchy)?;
         if let Some(owner) = plan.owner {
             owner::give(self.fd(), owner)
                 .call(|| format!("chown({:?}, {owner})", self.place("")))?;
@@ -106,7 +106,7 @@ impl Cgroup {
             .try_for_each(|step| self.take(step).context(step.field.clone()))
     }
 
-    fn take(&self, step: &Step) -> Result<()> {
+    pub(super) fn take(&self, step: &Step) -> Result<()> {
         let (value, missing) = match &step.action {
             Action::Write { value, missing } => (value, missing),
             Action::CheckBelow(limit) => return self.check_below(&step.file, *limit),
@@ -121,7 +121,7 @@ impl Cgroup {
         }
     }
 
-    fn check_below(&self, file: &str, limit: u64) -> Result<()> {
+    pub(super) fn check_below(&self, file: &str, limit: u64) -> Result<()> {
         let text = self.read(file)?.unwrap_or_default();
         match text.trim().parse::<u64>() {
             Ok(present) if present >= limit => {
@@ -223,10 +223,11 @@ fn call(name: &str, hierarchy: &Hierarchy, path: &Path) -> String {
     format!("{name}({:?})", hierarchy.mount_point().join(path))
 }
 
-/// Enables all offered controllers for the new cgroup, from the root down.
+/// Enables all offered controllers for the cgroup, from the root down; an error when one of `steps`
+/// needs one that can not be enabled.
 ///
 /// What the cgroup has is looked at first: as a rule the directories above are set up already.
-fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+pub(super) fn enable(cgroup: &Cgroup, steps: &[Step], hierarchy: &Hierarchy) -> Result<()> {
     let present = files::read(cgroup.fd(), "cgroup.controllers")
         .call(|| format!("read({:?})", cgroup.place("cgroup.controllers")))?;
     let known = CONTROLLERS
@@ -239,8 +240,8 @@ fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut refused = enable_down_to(hierarchy, plan.path(), missing)?;
-    for (controller, field) in plan.needed_controllers() {
+    let mut refused = enable_down_to(hierarchy, cgroup.path(), missing)?;
+    for (controller, field) in needed_controllers(steps) {
         if let Some(error) = refused.remove(controller) {
             let reason = reason(error.errno);
             let text = format!("{field}: can not enable the controller {controller}{reason}");

@@ -34,17 +34,26 @@ mod network;
 mod owner;
 mod pids;
 mod plan;
+mod pressure;
 mod processes;
 mod rdma;
 mod remove;
+mod stats;
 mod systemd;
 mod tree;
 mod unified;
+mod update;
+mod watch;
 
 pub use devices::DeviceFilter;
+pub use events::Deadline;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
+pub use pressure::Pressure;
+pub use stats::Stats;
 pub use systemd::{Manager, Systemd, Unit, Whose};
+pub use update::Change;
+pub use watch::{Happening, Threshold, Watch, Woken};
 
 /// One of the kernel's resource controllers.
 pub trait Controller: Sync {
@@ -66,6 +75,10 @@ pub const CONTROLLERS: &[&dyn Controller] = &[
     &memory::Memory,
     &pids::Pids,
 ];
+
+/// Who can make a container's cgroup: this program in the cgroup file system, the host's systemd, or a
+/// user's. The variants of [`Manager`] and [`Whose`].
+pub const MANAGERS: &[&str] = &["cgroupfs", "systemd", "systemd-user"];
 
 /// A cgroup: its open directory and its place.
 ///

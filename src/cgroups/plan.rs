@@ -13,7 +13,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
 use super::systemd::{self, Manager, ScopePlan, Unit};
-use super::{CONTROLLERS, network, owner, unified};
+use super::{CONTROLLERS, Cgroup, network, owner, unified};
 use crate::error::Problems;
 
 /// The folder of all cgroups whose path the configuration does not give from the root on.
@@ -116,17 +116,7 @@ impl Plan {
         let resources = linux
             .and_then(|linux| linux.resources().as_ref())
             .unwrap_or(&none);
-        let mut draft = Draft {
-            hierarchy,
-            problems,
-            steps: Vec::new(),
-        };
-        for controller in CONTROLLERS {
-            controller.plan(resources, &mut draft);
-        }
-        network::refuse(resources, &mut draft);
-        unified::plan(resources, &mut draft);
-        let steps = draft.steps;
+        let steps = steps(resources, hierarchy, None, problems);
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
         let scope = match manager {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
@@ -165,16 +155,44 @@ impl Plan {
         self.steps.iter().filter(move |step| step.phase() == phase)
     }
 
-    /// The controllers that limits need, each with the JSON path of one such limit.
-    pub(super) fn needed_controllers(&self) -> BTreeMap<&str, &str> {
-        let needed = self.steps.iter().filter(|step| match &step.action {
-            Action::Write { missing, .. } => *missing != Missing::Ignore,
-            Action::CheckBelow(_) => false,
-        });
-        needed
-            .filter_map(|step| Some((controller(&step.file)?, step.field.as_str())))
-            .collect()
+    /// The rules of the device filter, one per line.
+    #[must_use]
+    pub fn device_rules(&self) -> String {
+        self.devices.to_string()
     }
+}
+
+/// What `resources` ask for, in the order in which it is to be done: of a cgroup that is `present`,
+/// or else of a new one.
+pub(super) fn steps(
+    resources: &LinuxResources,
+    hierarchy: &Hierarchy,
+    present: Option<&Cgroup>,
+    problems: &mut Problems,
+) -> Vec<Step> {
+    let mut draft = Draft {
+        hierarchy,
+        present,
+        problems,
+        steps: Vec::new(),
+    };
+    for controller in CONTROLLERS {
+        controller.plan(resources, &mut draft);
+    }
+    network::refuse(resources, &mut draft);
+    unified::plan(resources, &mut draft);
+    draft.steps
+}
+
+/// The controllers that limits need, each with the JSON path of one such limit.
+pub(super) fn needed_controllers(steps: &[Step]) -> BTreeMap<&str, &str> {
+    let needed = steps.iter().filter(|step| match &step.action {
+        Action::Write { missing, .. } => *missing != Missing::Ignore,
+        Action::CheckBelow(_) => false,
+    });
+    needed
+        .filter_map(|step| Some((controller(&step.file)?, step.field.as_str())))
+        .collect()
 }
 
 /// The controller that a file belongs to: what stands before the first dot. Files of the core need
@@ -236,6 +254,7 @@ fn path(configured: Option<&Path>, id: &str) -> Result<PathBuf, String> {
 /// `linux.resources` on.
 pub struct Draft<'a> {
     hierarchy: &'a Hierarchy,
+    present: Option<&'a Cgroup>,
     problems: &'a mut Problems,
     steps: Vec<Step>,
 }
@@ -245,6 +264,15 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn hierarchy(&self) -> &'a Hierarchy {
         self.hierarchy
+    }
+
+    /// What a file of the cgroup says now, without the newline; None for a cgroup that is yet to be
+    /// made, and for a file that is not there or can not be read: then the kernel's first value is
+    /// the best guess, and what is written will tell.
+    #[must_use]
+    pub fn present(&self, file: &str) -> Option<String> {
+        let text = self.present?.read(file).ok()??;
+        Some(text.trim_end().to_owned())
     }
 
     /// Notes that a field is wrong.
@@ -480,7 +508,7 @@ device   allow a *:* m
             problems.is_empty() && plan.steps.is_empty(),
             "{problems:?} {plan}"
         );
-        assert!(plan.needed_controllers().is_empty());
+        assert!(needed_controllers(&plan.steps).is_empty());
     }
 
     #[test]
@@ -488,7 +516,7 @@ device   allow a *:* m
         let linux = r#""linux": {"resources": {"pids": {"limit": 5}, "cpu": {"quota": -1},
             "unified": {"cgroup.max.depth": "1"}}}"#;
         let (plan, _) = plan(linux, &ALL);
-        let needed = plan.needed_controllers();
+        let needed = needed_controllers(&plan.steps);
         assert_eq!(
             needed,
             BTreeMap::from([("pids", "linux.resources.pids.limit")])

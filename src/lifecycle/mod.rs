@@ -9,6 +9,9 @@ pub mod create;
 pub mod delete;
 mod descriptors;
 mod directory;
+mod duration;
+pub mod events;
+pub mod features;
 pub mod foreground;
 pub mod freeze;
 mod guide;
@@ -18,16 +21,19 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+pub mod mounts;
 mod pid_file;
 mod plans;
 pub mod process;
 pub mod ps;
 pub mod query;
 pub mod record;
+pub mod select;
 pub mod start;
 mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod update;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -96,6 +102,10 @@ pub enum Verb {
     Pause,
     /// Thaw them.
     Resume,
+    /// Change limits and devices.
+    Update,
+    /// Add or remove mounts.
+    Mounts,
     /// Remove what is left, without force.
     Delete,
 }
@@ -123,6 +133,8 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         }
         (Verb::Pause, Created { .. } | Running { .. }) => Ok(()),
         (Verb::Pause, Creating | Paused { .. } | Stopped) => Err(Kind::NotRunning(id.to_string())),
+        (Verb::Update | Verb::Mounts, Created { .. } | Running { .. } | Paused { .. }) => Ok(()),
+        (Verb::Update | Verb::Mounts, Creating | Stopped) => Err(Kind::NotRunning(id.to_string())),
         (Verb::Resume, Paused { .. }) => Ok(()),
         (Verb::Resume, Creating | Created { .. } | Running { .. } | Stopped) => {
             wrong("container not paused".into())
@@ -186,7 +198,8 @@ mod tests {
             Status::Paused { pid: 7 },
             Status::Stopped,
         ];
-        let table: String = [Verb::Start, Verb::Pause, Verb::Resume, Verb::Delete]
+        use Verb::{Delete, Pause, Resume, Start, Update};
+        let table: String = [Start, Pause, Resume, Update, Delete]
             .into_iter()
             .flat_map(|verb| statuses.iter().map(move |status| (verb, status)))
             .map(|(verb, status)| {
@@ -211,6 +224,11 @@ Resume created: container not paused
 Resume running: container not paused
 Resume paused: ok
 Resume stopped: container not paused
+Update creating: container not running
+Update created: ok
+Update running: ok
+Update paused: ok
+Update stopped: container not running
 Delete creating: ok
 Delete created: ok
 Delete running: cannot delete container web that is not stopped: running

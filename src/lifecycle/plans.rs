@@ -100,6 +100,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans) -> Facts {
             .collect(),
         created: now(),
         owner: geteuid().as_raw(),
+        device_rules: plans.cgroup.device_rules(),
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),

@@ -48,6 +48,9 @@ pub struct Facts {
     pub owner: u32,
     /// True when the end of init is the end of every process inside.
     pub own_pid_namespace: bool,
+    /// The rules of the device filter, one per line: the last that the runtime has put into force.
+    #[serde(default)]
+    pub device_rules: String,
     /// Hooks for after the start.
     pub poststart: Vec<Hook>,
     /// Hooks for after the deletion.
@@ -208,6 +211,16 @@ impl Record {
     /// When the record cannot be written; the one before stays.
     pub fn created(&mut self, init: Process) -> Result<()> {
         self.snapshot.init = Some(init);
+        self.write()
+    }
+
+    /// Notes the rules of a device filter that is in force from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be written; the one before stays.
+    pub fn set_device_rules(&mut self, rules: String) -> Result<()> {
+        self.snapshot.facts.device_rules = rules;
         self.write()
     }
 

@@ -11,8 +11,11 @@ mod caller;
 mod cgroups;
 mod cli;
 mod devices;
+mod events;
 mod faults;
+mod features;
 mod hooks;
+mod inside;
 mod life;
 mod mounts;
 mod namespaces;
@@ -21,6 +24,7 @@ mod refusals;
 mod support;
 mod systemd;
 mod terminal;
+mod update;
 
 use libtest_mimic::Arguments;
 
@@ -31,7 +35,9 @@ fn main() {
         cgroups::all(),
         cli::all(),
         devices::all(),
+        events::all(),
         faults::all(),
+        features::all(),
         hooks::all(),
         life::all(),
         mounts::all(),
@@ -40,6 +46,7 @@ fn main() {
         refusals::all(),
         systemd::all(),
         terminal::all(),
+        update::all(),
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -106,6 +106,12 @@ pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>, version: u32) -> Vec
     properties
 }
 
+/// True for a limit that some systemd knows.
+pub(in crate::cgroups) fn knows(step: &Step) -> bool {
+    let file = written(step).map(|(file, _)| file);
+    KNOWN.iter().any(|(known, _, _)| Some(*known) == file)
+}
+
 /// Drops what a unit that is there can not be given any more.
 pub(super) fn for_a_living_unit(mut properties: Vec<Property>) -> Vec<Property> {
     properties.retain(|property| property.name != AT_CREATION);

@@ -8,7 +8,6 @@ use super::message::Body;
 use super::properties::{self, Property};
 use super::value::Value;
 use super::{ScopePlan, Systemd, Unit, Whose, place, version};
-use crate::cgroups::Plan;
 use crate::cgroups::plan::Step;
 use crate::error;
 
@@ -180,18 +179,15 @@ fn is_refused<T>(result: &Result<T>, name: &str) -> bool {
 }
 
 impl Unit {
-    /// Tells systemd the limits of `plan`, of which it then takes care. For `update`: to be
-    /// called after its checks, and before the limits are written to the files of the unit's cgroup.
+    /// Tells systemd limits, of which it then takes care; it may round them.
     ///
     /// # Errors
     ///
     /// systemd refuses or does not answer.
-    pub fn set_limits(&self, plan: &Plan) -> Result<()> {
-        self.set_steps(&plan.steps)
-    }
-
-    /// As [`Self::set_limits`], for any limits.
-    pub(in crate::cgroups) fn set_steps(&self, steps: &[Step]) -> Result<()> {
+    pub(in crate::cgroups) fn set_limits(&self, steps: &[Step]) -> Result<()> {
+        if !steps.iter().any(properties::knows) {
+            return Ok(());
+        }
         let mut bus = self.systemd.open()?;
         let version = version(&bus.property("Version")?);
         let limits = properties::for_a_living_unit(properties::of(steps.iter(), version));

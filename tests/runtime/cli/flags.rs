@@ -36,7 +36,7 @@ fn help_names_every_verb() {
     let text = parhelion(&["--help"]).success();
     for verb in [
         "create", "start", "run", "state", "kill", "delete", "list", "spec", "ps", "pause",
-        "resume",
+        "resume", "update", "events", "features", "mounts",
     ] {
         let row = |line: &str| line.trim_start().starts_with(verb);
         assert!(text.lines().any(row), "{verb} in {text}");

@@ -17,6 +17,8 @@ pub fn all() -> Vec<Trial> {
         an_idle_container_is_one_of_weight_zero,
         the_device_filter_is_the_runtimes_and_outlives_a_reload,
         a_container_sees_its_limits,
+        an_update_reaches_systemd_and_the_files,
+        an_update_without_systemd_changes_nothing,
     ];
     needs_systemd(needs_controllers(
         &["cpuset", "cpu", "io", "memory", "hugetlb", "pids"],
@@ -194,4 +196,57 @@ fn a_container_sees_its_limits() {
         );
     });
     assert_eq!(make(&bundle, "run").success(), "67108864\n50\n");
+}
+
+fn an_update_reaches_systemd_and_the_files() {
+    let bundle = limited();
+    let update = [
+        "update",
+        "--memory",
+        "48M",
+        "--memory-swap",
+        "96M",
+        "--pids-limit",
+        "20",
+        "--cpu-quota",
+        "25500",
+        "--cpu-period",
+        "100000",
+        &bundle.id,
+    ];
+    bundle.parhelion(&update).success();
+    let names = [
+        "CPUQuotaPerSecUSec",
+        "MemoryMax",
+        "MemorySwapMax",
+        "TasksMax",
+    ];
+    let found = properties(&scope(&bundle), &names);
+    let expected = ["260ms", "50331648", "50331648", "20"];
+    assert_eq!(found.into_values().collect::<Vec<_>>(), expected);
+    assert_eq!(read(&cgroup(&bundle), "cpu.max"), "25500 100000");
+    reload();
+    for (file, value) in [
+        ("memory.max", "50331648"),
+        ("pids.max", "20"),
+        ("cpu.weight", "59"),
+    ] {
+        assert_eq!(read(&cgroup(&bundle), file), value, "{file}");
+    }
+}
+
+fn an_update_without_systemd_changes_nothing() {
+    let bundle = limited();
+    let output = crate::caller::command(&bundle, &["update", "--pids-limit", "20", &bundle.id])
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        error.contains("systemd can not be reached: connect(/nowhere): "),
+        "{error}"
+    );
+    assert_eq!(read(&cgroup(&bundle), "pids.max"), "50");
+    assert_eq!(super::property(&scope(&bundle), "TasksMax"), "50");
 }
