@@ -1,7 +1,7 @@
 # make demo: see it.  make test: test it.  make bench: measure it.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost bench
+.PHONY: build demo test test-vhost bench manual
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -13,6 +13,10 @@ INIT := --profile freestanding --no-default-features --features freestanding --b
 
 build:
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
+
+# Manual pages and completions for bash, zsh and fish, from the definitions of the commands.
+manual:
+	cargo run --quiet --locked --example manual -- $(TARGET)/manual
 
 demo:
 	tools/setup demo
@@ -27,7 +31,7 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
-	cargo test --locked --lib --test architecture
+	cargo test --locked --lib --test architecture --test manual
 	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
 

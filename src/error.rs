@@ -95,6 +95,15 @@ impl Problems {
         self.0.iter()
     }
 
+    /// The same problems under other names: for values that came by another way than config.json.
+    #[must_use]
+    pub fn renamed(mut self, name: impl Fn(&str) -> String) -> Problems {
+        for problem in &mut self.0 {
+            problem.path = name(&problem.path);
+        }
+        self
+    }
+
     /// Ok when nothing was found wrong, else all problems as one error.
     ///
     /// # Errors

@@ -360,7 +360,7 @@ fn unsafe_lives_in_sys_alone() {
 #[test]
 fn every_file_says_what_it_decides() {
     let mut files = vec![root().join("build.rs")];
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "examples"] {
         files.extend(rust_files(&root().join(folder)));
     }
     for file in files {

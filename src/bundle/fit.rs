@@ -53,6 +53,13 @@ pub(super) fn fit(config: &mut Value, report: &mut Report) -> anyhow::Result<Spe
     Ok(spec)
 }
 
+/// The capabilities that can be granted, by number: all of capabilities(7).
+pub fn capability_names() -> Vec<String> {
+    let mut all: Vec<_> = caps::all().into_iter().collect();
+    all.sort_unstable_by_key(|capability| capability.index());
+    all.iter().map(ToString::to_string).collect()
+}
+
 /// Keeps the names that capabilities(7) lists, with one warning for each other.
 fn known_capabilities(sets: &mut Value, report: &mut Report) {
     for set in SETS {
@@ -100,7 +107,8 @@ fn process_values(process: &mut Value) {
     }
 }
 
-fn linux_values(linux: &mut Map<String, Value>) {
+/// The places of `linux` where the crate reads otherwise.
+pub(super) fn linux_values(linux: &mut Map<String, Value>) {
     for device in linux
         .get_mut("devices")
         .and_then(Value::as_array_mut)

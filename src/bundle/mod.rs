@@ -9,6 +9,7 @@ mod checks;
 mod default;
 mod fields;
 mod fit;
+mod parts;
 mod read;
 mod report;
 mod strict;
@@ -24,7 +25,19 @@ use serde_json::Value;
 
 pub use default::{Owner, default_config, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
+pub use fit::capability_names;
+pub use parts::{RESOURCES, check_resources, parse_resources, read_mounts};
 use report::Report;
+
+/// The version of runtime-spec that is implemented.
+pub const SPECIFICATION: &str = "1.3.0";
+
+/// The first version whose configurations are taken.
+pub const SPECIFICATION_FIRST: &str = "1.0.0";
+
+/// The annotations that change what the runtime does, so that only who may do the same by other
+/// fields should be let set them; a name that ends with "." stands for all that begin so.
+pub const ACTING_ANNOTATIONS: &[&str] = &[];
 
 /// A bundle whose configuration passed every check.
 #[derive(Debug, Clone)]

@@ -83,7 +83,19 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The JSON object in these bytes.
-fn parse(bytes: &[u8]) -> Result<Value> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value> {
+    let value = parse_any(bytes)?;
+    if !value.is_object() {
+        bail!(
+            "line 1: must be a JSON object, is {}",
+            super::report::show(&value)
+        );
+    }
+    Ok(value)
+}
+
+/// The JSON value in these bytes.
+pub(super) fn parse_any(bytes: &[u8]) -> Result<Value> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bail!("begins with a byte order mark: save it as UTF-8 without one");
     }
@@ -91,7 +103,7 @@ fn parse(bytes: &[u8]) -> Result<Value> {
         let (line, column) = position(&bytes[..error.valid_up_to()]);
         anyhow!("line {line} column {column}: not UTF-8: save it as UTF-8")
     })?;
-    let value = strict::from_str(text).map_err(|error| {
+    strict::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let full = error.to_string();
         let position = format!(" at line {line} column {column}");
@@ -102,14 +114,7 @@ fn parse(bytes: &[u8]) -> Result<Value> {
             other => other,
         };
         anyhow!("line {line} column {column}: {reason}: correct the JSON there")
-    })?;
-    if !value.is_object() {
-        bail!(
-            "line 1: must be a JSON object, is {}",
-            super::report::show(&value)
-        );
-    }
-    Ok(value)
+    })
 }
 
 /// Line and column, from 1, of the byte after these.

@@ -60,7 +60,8 @@ fn means_absent(value: &Value, field: &Field) -> bool {
     value.is_null() || (is_word && !field.required && value.as_str() == Some(""))
 }
 
-fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
+/// Holds one value against its row; what is refused becomes null.
+pub(super) fn property(value: &mut Value, row: Row, place: &Place, report: &mut Report) {
     let refusal = match row.field().support {
         Support::Honoured => return check(value, row, place, report),
         Support::OtherPlatform(_) if asks_for_nothing(value) => None,

@@ -25,17 +25,45 @@ impl Controller for Cpu {
     fn plan(&self, resources: &LinuxResources, draft: &mut Draft<'_>) {
         let Some(cpu) = resources.cpu() else { return };
         refuse_realtime(cpu, draft);
-        // Before cpu.idle: an idle cgroup refuses a weight.
-        if let Some(weight) = cpu.shares().and_then(weight) {
-            draft.limit("cpu.shares", "cpu.weight", weight);
-        }
+        weight_and_idle(cpu, draft);
         bandwidth(cpu, draft);
-        match cpu.idle() {
-            None => {}
-            Some(0) => draft.lift("cpu.idle", "cpu.idle", 0),
-            Some(1) => draft.limit("cpu.idle", "cpu.idle", 1),
-            Some(other) => draft.refuse("cpu.idle", format!("must be 0 or 1, is {other}")),
+    }
+}
+
+/// An idle cgroup refuses a weight, so the weight is written while it is not idle.
+fn weight_and_idle(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
+    let weight = cpu.shares().and_then(weight);
+    let is_idle = draft.present("cpu.idle").as_deref() == Some("1");
+    match (is_idle, cpu.idle(), weight) {
+        (true, None, Some(_)) => {
+            let text = "is of no use to a container that is idle: set cpu.idle to 0 beside it";
+            draft.refuse("cpu.shares", text);
         }
+        // It goes on having none, and would get the first one again with the end of cpu.idle.
+        (true, Some(1), _) => idle(cpu, draft),
+        (true, _, weight) => {
+            idle(cpu, draft);
+            write_weight(weight, draft);
+        }
+        (false, _, weight) => {
+            write_weight(weight, draft);
+            idle(cpu, draft);
+        }
+    }
+}
+
+fn write_weight(weight: Option<u32>, draft: &mut Draft<'_>) {
+    if let Some(weight) = weight {
+        draft.limit("cpu.shares", "cpu.weight", weight);
+    }
+}
+
+fn idle(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
+    match cpu.idle() {
+        None => {}
+        Some(0) => draft.lift("cpu.idle", "cpu.idle", 0),
+        Some(1) => draft.limit("cpu.idle", "cpu.idle", 1),
+        Some(other) => draft.refuse("cpu.idle", format!("must be 0 or 1, is {other}")),
     }
 }
 
@@ -48,12 +76,43 @@ fn refuse_realtime(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
     }
 }
 
-/// Quota, period and burst, all in microseconds.
+/// What is in force: quota (None for no limit), period and burst, all in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bandwidth {
+    quota: Option<u64>,
+    period: u64,
+    burst: u64,
+}
+
+impl Bandwidth {
+    /// What a new cgroup has.
+    const NONE: Bandwidth = Bandwidth {
+        quota: None,
+        period: DEFAULT_PERIOD,
+        burst: 0,
+    };
+
+    /// What the cgroup has now.
+    fn present(draft: &Draft<'_>) -> Bandwidth {
+        let (max, burst) = (draft.present("cpu.max"), draft.present("cpu.max.burst"));
+        let (quota, period) = max
+            .as_deref()
+            .and_then(|text| text.split_once(' '))
+            .unwrap_or(("max", ""));
+        Bandwidth {
+            quota: quota.parse().ok(),
+            period: period.parse().unwrap_or(Bandwidth::NONE.period),
+            burst: burst.and_then(|text| text.parse().ok()).unwrap_or(0),
+        }
+    }
+}
+
+/// Quota, period and burst. Of quota and period, the one that is not given stays as it is.
 fn bandwidth(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
-    let quota = cpu.quota().unwrap_or(0);
+    let quota = cpu.quota().filter(|&quota| quota != 0);
     let period = cpu.period().filter(|&period| period != 0);
-    if quota < -1 || (1..LEAST_QUOTA).contains(&quota) {
-        let text = format!("must be at least {LEAST_QUOTA} us, or -1 for no limit, is {quota}");
+    if let Some(wrong) = quota.filter(|&quota| quota < -1 || (1..LEAST_QUOTA).contains(&quota)) {
+        let text = format!("must be at least {LEAST_QUOTA} us, or -1 for no limit, is {wrong}");
         draft.refuse("cpu.quota", text);
     }
     if let Some(wrong) = period.filter(|period| !PERIODS.contains(period)) {
@@ -63,25 +122,52 @@ fn bandwidth(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
             format!("must be {least} to {most} us, is {wrong}"),
         );
     }
-    let period_us = period.unwrap_or(DEFAULT_PERIOD);
-    if quota > 0 {
-        draft.limit("cpu.quota", "cpu.max", format!("{quota} {period_us}"));
-    } else if cpu.quota().is_some_and(|quota| quota != 0) || period.is_some() {
-        let field = if period.is_some() {
-            "cpu.period"
-        } else {
-            "cpu.quota"
-        };
-        draft.lift(field, "cpu.max", format!("max {period_us}"));
+    let present = Bandwidth::present(draft);
+    let wanted = Bandwidth {
+        quota: quota.map_or(present.quota, |quota| u64::try_from(quota).ok()),
+        period: period.unwrap_or(present.period),
+        burst: cpu.burst().unwrap_or(present.burst),
+    };
+    check_burst(cpu, wanted, draft);
+    // A burst may at no time be larger than the quota in force.
+    let burst_first = wanted.burst < present.burst;
+    if burst_first {
+        write_burst(cpu, draft);
     }
-    // After cpu.max: a burst may not be larger than the quota in force.
+    match (wanted.quota, quota.is_some(), period.is_some()) {
+        (_, false, false) => {}
+        (Some(quota), named, _) => {
+            let field = if named { "cpu.quota" } else { "cpu.period" };
+            draft.limit(field, "cpu.max", format!("{quota} {}", wanted.period));
+        }
+        (None, _, named) => {
+            let field = if named { "cpu.period" } else { "cpu.quota" };
+            draft.lift(field, "cpu.max", format!("max {}", wanted.period));
+        }
+    }
+    if !burst_first {
+        write_burst(cpu, draft);
+    }
+}
+
+fn check_burst(cpu: &LinuxCpu, wanted: Bandwidth, draft: &mut Draft<'_>) {
+    let Some(quota) = wanted.quota.filter(|&quota| wanted.burst > quota) else {
+        return;
+    };
+    let burst = wanted.burst;
+    if cpu.burst().is_some() {
+        let text = format!("must be no larger than the quota of {quota} us, is {burst}");
+        draft.refuse("cpu.burst", text);
+    } else {
+        let text = format!("must not be below the burst in force, {burst} us: set cpu.burst too");
+        draft.refuse("cpu.quota", text);
+    }
+}
+
+fn write_burst(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
     match cpu.burst() {
         None => {}
         Some(0) => draft.lift("cpu.burst", "cpu.max.burst", 0),
-        Some(burst) if quota > 0 && burst > quota.unsigned_abs() => {
-            let text = format!("must be no larger than the quota of {quota} us, is {burst}");
-            draft.refuse("cpu.burst", text);
-        }
         Some(burst) => draft.limit("cpu.burst", "cpu.max.burst", burst),
     }
 }
@@ -166,10 +252,10 @@ mod tests {
         let places = [
             "linux.resources.cpu.realtimeRuntime: ",
             "linux.resources.cpu.realtimePeriod: ",
+            "linux.resources.cpu.idle: must be 0 or 1, is 2",
             "linux.resources.cpu.quota: must be at least 1000 us, or -1 for no limit, is 500",
             "linux.resources.cpu.period: must be 1000 to 1000000 us, is 1000001",
             "linux.resources.cpu.burst: must be no larger than the quota of 500 us, is 501",
-            "linux.resources.cpu.idle: must be 0 or 1, is 2",
         ];
         let found = problems(wrong);
         assert_eq!(found.len(), places.len(), "{found:?}");

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail};
 use rustix::fs::Mode;
 
-use super::plan::{Action, Missing, Phase, Plan, Step};
+use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
+use super::systemd::{Manager, Scope};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
 use crate::sys::{Call, Errno, SysError, SysResult};
 
@@ -31,15 +32,34 @@ impl Cgroup {
     ///
     /// The directory exists and has processes in it; a limit's controller can not be enabled; the
     /// kernel refuses a limit or the device program. Nothing is left behind then.
-    pub fn create(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
-        let cgroup = make(plan, hierarchy)?;
-        enable(&cgroup, plan, hierarchy)?;
-        if let Some(owner) = plan.owner {
-            owner::give(cgroup.fd(), owner)
-                .call(|| format!("chown({:?}, {owner})", cgroup.place("")))?;
+    pub fn create(plan: &Plan, hierarchy: &Hierarchy, manager: Manager) -> Result<Cgroup> {
+        let mut cgroup = match (&plan.scope, manager) {
+            (Some(scope), Manager::Systemd(systemd)) => {
+                in_scope(plan, hierarchy, Scope::start(scope, *systemd)?)?
+            }
+            (None, _) | (Some(_), Manager::Files | Manager::Delegated(_)) => make(plan, hierarchy)?,
+        };
+        match (cgroup.prepare(plan, hierarchy), &mut cgroup.scope) {
+            (Ok(()), _) => Ok(cgroup),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(scope)) => Err(scope.take_back(error)),
         }
-        cgroup.apply(plan, Phase::Early)?;
-        Ok(cgroup)
+    }
+
+    fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+        enable(self, &plan.steps, hierarchy)?;
+        if let Some(owner) = plan.owner {
+            owner::give(self.fd(), owner)
+                .call(|| format!("chown({:?}, {owner})", self.place("")))?;
+        }
+        self.apply(plan, Phase::Early)
+    }
+
+    /// To be called when the container's first process is in the cgroup.
+    pub fn entered(&mut self) {
+        if let Some(scope) = &mut self.scope {
+            scope.entered();
+        }
     }
 
     /// Puts a device filter into force for all who are or will be in this cgroup. To be called when
@@ -57,8 +77,11 @@ impl Cgroup {
     ///
     /// # Errors
     ///
-    /// The kernel refuses a limit.
-    pub fn apply_late(&self, plan: &Plan) -> Result<()> {
+    /// The kernel or systemd refuses a limit.
+    pub fn apply_late(&mut self, plan: &Plan) -> Result<()> {
+        if let (Some(scope), Some(planned)) = (&mut self.scope, &plan.scope) {
+            scope.set_late(planned)?;
+        }
         self.apply(plan, Phase::Late)
     }
 
@@ -83,7 +106,7 @@ impl Cgroup {
             .try_for_each(|step| self.take(step).context(step.field.clone()))
     }
 
-    fn take(&self, step: &Step) -> Result<()> {
+    pub(super) fn take(&self, step: &Step) -> Result<()> {
         let (value, missing) = match &step.action {
             Action::Write { value, missing } => (value, missing),
             Action::CheckBelow(limit) => return self.check_below(&step.file, *limit),
@@ -98,7 +121,7 @@ impl Cgroup {
         }
     }
 
-    fn check_below(&self, file: &str, limit: u64) -> Result<()> {
+    pub(super) fn check_below(&self, file: &str, limit: u64) -> Result<()> {
         let text = self.read(file)?.unwrap_or_default();
         match text.trim().parse::<u64>() {
             Ok(present) if present >= limit => {
@@ -107,6 +130,19 @@ impl Cgroup {
             // Without a figure there is nothing to compare: the limit itself will fail.
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+}
+
+/// The cgroup of a scope that was just made.
+fn in_scope(plan: &Plan, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgroup> {
+    let path = plan.path();
+    match tree::open(hierarchy.root(), path).call(|| call("open", hierarchy, path)) {
+        Ok(directory) => {
+            let mut cgroup = Cgroup::new(hierarchy, path, directory, 0);
+            cgroup.scope = Some(Box::new(scope));
+            Ok(cgroup)
+        }
+        Err(error) => Err(scope.take_back(error.into())),
     }
 }
 
@@ -187,10 +223,11 @@ fn call(name: &str, hierarchy: &Hierarchy, path: &Path) -> String {
     format!("{name}({:?})", hierarchy.mount_point().join(path))
 }
 
-/// Enables all offered controllers for the new cgroup, from the root down.
+/// Enables all offered controllers for the cgroup, from the root down; an error when one of `steps`
+/// needs one that can not be enabled.
 ///
 /// What the cgroup has is looked at first: as a rule the directories above are set up already.
-fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+pub(super) fn enable(cgroup: &Cgroup, steps: &[Step], hierarchy: &Hierarchy) -> Result<()> {
     let present = files::read(cgroup.fd(), "cgroup.controllers")
         .call(|| format!("read({:?})", cgroup.place("cgroup.controllers")))?;
     let known = CONTROLLERS
@@ -203,8 +240,8 @@ fn enable(cgroup: &Cgroup, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut refused = enable_down_to(hierarchy, plan.path(), missing)?;
-    for (controller, field) in plan.needed_controllers() {
+    let mut refused = enable_down_to(hierarchy, cgroup.path(), missing)?;
+    for (controller, field) in needed_controllers(steps) {
         if let Some(error) = refused.remove(controller) {
             let reason = reason(error.errno);
             let text = format!("{field}: can not enable the controller {controller}{reason}");

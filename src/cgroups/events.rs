@@ -50,18 +50,22 @@ impl Events {
 }
 
 /// A moment after which a wait ends.
-pub(super) struct Deadline(Instant);
+#[derive(Debug)]
+pub struct Deadline(Instant);
 
 impl Deadline {
+    /// The moment after this time.
     // Waiting is an effect, not a decision: nothing here is run in a simulation.
     #[allow(clippy::disallowed_methods)]
-    pub(super) fn after(timeout: Duration) -> Deadline {
+    #[must_use]
+    pub fn after(timeout: Duration) -> Deadline {
         Deadline(Instant::now() + timeout)
     }
 
     /// The time left; None when there is none.
     #[allow(clippy::disallowed_methods)]
-    fn left(&self) -> Option<Timespec> {
+    #[must_use]
+    pub fn left(&self) -> Option<Timespec> {
         let left = self.0.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),

@@ -160,7 +160,7 @@ fn huge_page_size(folder: &str) -> Option<String> {
 #[cfg(test)]
 impl Hierarchy {
     /// A hierarchy that offers `controllers` and huge pages of 2 MB, for tests of plans.
-    pub(super) fn offering(controllers: &[&str]) -> Hierarchy {
+    pub(in crate::cgroups) fn offering(controllers: &[&str]) -> Hierarchy {
         let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
         Hierarchy {
             root,

@@ -4,6 +4,8 @@
 //! does not (`disableOOMKiller: false`, `kernel: -1`, limits of 0, either `useHierarchy`: cgroup
 //! v2 always counts hierarchically, and a container without children can not tell).
 
+use std::collections::HashMap;
+
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::Controller;
@@ -27,22 +29,54 @@ impl Controller for Memory {
         if let (Some(true), Some(Bytes::AtMost(limit))) = (memory.check_before_update(), limit) {
             draft.check_below("memory.checkBeforeUpdate", "memory.current", limit);
         }
-        // Before memory.max, so that the pages which this pushes out have nowhere to go but
-        // where they may.
-        swap(limit, memory, draft);
-        write("memory.limit", "memory.max", limit, draft);
+        let swap = swap(limit, memory, resources, draft);
+        // What rises comes first, so that no moment is tighter than before and after; at equal
+        // memory swap does, so that pages which are pushed out have nowhere to go but where
+        // they may.
+        let rises = limit.is_some_and(|limit| limit.number() > present(draft, LIMIT).number());
+        if rises {
+            write("memory.limit", LIMIT, limit, draft);
+        }
+        match swap {
+            // Without swap in the kernel there is none to forbid and no such file.
+            Some(Bytes::AtMost(0)) => draft.limit_if_present("memory.swap", SWAP, 0),
+            swap => write("memory.swap", SWAP, swap, draft),
+        }
+        if !rises {
+            write("memory.limit", LIMIT, limit, draft);
+        }
         let reservation = bytes("memory.reservation", memory.reservation(), draft);
         write("memory.reservation", "memory.low", reservation, draft);
     }
 }
 
+const LIMIT: &str = "memory.max";
+const SWAP: &str = "memory.swap.max";
+
 /// A limit as config.json gives it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bytes {
     /// -1
     Unlimited,
     /// A number of bytes.
     AtMost(u64),
+}
+
+impl Bytes {
+    /// For comparisons.
+    fn number(self) -> u64 {
+        match self {
+            Bytes::Unlimited => u64::MAX,
+            Bytes::AtMost(bytes) => bytes,
+        }
+    }
+}
+
+/// The limit in force in one of the cgroup's files; a new cgroup has none.
+fn present(draft: &Draft<'_>, file: &str) -> Bytes {
+    let text = draft.present(file);
+    text.and_then(|text| text.parse().ok())
+        .map_or(Bytes::Unlimited, Bytes::AtMost)
 }
 
 /// The limit in `value`. 0 means "not set", as Docker and runc have it.
@@ -68,37 +102,68 @@ fn write(field: &str, file: &str, value: Option<Bytes>, draft: &mut Draft<'_>) {
     }
 }
 
-/// OCI limits memory and swap together, cgroup v2 swap alone. The cases are those of
-/// `ConvertMemorySwapToCgroupV2Value` in opencontainers/cgroups.
-fn swap(limit: Option<Bytes>, memory: &LinuxMemory, draft: &mut Draft<'_>) {
+/// The limit of swap alone, as cgroup v2 has it: OCI limits memory and swap together. The cases are
+/// those of `ConvertMemorySwapToCgroupV2Value` in opencontainers/cgroups.
+fn swap(
+    limit: Option<Bytes>,
+    memory: &LinuxMemory,
+    resources: &LinuxResources,
+    draft: &mut Draft<'_>,
+) -> Option<Bytes> {
     const FIELD: &str = "memory.swap";
-    const FILE: &str = "memory.swap.max";
-    let swap = bytes(FIELD, memory.swap(), draft);
-    match (limit, swap) {
+    let named = bytes(FIELD, memory.swap(), draft);
+    let beside = limit.unwrap_or_else(|| present(draft, LIMIT));
+    match (limit, named, beside) {
         // cgroup v1 gave unlimited swap to those with unlimited memory.
-        (_, Some(Bytes::Unlimited)) | (Some(Bytes::Unlimited), None) => {
-            draft.lift(FIELD, FILE, "max");
+        (_, Some(Bytes::Unlimited), _) | (Some(Bytes::Unlimited), None, _) => {
+            Some(Bytes::Unlimited)
         }
-        (_, None) => {}
-        (None | Some(Bytes::Unlimited), Some(Bytes::AtMost(_))) => {
+        (None, None, _) => None,
+        (Some(Bytes::AtMost(limit)), None, _) => keep_total(limit, resources, draft),
+        (_, Some(Bytes::AtMost(_)), Bytes::Unlimited) => {
             let text = "needs memory.limit beside it: it is the total of memory and swap";
             draft.refuse(FIELD, text);
+            None
         }
-        (Some(Bytes::AtMost(limit)), Some(Bytes::AtMost(total))) => {
-            match total.checked_sub(limit) {
-                // Without swap in the kernel there is none to forbid and no such file.
-                Some(0) => draft.limit_if_present(FIELD, FILE, 0),
-                Some(swap) => draft.limit(FIELD, FILE, swap),
-                None => {
-                    let text = format!(
-                        "must be at least memory.limit ({limit}), as it is the total of memory and \
+        (_, Some(Bytes::AtMost(total)), Bytes::AtMost(limit)) => {
+            let swap = total.checked_sub(limit).map(Bytes::AtMost);
+            if swap.is_none() {
+                let text = format!(
+                    "must be at least memory.limit ({limit}), as it is the total of memory and \
                      swap, is {total}"
-                    );
-                    draft.refuse(FIELD, text);
-                }
+                );
+                draft.refuse(FIELD, text);
             }
+            swap
         }
     }
+}
+
+/// The limit of swap when that of memory alone changes: the total of both stays, as in runc, and
+/// where swap is forbidden, it stays forbidden.
+fn keep_total(limit: u64, resources: &LinuxResources, draft: &mut Draft<'_>) -> Option<Bytes> {
+    let by_name = |files: &HashMap<String, String>| files.contains_key(SWAP);
+    if resources.unified().as_ref().is_some_and(by_name) {
+        return None;
+    }
+    let (Bytes::AtMost(memory), Bytes::AtMost(swap)) =
+        (present(draft, LIMIT), present(draft, SWAP))
+    else {
+        return None;
+    };
+    if swap == 0 {
+        return None;
+    }
+    let total = memory.saturating_add(swap);
+    let rest = total.checked_sub(limit).map(Bytes::AtMost);
+    if rest.is_none() {
+        let text = format!(
+            "must be at most the total of memory and swap in force ({total}), is {limit}: set \
+             memory.swap too"
+        );
+        draft.refuse("memory.limit", text);
+    }
+    rest
 }
 
 fn refuse_v1(memory: &LinuxMemory, draft: &mut Draft<'_>) {

@@ -6,7 +6,8 @@
 //! and is ready. No process is ever moved into a cgroup: that would wait for an RCU grace period of
 //! the kernel, several milliseconds.
 //!
-//! Only cgroup v2, and only the file system itself; systemd's manager is a later file.
+//! Only cgroup v2. Who makes the directory is a [`Manager`]: this program, or systemd, in a scope of
+//! its own for each container (systemd/).
 //!
 //! A new controller is a file here and its line in [`CONTROLLERS`].
 
@@ -33,16 +34,27 @@ mod network;
 mod owner;
 mod pids;
 mod plan;
+mod pressure;
 mod processes;
 mod rdma;
 mod remove;
 pub mod resctrl;
+mod stats;
+mod systemd;
 mod tree;
 mod unified;
+mod update;
+mod watch;
 
 pub use devices::DeviceFilter;
+pub use events::Deadline;
 pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
+pub use pressure::Pressure;
+pub use stats::Stats;
+pub use systemd::{Manager, Systemd, Unit, Whose};
+pub use update::Change;
+pub use watch::{Happening, Threshold, Watch, Woken};
 
 /// One of the kernel's resource controllers.
 pub trait Controller: Sync {
@@ -65,6 +77,10 @@ pub const CONTROLLERS: &[&dyn Controller] = &[
     &pids::Pids,
 ];
 
+/// Who can make a container's cgroup: this program in the cgroup file system, the host's systemd, or a
+/// user's. The variants of [`Manager`] and [`Whose`].
+pub const MANAGERS: &[&str] = &["cgroupfs", "systemd", "systemd-user"];
+
 /// A cgroup: its open directory and its place.
 ///
 /// One that was created is removed again when this is dropped, with whatever runs in it, unless it
@@ -76,6 +92,8 @@ pub struct Cgroup {
     path: PathBuf,
     /// How many directories at the end of `path` were made by this value and not kept.
     made: usize,
+    /// The scope whose cgroup it is, if this value has made it.
+    scope: Option<Box<systemd::Scope>>,
 }
 
 impl Cgroup {
@@ -102,6 +120,7 @@ impl Cgroup {
             mount_point,
             path,
             made,
+            scope: None,
         }
     }
 

@@ -12,7 +12,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
-use super::{CONTROLLERS, network, owner, unified};
+use super::systemd::{self, Manager, ScopePlan, Unit};
+use super::{CONTROLLERS, Cgroup, network, owner, unified};
 use crate::error::Problems;
 
 /// The folder of all cgroups whose path the configuration does not give from the root on.
@@ -22,6 +23,8 @@ const HOME: &str = "parhelion";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub(super) path: PathBuf,
+    /// The unit whose cgroup it is, when systemd makes it.
+    pub(super) scope: Option<ScopePlan>,
     /// The user who may divide the cgroup further, when that is not root.
     pub(super) owner: Option<u32>,
     pub(super) steps: Vec<Step>,
@@ -80,13 +83,32 @@ impl Plan {
         self.devices.load()
     }
 
-    /// Plans the cgroup of container `id`. Adds everything that is wrong to `problems`: the plan
-    /// may be used only when there is nothing.
+    /// Plans the cgroup of container `id`, made in the cgroup file system. Adds everything that is
+    /// wrong to `problems`: the plan may be used only when there is nothing.
     #[must_use]
     pub fn new(spec: &Spec, id: &str, hierarchy: &Hierarchy, problems: &mut Problems) -> Plan {
+        Plan::managed(spec, id, hierarchy, &Manager::Files, problems)
+    }
+
+    /// Plans the cgroup of container `id`, made by `manager`. As [`Self::new`] for the rest.
+    #[must_use]
+    pub fn managed(
+        spec: &Spec,
+        id: &str,
+        hierarchy: &Hierarchy,
+        manager: &Manager,
+        problems: &mut Problems,
+    ) -> Plan {
         let linux = spec.linux().as_ref();
-        let configured = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let path = path(configured, id).unwrap_or_else(|problem| {
+        let path = match manager {
+            Manager::Files => {
+                let configured = linux.and_then(|linux| linux.cgroups_path().as_deref());
+                path(configured, id)
+            }
+            Manager::Delegated(unit) => systemd::delegated_path(unit, spec, id),
+            Manager::Systemd(_) => Ok(PathBuf::new()), // below, with the scope
+        };
+        let path = path.unwrap_or_else(|problem| {
             problems.add("linux.cgroupsPath", problem);
             PathBuf::new()
         });
@@ -94,20 +116,15 @@ impl Plan {
         let resources = linux
             .and_then(|linux| linux.resources().as_ref())
             .unwrap_or(&none);
-        let mut draft = Draft {
-            hierarchy,
-            problems,
-            steps: Vec::new(),
-        };
-        for controller in CONTROLLERS {
-            controller.plan(resources, &mut draft);
-        }
-        network::refuse(resources, &mut draft);
-        unified::plan(resources, &mut draft);
-        let steps = draft.steps;
+        let steps = steps(resources, hierarchy, None, problems);
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
+        let scope = match manager {
+            Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
+            Manager::Files | Manager::Delegated(_) => None,
+        };
         Plan {
-            path,
+            path: scope.as_ref().map_or(path, |scope| scope.path.clone()),
+            scope,
             owner: owner::plan(spec),
             steps,
             devices,
@@ -121,6 +138,12 @@ impl Plan {
         &self.path
     }
 
+    /// The unit whose cgroup it will be, when systemd makes it.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.scope.as_ref().map(|scope| &scope.unit)
+    }
+
     /// True when something is left for [`super::Cgroup::apply_late`].
     #[must_use]
     pub fn has_late_limits(&self) -> bool {
@@ -132,16 +155,44 @@ impl Plan {
         self.steps.iter().filter(move |step| step.phase() == phase)
     }
 
-    /// The controllers that limits need, each with the JSON path of one such limit.
-    pub(super) fn needed_controllers(&self) -> BTreeMap<&str, &str> {
-        let needed = self.steps.iter().filter(|step| match &step.action {
-            Action::Write { missing, .. } => *missing != Missing::Ignore,
-            Action::CheckBelow(_) => false,
-        });
-        needed
-            .filter_map(|step| Some((controller(&step.file)?, step.field.as_str())))
-            .collect()
+    /// The rules of the device filter, one per line.
+    #[must_use]
+    pub fn device_rules(&self) -> String {
+        self.devices.to_string()
     }
+}
+
+/// What `resources` ask for, in the order in which it is to be done: of a cgroup that is `present`,
+/// or else of a new one.
+pub(super) fn steps(
+    resources: &LinuxResources,
+    hierarchy: &Hierarchy,
+    present: Option<&Cgroup>,
+    problems: &mut Problems,
+) -> Vec<Step> {
+    let mut draft = Draft {
+        hierarchy,
+        present,
+        problems,
+        steps: Vec::new(),
+    };
+    for controller in CONTROLLERS {
+        controller.plan(resources, &mut draft);
+    }
+    network::refuse(resources, &mut draft);
+    unified::plan(resources, &mut draft);
+    draft.steps
+}
+
+/// The controllers that limits need, each with the JSON path of one such limit.
+pub(super) fn needed_controllers(steps: &[Step]) -> BTreeMap<&str, &str> {
+    let needed = steps.iter().filter(|step| match &step.action {
+        Action::Write { missing, .. } => *missing != Missing::Ignore,
+        Action::CheckBelow(_) => false,
+    });
+    needed
+        .filter_map(|step| Some((controller(&step.file)?, step.field.as_str())))
+        .collect()
 }
 
 /// The controller that a file belongs to: what stands before the first dot. Files of the core need
@@ -157,7 +208,7 @@ impl Step {
     /// with one process or 1 % of a processor starts as fast as any. Memory is not: what setting up
     /// takes stays, and a limit that comes later finds what each processor has reserved for the cgroup
     /// (up to 256 KiB, given back some time after the kernel asks) and kills init for it.
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         let file = self.file.as_str();
         match controller(file) {
             Some("pids") => Phase::Late,
@@ -203,6 +254,7 @@ fn path(configured: Option<&Path>, id: &str) -> Result<PathBuf, String> {
 /// `linux.resources` on.
 pub struct Draft<'a> {
     hierarchy: &'a Hierarchy,
+    present: Option<&'a Cgroup>,
     problems: &'a mut Problems,
     steps: Vec<Step>,
 }
@@ -212,6 +264,15 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn hierarchy(&self) -> &'a Hierarchy {
         self.hierarchy
+    }
+
+    /// What a file of the cgroup says now, without the newline; None for a cgroup that is yet to be
+    /// made, and for a file that is not there or can not be read: then the kernel's first value is
+    /// the best guess, and what is written will tell.
+    #[must_use]
+    pub fn present(&self, file: &str) -> Option<String> {
+        let text = self.present?.read(file).ok()??;
+        Some(text.trim_end().to_owned())
     }
 
     /// Notes that a field is wrong.
@@ -297,13 +358,19 @@ fn not_offered(controller: &str, hierarchy: &Hierarchy) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "mkdir    {}", self.path.display())?;
+        match &self.scope {
+            Some(scope) => writeln!(f, "{scope}cgroup   {}", self.path.display())?,
+            None => writeln!(f, "mkdir    {}", self.path.display())?,
+        }
         if let Some(owner) = self.owner {
             writeln!(f, "owner    {owner}")?;
         }
         self.steps(Phase::Early)
             .try_for_each(|step| writeln!(f, "{step}"))?;
         write!(f, "{}", self.devices)?;
+        if let Some(scope) = &self.scope {
+            scope.write_late(f)?;
+        }
         self.steps(Phase::Late)
             .try_for_each(|step| writeln!(f, "{step}"))
     }
@@ -441,7 +508,7 @@ device   allow a *:* m
             problems.is_empty() && plan.steps.is_empty(),
             "{problems:?} {plan}"
         );
-        assert!(plan.needed_controllers().is_empty());
+        assert!(needed_controllers(&plan.steps).is_empty());
     }
 
     #[test]
@@ -449,7 +516,7 @@ device   allow a *:* m
         let linux = r#""linux": {"resources": {"pids": {"limit": 5}, "cpu": {"quota": -1},
             "unified": {"cgroup.max.depth": "1"}}}"#;
         let (plan, _) = plan(linux, &ALL);
-        let needed = plan.needed_controllers();
+        let needed = needed_controllers(&plan.steps);
         assert_eq!(
             needed,
             BTreeMap::from([("pids", "linux.resources.pids.limit")])

@@ -1,14 +1,16 @@
 //! The command line: one clap variant per OCI verb, one lifecycle call each.
 
+mod arguments;
 mod exec;
 mod output;
+mod update;
 mod verbs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Log, LogFormat};
 use crate::lifecycle;
@@ -83,6 +85,12 @@ pub fn main() -> i32 {
         error::report(&error);
         failure
     })
+}
+
+/// The definition of the command line, for completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// True for a command line that looks like one that makes a container, of which the descriptors that

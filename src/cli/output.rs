@@ -10,10 +10,8 @@ use std::io::Write as _;
 
 use anyhow::Result;
 
+use crate::bundle::SPECIFICATION;
 use crate::lifecycle::query::State;
-
-/// The version of runtime-spec that is implemented.
-const SPECIFICATION: &str = "1.3.0";
 
 /// How many characters a column of the table is wide at least, as in runc's.
 const NARROWEST: usize = 9;

@@ -1,4 +1,4 @@
-//! The verbs, with runc's flags and their meaning.
+//! The verbs: their names, and the call that each of them is.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,24 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
+use super::arguments::{
+    Container, Creation, Deletion, Killing, Listing, Mounting, Nothing, Processes, Running,
+    Specification, Watching,
+};
 use super::exec::Execution;
+use super::update::Updating;
 use super::{FAILURE, output};
 use crate::bundle::{Owner, write_default};
 use crate::lifecycle::create::{self, Sown};
+use crate::lifecycle::delete::Force;
+use crate::lifecycle::events::EventsRequest;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
-use crate::lifecycle::{CreateRequest, RunOptions, delete, exec, freeze, kill, ps, query, start};
+use crate::lifecycle::select::Pattern;
+use crate::lifecycle::{
+    RunOptions, delete, events, exec, features, freeze, kill, mounts, ps, query, select, start,
+    update,
+};
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
 ///
@@ -39,7 +50,7 @@ macro_rules! verbs {
             }
 
             fn has_subcommand(name: &str) -> bool {
-                [$( $name ),*].contains(&name)
+                Verb::NAMES.contains(&name)
             }
         }
 
@@ -58,6 +69,9 @@ macro_rules! verbs {
         }
 
         impl Verb {
+            /// All verbs as they are called.
+            const NAMES: &[&str] = &[$( $name ),*];
+
             /// The verb as it is called.
             fn name(&self) -> &'static str {
                 match self {
@@ -93,120 +107,14 @@ verbs! {
     Pause(Container) = "pause",
     /// Thaw them
     Resume(Container) = "resume",
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Container {
-    id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Running {
-    #[command(flatten)]
-    creation: Creation,
-    /// Return when the program was executed
-    #[arg(long, short)]
-    detach: bool,
-    /// Leave the stopped container for state and delete
-    #[arg(long)]
-    keep: bool,
-    /// Leave the container's orphans to the host
-    #[arg(long)]
-    no_subreaper: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Killing {
-    /// To all processes of the container
-    #[arg(long, short)]
-    all: bool,
-    id: String,
-    /// Name or number
-    #[arg(default_value = "TERM")]
-    signal: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Deletion {
-    /// Also one that runs; that there is none is no error
-    #[arg(long, short)]
-    force: bool,
-    id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Listing {
-    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
-    /// Only ids
-    #[arg(long, short)]
-    quiet: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Specification {
-    /// For a user without privileges
-    #[arg(long)]
-    rootless: bool,
-    /// The bundle's directory
-    #[arg(long, short, default_value = ".")]
-    bundle: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Processes {
-    #[arg(long, short, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
-    id: String,
-    /// Options for ps(1)
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    options: Vec<String>,
-}
-
-// What `create` and `run` have in common. (A doc comment would be the verb's line in the help.)
-#[derive(Debug, Args)]
-pub(super) struct Creation {
-    /// The bundle's directory
-    #[arg(long, short, default_value = ".")]
-    bundle: PathBuf,
-    /// Unix socket that receives the terminal
-    #[arg(long)]
-    console_socket: Option<PathBuf>,
-    /// File that receives the process id
-    #[arg(long)]
-    pid_file: Option<PathBuf>,
-    /// Unix socket that receives the pidfd
-    #[arg(long)]
-    pidfd_socket: Option<PathBuf>,
-    /// How many descriptors after stderr the program gets
-    #[arg(long, default_value_t = 0)]
-    preserve_fds: u32,
-    /// Mount over / instead of pivot_root, on a ramdisk
-    #[arg(long)]
-    no_pivot: bool,
-    /// Stay in the caller's session keyring
-    #[arg(long)]
-    no_new_keyring: bool,
-    id: String,
-}
-
-impl Creation {
-    fn request(self, root: PathBuf, systemd_cgroup: bool) -> Result<CreateRequest> {
-        let bundle = std::path::absolute(&self.bundle)
-            .with_context(|| format!("--bundle {:?}", self.bundle))?;
-        Ok(CreateRequest {
-            root,
-            id: ContainerId::parse(&self.id)?,
-            bundle,
-            console_socket: self.console_socket,
-            pid_file: self.pid_file,
-            pidfd_socket: self.pidfd_socket,
-            preserve_fds: self.preserve_fds,
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            systemd_cgroup,
-        })
-    }
+    /// Change a container's limits and devices
+    Update(Updating) = "update",
+    /// Tell what a container uses and what happens to it, until it ends
+    Events(Watching) = "events",
+    /// Add mounts to a container that runs, or remove them
+    Mounts(Mounting) = "mounts",
+    /// Print what this runtime can do as JSON
+    Features(Nothing) = "features",
 }
 
 impl Verb {
@@ -243,23 +151,24 @@ impl Verb {
             Verb::State(container) => {
                 output::json(&query::state(root, &id(&container.id)?)?, true)?;
             }
-            Verb::Kill(kill) => {
-                let target = if kill.all { Target::All } else { Target::Init };
-                let signal = Signal::parse(&kill.signal);
-                kill::kill(root, &id(&kill.id)?, signal?, target)?;
-            }
-            Verb::Delete(delete) => {
-                let force = match delete.force {
-                    true => delete::Force::Yes,
-                    false => delete::Force::No,
-                };
-                delete::delete(root, &id(&delete.id)?, force)?;
-            }
+            Verb::Kill(kill) => send_signal(root, &kill)?,
+            Verb::Delete(delete) => remove(root, &delete)?,
             Verb::List(list) => print_list(root, &list)?,
             Verb::Spec(spec) => write_spec(&spec)?,
             Verb::Ps(ps) => print_processes(root, &ps)?,
             Verb::Pause(container) => freeze::pause(root, &id(&container.id)?)?,
             Verb::Resume(container) => freeze::resume(root, &id(&container.id)?)?,
+            Verb::Update(updating) => {
+                update::update(root, &id(&updating.id)?, &updating.request())?;
+            }
+            Verb::Events(watching) => print_events(root, &watching)?,
+            Verb::Mounts(mounting) if mounting.action == "add" => {
+                mounts::add(root, &id(&mounting.id)?, &mounting.file)?;
+            }
+            Verb::Mounts(mounting) => mounts::remove(root, &id(&mounting.id)?, &mounting.file)?,
+            Verb::Features(Nothing {}) => {
+                output::json(&features::features(Verb::NAMES), true)?;
+            }
         }
         Ok(0)
     }
@@ -286,14 +195,38 @@ impl Verb {
             Verb::Kill(kill) => Some(&kill.id),
             Verb::Delete(delete) => Some(&delete.id),
             Verb::Exec(execution) => Some(&execution.id),
-            Verb::Ps(ps) => Some(&ps.id),
-            Verb::List(_) | Verb::Spec(_) => None,
+            Verb::Ps(ps) => Some(ps.id()),
+            Verb::Update(updating) => Some(&updating.id),
+            Verb::Events(watching) => Some(&watching.id),
+            Verb::Mounts(mounting) => Some(&mounting.id),
+            Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
         }
     }
 }
 
+fn send_signal(root: &Path, kill: &Killing) -> Result<()> {
+    let target = if kill.all { Target::All } else { Target::Init };
+    let signal = Signal::parse(&kill.signal);
+    match kill.regex {
+        true => select::kill_each(root, &Pattern::parse(&kill.id)?, signal?, target),
+        false => kill::kill(root, &ContainerId::parse(&kill.id)?, signal?, target),
+    }
+}
+
+fn remove(root: &Path, delete: &Deletion) -> Result<()> {
+    let force = if delete.force { Force::Yes } else { Force::No };
+    match delete.regex {
+        true => select::delete_each(root, &Pattern::parse(&delete.id)?, force),
+        false => delete::delete(root, &ContainerId::parse(&delete.id)?, force),
+    }
+}
+
 fn print_list(root: &Path, list: &Listing) -> Result<()> {
-    let states = query::list(root)?;
+    let mut states = query::list(root)?;
+    if let Some(regex) = &list.regex {
+        let pattern = Pattern::parse(regex).context("--regex")?;
+        states.retain(|state| pattern.selects(&state.id));
+    }
     match (list.quiet, list.format.as_str()) {
         (true, _) => output::text(
             &states
@@ -307,10 +240,20 @@ fn print_list(root: &Path, list: &Listing) -> Result<()> {
 }
 
 fn print_processes(root: &Path, ps: &Processes) -> Result<()> {
-    let id = ContainerId::parse(&ps.id)?;
+    let id = ContainerId::parse(ps.id())?;
     match ps.format.as_str() {
         "json" => output::json(&ps::pids(root, &id)?, false),
-        _ => output::text(&ps::table(root, &id, &ps.options)?),
+        _ => output::text(&ps::table(root, &id, &ps.id_and_options[1..])?),
+    }
+}
+
+fn print_events(root: &Path, watching: &Watching) -> Result<()> {
+    let id = ContainerId::parse(&watching.id)?;
+    let request = EventsRequest::parse(&watching.interval, &watching.pressure)?;
+    let print = |event: &events::Event| output::json(event, false);
+    match watching.stats {
+        true => events::stats(root, &id, print),
+        false => events::stream(root, &id, &request, print),
     }
 }
 

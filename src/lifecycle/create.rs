@@ -21,7 +21,7 @@ use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
 use super::{CreateRequest, RunOptions, delete, query, start};
 use crate::bundle::Bundle;
-use crate::cgroups::{Cgroup, Hierarchy};
+use crate::cgroups::{Cgroup, Hierarchy, Manager};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
 use crate::init::{Init, Seed};
@@ -163,7 +163,6 @@ impl Made {
 }
 
 fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Result<Made> {
-    request.check()?;
     let caller = Caller {
         start,
         passed,
@@ -182,9 +181,12 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         seed.enter(&namespaces)?;
     }
     let hierarchy = Hierarchy::find()?;
-    let plans = Plans::new(&bundle, request, namespaces, &hierarchy, problems)?; // nothing has changed yet
+    let id = request.id.as_str();
+    let manager = Manager::find(request.systemd_cgroup, &bundle.spec, id, &hierarchy)?;
+    let host = (&hierarchy, &manager);
+    let plans = Plans::new(&bundle, request, namespaces, host, problems)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans, request))?;
-    let mut cgroup = match make_groups(&plans, &hierarchy) {
+    let mut cgroup = match make_groups(&plans, &hierarchy, manager) {
         Ok(cgroup) => cgroup,
         // Only the record: a cgroup that was there before is not ours.
         Err(error) => return Err(with_leftovers(error, record.remove())),
@@ -193,7 +195,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         bundle: &bundle,
         plans,
         seed,
-        cgroup: &cgroup,
+        cgroup: &mut cgroup,
     };
     match set_up(request, parts, &mut record, &caller) {
         Ok(SetUp {
@@ -221,12 +223,12 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
 }
 
 /// Makes the container's cgroup, and its groups in resctrl if it asks for any.
-fn make_groups(plans: &Plans, hierarchy: &Hierarchy) -> Result<Cgroup> {
+fn make_groups(plans: &Plans, hierarchy: &Hierarchy, manager: Manager) -> Result<Cgroup> {
     let Some(plan) = &plans.resctrl else {
-        return Cgroup::create(&plans.cgroup, hierarchy);
+        return Cgroup::create(&plans.cgroup, hierarchy, manager);
     };
     plan.carry_out()?;
-    Cgroup::create(&plans.cgroup, hierarchy)
+    Cgroup::create(&plans.cgroup, hierarchy, manager)
         .map_err(|error| with_leftovers(error, plan.groups().remove()))
 }
 

@@ -15,7 +15,7 @@ use super::id::ContainerId;
 use super::process::{Process, send_signal, wait_for_exit};
 use super::record::{Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Unit};
 use crate::error::{self, Kind};
 use crate::sys::Errno;
 
@@ -72,13 +72,15 @@ pub fn destroy(record: Record) -> Result<()> {
         Ok(cgroup) => (cgroup, Ok(())),
         Err(error) => (None, Err(error)),
     };
-    // As a rule nobody is in it any more, and nothing below it.
-    let left = cgroup.filter(|cgroup| !cgroup.remove_at_once());
+    // As a rule nobody is in it any more, and nothing below it. A unit's cgroup is systemd's.
+    let unit = record.facts.unit.as_ref();
+    let left = cgroup.filter(|cgroup| unit.is_some() || !cgroup.remove_at_once());
     let ended = end_processes(&record, left.as_ref());
+    let stopped = unit.map_or(Ok(()), Unit::stop);
     let removed = left.map_or(Ok(()), |cgroup| cgroup.remove());
     let groups = record.facts.resctrl.as_ref();
     let regrouped = groups.map_or(Ok(()), |groups| groups.remove());
-    let failures: Vec<_> = [found, ended, removed, regrouped]
+    let failures: Vec<_> = [found, ended, stopped, removed, regrouped]
         .into_iter()
         .filter_map(Result::err)
         .collect();

@@ -33,6 +33,7 @@ pub fn resume(root: &Path, id: &ContainerId) -> Result<()> {
     present_cgroup(&record)?.thaw()
 }
 
-fn present_cgroup(record: &Record) -> Result<Cgroup> {
+/// The cgroup of a container that is not stopped.
+pub(super) fn present_cgroup(record: &Record) -> Result<Cgroup> {
     query::cgroup(record)?.context("the container's cgroup is gone, though its init lives")
 }

@@ -10,7 +10,10 @@ pub mod create;
 pub mod delete;
 mod descriptors;
 mod directory;
+mod duration;
+pub mod events;
 pub mod exec;
+pub mod features;
 pub mod foreground;
 pub mod freeze;
 pub mod given;
@@ -21,6 +24,7 @@ pub mod id;
 mod interrupt;
 pub mod kill;
 mod limits;
+pub mod mounts;
 mod notify;
 mod pid_file;
 mod plans;
@@ -29,16 +33,16 @@ pub mod ps;
 pub mod query;
 mod reap;
 pub mod record;
+pub mod select;
 mod set_up;
 pub mod start;
 mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod update;
 
 use std::fmt;
 use std::path::PathBuf;
-
-use anyhow::{Result, bail};
 
 use crate::error::Kind;
 use id::ContainerId;
@@ -106,6 +110,10 @@ pub enum Verb {
     Pause,
     /// Thaw them.
     Resume,
+    /// Change limits and devices.
+    Update,
+    /// Add or remove mounts.
+    Mounts,
     /// Remove what is left, without force.
     Delete,
 }
@@ -139,6 +147,8 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         }
         (Verb::Pause, Created { .. } | Running { .. }) => Ok(()),
         (Verb::Pause, Creating | Paused { .. } | Stopped) => Err(Kind::NotRunning(id.to_string())),
+        (Verb::Update | Verb::Mounts, Created { .. } | Running { .. } | Paused { .. }) => Ok(()),
+        (Verb::Update | Verb::Mounts, Creating | Stopped) => Err(Kind::NotRunning(id.to_string())),
         (Verb::Resume, Paused { .. }) => Ok(()),
         (Verb::Resume, Creating | Created { .. } | Running { .. } | Stopped) => {
             wrong("container not paused".into())
@@ -173,24 +183,8 @@ pub struct CreateRequest {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// Leave the cgroup to systemd.
+    /// Leave the cgroup to systemd, in a scope of its own.
     pub systemd_cgroup: bool,
-}
-
-impl CreateRequest {
-    /// Refuses what the command line accepts and this version cannot do. Call it before any effect.
-    ///
-    /// # Errors
-    ///
-    /// Says what, and what to do instead.
-    pub fn check(&self) -> Result<()> {
-        if self.systemd_cgroup {
-            bail!(
-                "--systemd-cgroup is not supported yet: leave it out, cgroups are then made in the cgroup file system"
-            );
-        }
-        Ok(())
-    }
 }
 
 /// What `run` is asked on top.
@@ -218,7 +212,8 @@ mod tests {
             Status::Paused { pid: 7 },
             Status::Stopped,
         ];
-        let table: String = [Verb::Start, Verb::Pause, Verb::Resume, Verb::Delete]
+        use Verb::{Delete, Pause, Resume, Start, Update};
+        let table: String = [Start, Pause, Resume, Update, Delete]
             .into_iter()
             .flat_map(|verb| statuses.iter().map(move |status| (verb, status)))
             .map(|(verb, status)| {
@@ -243,6 +238,11 @@ Resume created: container not paused
 Resume running: container not paused
 Resume paused: ok
 Resume stopped: container not paused
+Update creating: container not running
+Update created: ok
+Update running: ok
+Update paused: ok
+Update stopped: container not running
 Delete creating: ok
 Delete created: ok
 Delete running: cannot delete container web that is not stopped: running

@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 use super::CreateRequest;
 use super::record::{Facts, now};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Hierarchy, resctrl};
+use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};
 use crate::init;
 use crate::namespaces::{self, Kind};
@@ -27,12 +27,12 @@ impl Plans {
         bundle: &Bundle,
         request: &CreateRequest,
         namespaces: namespaces::Plan,
-        hierarchy: &Hierarchy,
+        (hierarchy, manager): (&Hierarchy, &Manager),
         mut problems: Problems,
     ) -> Result<Plans> {
         let id = request.id.as_str();
-        let cgroup = cgroups::Plan::new(&bundle.spec, id, hierarchy, &mut problems);
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
+        let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         let context = rootfs::Context {
             bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
@@ -85,6 +85,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         rootfs: bundle.rootfs.clone(),
         cgroup: Some(plans.cgroup.path().to_path_buf()),
         resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
+        unit: plans.cgroup.unit().cloned(),
         annotations: spec
             .annotations()
             .clone()
@@ -94,6 +95,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         created: now(),
         owner: geteuid().as_raw(),
         keyring: !request.no_new_keyring,
+        device_rules: plans.cgroup.device_rules(),
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),

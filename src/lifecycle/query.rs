@@ -140,7 +140,7 @@ fn describe(container: Snapshot) -> Result<State> {
 }
 
 /// The names of directories under the root that can be ids, sorted.
-fn ids(root: &Path) -> Result<Vec<ContainerId>> {
+pub(super) fn ids(root: &Path) -> Result<Vec<ContainerId>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         // Nothing was ever created there.

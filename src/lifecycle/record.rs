@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{Directory, STATE};
 use super::id::ContainerId;
 use super::process::Process;
-use crate::cgroups::resctrl;
+use crate::cgroups::{Unit, resctrl};
 use crate::error::{Kind, rfc3339};
 
 /// What is known of a container before anything is done for it.
@@ -40,6 +40,9 @@ pub struct Facts {
     /// Its groups in resctrl, if it asks for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Groups>,
+    /// The unit whose cgroup it is, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// Annotations of config.json.
     pub annotations: BTreeMap<String, String>,
     /// When it was created, as [`now`] gives it.
@@ -51,6 +54,9 @@ pub struct Facts {
     pub keyring: bool,
     /// True when the end of init is the end of every process inside.
     pub own_pid_namespace: bool,
+    /// The rules of the device filter, one per line: the last that the runtime has put into force.
+    #[serde(default)]
+    pub device_rules: String,
     /// Hooks for after the start.
     pub poststart: Vec<Hook>,
     /// Hooks for after the deletion.
@@ -211,6 +217,16 @@ impl Record {
     /// When the record cannot be written; the one before stays.
     pub fn created(&mut self, init: Process) -> Result<()> {
         self.snapshot.init = Some(init);
+        self.write()
+    }
+
+    /// Notes the rules of a device filter that is in force from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be written; the one before stays.
+    pub fn set_device_rules(&mut self, rules: String) -> Result<()> {
+        self.snapshot.facts.device_rules = rules;
         self.write()
     }
 

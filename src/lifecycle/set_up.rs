@@ -24,7 +24,7 @@ pub(super) struct Parts<'a> {
     pub bundle: &'a Bundle,
     pub plans: Plans,
     pub seed: Seed,
-    pub cgroup: &'a Cgroup,
+    pub cgroup: &'a mut Cgroup,
 }
 
 /// What [`set_up`] has made beside the record.
@@ -78,6 +78,7 @@ pub(super) fn set_up(
     let filter = plans.cgroup.load_device_filter()?;
     caller.interrupt.or_ready(birth.told())?;
     let init = birth.init()?;
+    cgroup.entered();
     let guide = Guide {
         init: &init,
         bundle,
@@ -165,7 +166,7 @@ impl Late<'_> {
             && process.is_none_or(|process| limits::is_nothing(process, self.user_namespace))
     }
 
-    fn apply(&self, init: &Init, cgroup: &Cgroup) -> Result<()> {
+    fn apply(&self, init: &Init, cgroup: &mut Cgroup) -> Result<()> {
         cgroup.apply_late(self.cgroup)?;
         if let Some(process) = self.bundle.spec.process() {
             limits::apply(init.pid(), process, self.user_namespace)?;

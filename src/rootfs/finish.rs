@@ -14,7 +14,7 @@ use crate::sys::confined::ContainerPath;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{Call, Errno, SysError};
 
-const READ_ONLY: Attributes = Attributes {
+pub(super) const READ_ONLY: Attributes = Attributes {
     set: libc::MOUNT_ATTR_RDONLY,
     clear: 0,
 };

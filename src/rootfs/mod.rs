@@ -13,6 +13,8 @@ use crate::sys::confined::ContainerPath;
 use crate::sys::fd::InheritedFd;
 use crate::sys::mount::Attributes;
 
+#[cfg(feature = "runtime")]
+mod added;
 mod copy_up;
 mod finish;
 mod mounts;
@@ -25,6 +27,8 @@ mod plan;
 #[cfg(feature = "runtime")]
 mod trees;
 
+#[cfg(feature = "runtime")]
+pub use added::{Added, detach};
 pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};

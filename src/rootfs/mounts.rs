@@ -66,7 +66,7 @@ impl Plan<OpenTree> {
                 i + 1,
                 mount.target
             );
-            prepared.mount(mount, &mut outside).context(label)?;
+            let _mounted = prepared.mount(mount, &mut outside).context(label)?;
         }
         prepared.make_nodes(core::mem::take(&mut self.nodes), outside.inherited)?;
         Ok(prepared)
@@ -89,7 +89,12 @@ impl Plan<OpenTree> {
 }
 
 impl Prepared {
-    fn mount(&mut self, mount: Mount<OpenTree>, outside: &mut Outside<'_>) -> anyhow::Result<()> {
+    /// Makes one mount; its root.
+    pub(super) fn mount(
+        &mut self,
+        mount: Mount<OpenTree>,
+        outside: &mut Outside<'_>,
+    ) -> anyhow::Result<OwnedFd> {
         let mounted = match mount.source {
             Source::Tree(tree) => self.bind(tree, &mount.target, outside.inherited)?,
             Source::New(new) => {
@@ -106,7 +111,7 @@ impl Prepared {
         for propagation in mount.propagation {
             mount::set_propagation(mounted.as_fd(), propagation.kind, propagation.recursive)?;
         }
-        Ok(())
+        Ok(mounted)
     }
 
     /// Attaches a tree of the host.

@@ -66,7 +66,7 @@ impl Plan<HostTree> {
     }
 }
 
-fn open_mount(
+pub(super) fn open_mount(
     mount: Mount<HostTree>,
     open: &mut impl FnMut(HostTree) -> Result<OpenTree>,
 ) -> Result<Mount<OpenTree>> {
@@ -102,7 +102,11 @@ fn open_node(
     })
 }
 
-fn open_tree(tree: HostTree, host: Propagation, inheritance: &mut Inheritance) -> Result<OpenTree> {
+pub(super) fn open_tree(
+    tree: HostTree,
+    host: Propagation,
+    inheritance: &mut Inheritance,
+) -> Result<OpenTree> {
     let context = || tree.json_path.clone();
     let fd = copy(&tree).with_context(context)?;
     if host.kind != libc::MS_SHARED {

@@ -55,6 +55,12 @@ impl Inheritance {
         InheritedFd(place)
     }
 
+    /// What a copy of this process inherits without their being sent.
+    #[must_use]
+    pub fn into_inherited(self) -> Inherited {
+        Inherited::of(self.0)
+    }
+
     /// All of them, in order.
     #[must_use]
     pub fn descriptors(&self) -> &[OwnedFd] {

@@ -317,6 +317,19 @@ pub fn detach(path: &str) -> SysResult<()> {
         .call(|| format!("umount2(\"{path}\", MNT_DETACH)"))
 }
 
+/// Takes an open mount, with all below it, out of this mount namespace. The working directory must
+/// be /proc/self/fd of the calling process: by its number there, and by no path that could lead
+/// elsewhere meanwhile, umount2(2) finds the mount.
+///
+/// # Errors
+///
+/// `EINVAL` for what is no mount's root or is locked, `EPERM` without CAP_SYS_ADMIN.
+pub fn detach_open(mounted: BorrowedFd<'_>) -> SysResult<()> {
+    let number = mounted.as_raw_fd();
+    rustix::mount::unmount(number.to_string().as_str(), UnmountFlags::DETACH)
+        .call(|| format!("umount2(descriptor {number}, MNT_DETACH)"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,8 +11,11 @@ mod caller;
 mod cgroups;
 mod cli;
 mod devices;
+mod events;
 mod faults;
+mod features;
 mod hooks;
+mod inside;
 mod interfaces;
 mod life;
 mod mounts;
@@ -22,7 +25,9 @@ mod process;
 mod refusals;
 mod seccomp;
 mod support;
+mod systemd;
 mod terminal;
+mod update;
 
 use libtest_mimic::Arguments;
 
@@ -33,7 +38,9 @@ fn main() {
         cgroups::all(),
         cli::all(),
         devices::all(),
+        events::all(),
         faults::all(),
+        features::all(),
         hooks::all(),
         interfaces::all(),
         life::all(),
@@ -43,7 +50,9 @@ fn main() {
         process::all(),
         refusals::all(),
         seccomp::all(),
+        systemd::all(),
         terminal::all(),
+        update::all(),
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -245,3 +245,22 @@ pub fn wait_until_gone(pid: i32) {
     let ready = rustix::event::poll(&mut events, Some(&patience)).unwrap();
     assert_eq!(ready, 1, "process {pid:?} has not ended in a minute");
 }
+
+/// Whether systemd manages this host.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir() && Path::new("/run/systemd/private").exists()
+}
+
+/// `trials`, if systemd manages this host; said loudly where it does not.
+pub fn needs_systemd(trials: Vec<Trial>) -> Vec<Trial> {
+    if has_systemd() {
+        return trials;
+    }
+    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
+    assert!(!all, "this host must be managed by systemd");
+    let count = trials.len();
+    println!(
+        "NOT HERE: {count} tests, as systemd does not run: make test runs them in the virtual host"
+    );
+    Vec::new()
+}

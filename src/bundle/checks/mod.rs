@@ -39,6 +39,11 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     annotations::check(config, report);
 }
 
+/// The checks of `mounts` alone.
+pub(super) fn mounts(config: &Value, report: &mut Report) {
+    filesystem::mounts(config, report);
+}
+
 /// The elements of an array with their index; nothing when it is none.
 fn items(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
     value.as_array().into_iter().flatten().enumerate()

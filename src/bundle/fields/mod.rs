@@ -232,6 +232,11 @@ impl Row {
     }
 }
 
+/// The row at `path`, as `linux.resources`.
+pub(super) fn row_of(path: &str) -> Option<Row> {
+    FIELDS.iter().position(|field| field.path == path).map(Row)
+}
+
 /// The properties of config.json itself.
 pub(super) fn top() -> Rows {
     Rows {

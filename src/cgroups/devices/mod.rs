@@ -119,6 +119,19 @@ pub(super) fn attach(cgroup: BorrowedFd<'_>, filter: &DeviceFilter) -> Result<()
     bpf::attach_device_program(cgroup, filter.0.as_fd()).context(FIELD)
 }
 
+/// Puts a loaded program, or none, into the place of the one that this runtime has attached to
+/// `cgroup`, in one step. Programs of others stay, and all must allow.
+pub(super) fn replace(cgroup: BorrowedFd<'_>, filter: Option<&DeviceFilter>) -> Result<()> {
+    let old = bpf::attached_device_program(cgroup).context(FIELD)?;
+    let done = match (filter, &old) {
+        (Some(new), Some(old)) => bpf::replace_device_program(cgroup, new.0.as_fd(), old.as_fd()),
+        (Some(new), None) => bpf::attach_device_program(cgroup, new.0.as_fd()),
+        (None, Some(old)) => bpf::detach_device_program(cgroup, old.as_fd()),
+        (None, None) => Ok(()),
+    };
+    done.context(FIELD)
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = |allow| if allow { "allow" } else { "deny" };

@@ -57,13 +57,7 @@ impl Plan<HostTree> {
     #[must_use]
     pub fn new(spec: &Spec, context: Context<'_>, problems: &mut Problems) -> Self {
         let linux = spec.linux().as_ref();
-        let mut mounts: Vec<Mount<HostTree>> = spec
-            .mounts()
-            .iter()
-            .flatten()
-            .enumerate()
-            .filter_map(|(i, mount)| mounts::plan(i, mount, spec, context, problems))
-            .collect();
+        let mut mounts = self::mounts(spec, context, problems);
         let label = labels::option(spec, problems);
         if let Some(label) = &label {
             labels::add(&mut mounts, label);
@@ -106,6 +100,18 @@ impl Plan<HostTree> {
                 .unwrap_or(false),
         }
     }
+}
+
+/// The steps for `spec.mounts`.
+pub(super) fn mounts(
+    spec: &Spec,
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> Vec<Mount<HostTree>> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts
+        .filter_map(|(i, mount)| mounts::plan(i, mount, spec, context, problems))
+        .collect()
 }
 
 /// What becomes of the mounts copied from the host: slaves, unless `rootfsPropagation` says

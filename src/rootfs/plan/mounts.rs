@@ -89,6 +89,9 @@ fn new_file_system(
     let attributes = words.together();
     let read_only = attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
     let mut options = words.file_system;
+    if fstype == "tmpfs" {
+        options.retain(|option| option != "acl"); // it has them in any case, and no word for it
+    }
     // A device that can not be written to refuses a file system that is not read-only itself.
     if read_only && source.as_deref().is_some_and(|s| s.starts_with('/')) {
         options.push("ro".into());

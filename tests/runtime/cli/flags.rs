@@ -13,7 +13,6 @@ pub fn all() -> Vec<Trial> {
         help_names_every_verb,
         a_wrong_command_line_ends_with_1_and_says_what_is_wrong,
         values_are_taken_with_a_blank_or_an_equals_sign,
-        systemd_cgroups_are_refused_until_they_work,
         an_id_that_could_leave_its_directory_is_refused,
         the_root_directory_holds_all_state,
         delete_by_force_of_an_unknown_container_is_success,
@@ -37,7 +36,7 @@ fn help_names_every_verb() {
     let text = parhelion(&["--help"]).success();
     for verb in [
         "create", "start", "run", "state", "kill", "delete", "list", "spec", "ps", "pause",
-        "resume",
+        "resume", "update", "events", "features", "mounts",
     ] {
         let row = |line: &str| line.trim_start().starts_with(verb);
         assert!(text.lines().any(row), "{verb} in {text}");
@@ -94,23 +93,6 @@ fn values_are_taken_with_a_blank_or_an_equals_sign() {
         "list",
     ])
     .success();
-}
-
-fn systemd_cgroups_are_refused_until_they_work() {
-    let bundle = Bundle::new("exit 0");
-    let arguments = [
-        "--systemd-cgroup",
-        "run",
-        "--bundle",
-        bundle.path(),
-        &bundle.id,
-    ];
-    let error = bundle.parhelion(&arguments).failure();
-    assert!(
-        error.contains("--systemd-cgroup is not supported yet"),
-        "{error}"
-    );
-    assert!(bundle.verb("state").failure().contains("does not exist"));
 }
 
 fn an_id_that_could_leave_its_directory_is_refused() {

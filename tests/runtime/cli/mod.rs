@@ -4,6 +4,7 @@ mod files;
 mod flags;
 mod log;
 mod queries;
+mod regex;
 
 use std::process::{Command, Stdio};
 
@@ -13,10 +14,14 @@ use crate::support::{Ran, program};
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
-    [flags::all(), log::all(), queries::all(), files::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let subjects = [
+        flags::all(),
+        log::all(),
+        queries::all(),
+        regex::all(),
+        files::all(),
+    ];
+    subjects.into_iter().flatten().collect()
 }
 
 /// Runs the program without a bundle.

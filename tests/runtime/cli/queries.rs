@@ -129,8 +129,8 @@ fn ps_prints_a_table_with_the_options_given() {
     let bundle = Bundle::new("sleep 1000 & sleep 1001");
     start(&bundle);
     let pid = init_pid(&bundle).to_string();
-    let table = bundle.parhelion(&["ps", &bundle.id]).success();
-    let head = table.lines().next().unwrap();
+    let all = bundle.parhelion(&["ps", &bundle.id]).success();
+    let (table, head) = (&all, all.lines().next().unwrap());
     assert!(head.starts_with("UID") && head.ends_with("CMD"), "{table}");
     let shell = |line: &str| line.split_whitespace().nth(1) == Some(&pid);
     assert!(table.lines().any(shell), "{pid} in {table}");
@@ -145,6 +145,9 @@ fn ps_prints_a_table_with_the_options_given() {
         ["PID", "COMMAND"]
     );
     assert!(table.contains(&pid), "{table}");
+    // What follows the id is ps(1)'s, also where it looks like ours.
+    let full = bundle.parhelion(&["ps", &bundle.id, "-e", "-f"]).success();
+    assert_eq!(full.lines().next(), Some(head), "{full}");
     let error = bundle
         .parhelion(&["ps", &bundle.id, "-e", "-o", "args"])
         .failure();

@@ -1,5 +1,6 @@
 //! Mounts, their options, and the root.
 
+mod added;
 mod combined;
 mod hidden;
 mod idmaps;
@@ -21,6 +22,7 @@ use crate::support::{Bundle, tests};
 pub fn all() -> Vec<Trial> {
     let here = tests![a_mount_that_fails_says_which_and_leaves_nothing,];
     let folders = [
+        added::all(),
         combined::all(),
         hidden::all(),
         idmaps::all(),

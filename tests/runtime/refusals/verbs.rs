@@ -16,7 +16,9 @@ pub fn all() -> Vec<Trial> {
     ]
 }
 
-const VERBS: [&str; 6] = ["start", "state", "kill", "delete", "pause", "resume"];
+const VERBS: [&str; 7] = [
+    "start", "state", "kill", "delete", "pause", "resume", "update",
+];
 
 fn an_unknown_id_does_not_exist() {
     let bundle = Bundle::new("true");

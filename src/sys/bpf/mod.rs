@@ -8,12 +8,16 @@
 
 #![allow(unsafe_code)]
 
+mod attached;
+
 use std::ffi::CStr;
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::raw::syscall;
 use super::{Call, Errno, SysError, SysResult};
+
+pub use attached::{attached_device_program, detach_device_program, replace_device_program};
 
 /// A register. The kernel calls the program with the context in [`Register::CONTEXT`] and takes
 /// its answer from R0.
@@ -196,13 +200,14 @@ struct LoadAttr {
     prog_name: [u8; 16],
 }
 
-/// The part of `union bpf_attr` that BPF_PROG_ATTACH reads.
+/// The part of `union bpf_attr` that BPF_PROG_ATTACH and BPF_PROG_DETACH read.
 #[repr(C)]
 struct AttachAttr {
     target_fd: u32,
     attach_bpf_fd: u32,
     attach_type: u32,
     attach_flags: u32,
+    replace_bpf_fd: u32,
 }
 
 /// Loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE (bpf(2), Linux 4.15).
@@ -276,17 +281,12 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
         attach_type: BPF_CGROUP_DEVICE,
         attach_flags: BPF_F_ALLOW_MULTI,
+        replace_bpf_fd: 0,
     };
-    let (address, size) = (&raw const attr as usize, size_of::<AttachAttr>());
-    // SAFETY: `attr` has the size that is passed and is only read.
-    unsafe { syscall(libc::SYS_bpf, [BPF_PROG_ATTACH, address, size, 0, 0, 0]) }
-        .call(|| {
-            let (cgroup, program) = (attr.target_fd, attr.attach_bpf_fd);
-            format!(
-                "bpf(PROG_ATTACH, cgroup {cgroup}, program {program}, CGROUP_DEVICE, ALLOW_MULTI)"
-            )
-        })
-        .map(drop)
+    attached::change(BPF_PROG_ATTACH, &attr).call(|| {
+        let (cgroup, program) = (attr.target_fd, attr.attach_bpf_fd);
+        format!("bpf(PROG_ATTACH, cgroup {cgroup}, program {program}, CGROUP_DEVICE, ALLOW_MULTI)")
+    })
 }
 
 #[cfg(test)]
@@ -297,7 +297,7 @@ mod tests {
     fn structures_have_the_sizes_of_the_kernel_header() {
         assert_eq!(size_of::<Encoded>(), 8);
         assert_eq!(size_of::<LoadAttr>(), 64);
-        assert_eq!(size_of::<AttachAttr>(), 16);
+        assert_eq!(size_of::<AttachAttr>(), 20);
     }
 
     #[test]
