@@ -22,8 +22,6 @@ pub mod fd;
 pub mod loopback;
 pub mod mount;
 pub mod process;
-#[cfg(feature = "runtime")]
-pub mod regex;
 pub mod signals;
 pub mod spawn;
 
