@@ -38,12 +38,7 @@ pub(super) fn fit(config: &mut Value, report: &mut Report) -> anyhow::Result<Spe
     if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
         linux_values(linux);
     }
-    let mut spec = Spec::deserialize(&*config).map_err(|error| {
-        anyhow::anyhow!(
-            "{}: {error}: this is a bug of the runtime, please report it",
-            place(config)
-        )
-    })?;
+    let mut spec = typed(config)?;
     if let Some(process) = spec.process_mut()
         && let Some(mut capabilities) = process.capabilities().clone()
     {
@@ -51,6 +46,16 @@ pub(super) fn fit(config: &mut Value, report: &mut Report) -> anyhow::Result<Spe
         process.set_capabilities(Some(capabilities));
     }
     Ok(spec)
+}
+
+/// The crate's reading of what must fit. In one place: it is a tenth of the program.
+pub(super) fn typed(config: &Value) -> anyhow::Result<Spec> {
+    Spec::deserialize(config).map_err(|error| {
+        anyhow::anyhow!(
+            "{}: {error}: this is a bug of the runtime, please report it",
+            place(config)
+        )
+    })
 }
 
 /// The capabilities that can be granted, by number: all of capabilities(7).

@@ -2,12 +2,11 @@
 //! for `mounts`. Read and checked as in config.json, by the same rows of the table.
 
 use anyhow::{Result, anyhow, bail};
-use oci_spec::runtime::{LinuxResources, Mount};
-use serde::de::DeserializeOwned;
+use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Map, Value, json};
 
 use super::report::{Place, Report};
-use super::{checks, fields, fit, read, walk};
+use super::{SPECIFICATION, checks, fields, fit, read, walk};
 
 /// The place in config.json, which the path of every problem begins with.
 pub const RESOURCES: &str = "linux.resources";
@@ -38,16 +37,19 @@ pub fn check_resources(object: Map<String, Value>) -> Result<(LinuxResources, Ve
     report.refuse_problems()?;
     let mut linux = Map::from_iter([("resources".to_owned(), value)]);
     fit::linux_values(&mut linux);
-    Ok((typed(&linux["resources"])?, report.into_warnings()))
+    let spec = fit::typed(&json!({"ociVersion": SPECIFICATION, "linux": linux}))?;
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().clone());
+    Ok((resources.unwrap_or_default(), report.into_warnings()))
 }
 
-/// The mounts that a JSON array asks for, in a container that has a user namespace of its own or
+/// A configuration with the mounts that a JSON array asks for, in a container that has a user namespace of its own or
 /// not; and what a person should know of it.
 ///
 /// # Errors
 ///
 /// What is no JSON, with its place; or the [`Problems`](crate::error::Problems), all at once.
-pub fn read_mounts(bytes: &[u8], user_namespace: bool) -> Result<(Vec<Mount>, Vec<String>)> {
+pub fn read_mounts(bytes: &[u8], user_namespace: bool) -> Result<(Spec, Vec<String>)> {
     let mut list = read::parse_any(bytes)?;
     if !list.is_array() {
         bail!("must be a JSON array, as mounts of config.json is");
@@ -63,10 +65,11 @@ pub fn read_mounts(bytes: &[u8], user_namespace: bool) -> Result<(Vec<Mount>, Ve
     if user_namespace {
         namespaces.push(json!({"type": "user"}));
     }
-    let config = json!({"mounts": list, "linux": {"namespaces": namespaces}});
+    let linux = json!({ "namespaces": namespaces });
+    let config = json!({"ociVersion": SPECIFICATION, "mounts": list, "linux": linux});
     checks::mounts(&config, &mut report);
     report.refuse_problems()?;
-    Ok((typed(&config["mounts"])?, report.into_warnings()))
+    Ok((fit::typed(&config)?, report.into_warnings()))
 }
 
 /// Holds a value against the row at `path`.
@@ -75,12 +78,6 @@ fn hold(value: &mut Value, path: &str, place: &Place, report: &mut Report) -> Re
     let row = row.ok_or_else(|| anyhow!("{path} is no row of the table of fields"))?;
     walk::property(value, row, place, report);
     Ok(())
-}
-
-/// A checked value in the crate's types.
-fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
-    T::deserialize(value)
-        .map_err(|error| anyhow!("{error}: this is a bug of the runtime, please report it"))
 }
 
 #[cfg(test)]
@@ -129,12 +126,13 @@ mod tests {
     #[test]
     fn mounts_are_checked_as_those_of_config_json() {
         let read = |text: &str, user| read_mounts(text.as_bytes(), user);
-        let (mounts, warnings) = read(
+        let (spec, warnings) = read(
             r#"[{"destination": "data", "source": "/srv", "options": ["bind"]}]"#,
             false,
         )
         .unwrap();
-        assert_eq!((mounts.len(), warnings.len()), (1, 1));
+        assert_eq!(spec.mounts().as_ref().unwrap().len(), 1);
+        assert_eq!(warnings.len(), 1);
         let idmap = r#"[{"destination": "/a", "source": "/b", "options": ["bind", "idmap"]}]"#;
         assert!(read(idmap, true).is_ok());
         let told = read(idmap, false).unwrap_err().to_string();

@@ -170,7 +170,7 @@ fn all_of(errors: &[anyhow::Error]) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::record::Facts;
+    use crate::lifecycle::facts::Facts;
     use crate::lifecycle::testing::{Root, Sleeper, facts, id};
     use oci_spec::runtime::HookBuilder;
     use std::fs;

@@ -20,8 +20,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::Serialize;
 
 use super::Status;
+use super::facts::Facts;
 use super::interrupt::Stop;
-use super::record::{Facts, Snapshot};
+use super::record::Snapshot;
 use crate::sys::{Call, Errno, SysError};
 
 /// How much of a hook's output an error can show: its end, where the reason mostly stands.

@@ -5,7 +5,8 @@ use anyhow::Result;
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 
-use super::record::{Facts, Record};
+use super::facts::Facts;
+use super::record::Record;
 use crate::init;
 use crate::init::settings::Scheduling;
 use crate::namespaces::{self, Kind, Plan};

@@ -13,6 +13,7 @@ mod directory;
 mod duration;
 pub mod events;
 pub mod exec;
+pub mod facts;
 pub mod features;
 pub mod foreground;
 pub mod freeze;

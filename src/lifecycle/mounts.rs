@@ -19,7 +19,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::id::ContainerId;
 use super::record::Record;
 use super::{Verb, permit, query};
-use crate::bundle::{SPECIFICATION, read_mounts};
+use crate::bundle::read_mounts;
 use crate::cgroups::Hierarchy;
 use crate::error::{self, Problems};
 use crate::rootfs::{Added, Context as Plans, MountNamespace, Outside, detach};
@@ -49,9 +49,7 @@ const SHOWING: [(&str, &str, ThreadNameSpaceType); 2] = [
 /// [`crate::error::Kind::NotRunning`]; or the mount that failed.
 pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
     let container = Inside::open(root, id)?;
-    let mounts = container.read(file)?;
-    let mut spec: Spec = serde_json::from_value(serde_json::json!({"ociVersion": SPECIFICATION}))?;
-    spec.set_mounts(Some(mounts));
+    let spec = container.read(file)?;
     let hierarchy = Hierarchy::find()?;
     let user_namespace = container.own_user.then(|| container.namespace("user"));
     let facts = &container.record.facts;
@@ -101,9 +99,9 @@ pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
 /// As for [`add`]; nothing is removed when a destination does not exist.
 pub fn remove(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
     let container = Inside::open(root, id)?;
-    let mounts = container.read(file)?;
+    let spec = container.read(file)?;
     let target = |mount: &Mount| ContainerPath::new(&mount.destination().to_string_lossy());
-    let targets: Vec<ContainerPath> = mounts.iter().map(target).collect();
+    let targets: Vec<ContainerPath> = spec.mounts().iter().flatten().map(target).collect();
     if let Some(i) = targets.iter().position(ContainerPath::is_root) {
         bail!("mounts[{i}].destination: must be below /, which stays");
     }
@@ -172,8 +170,8 @@ impl Inside {
         }
     }
 
-    /// The checked mounts in `file`; `-` is standard input.
-    fn read(&self, file: &Path) -> Result<Vec<Mount>> {
+    /// A configuration with the checked mounts in `file`; `-` is standard input.
+    fn read(&self, file: &Path) -> Result<Spec> {
         let name = || format!("{file:?}");
         let source: Box<dyn Read> = match file.to_str() {
             Some("-") => Box::new(std::io::stdin()),
@@ -184,11 +182,11 @@ impl Inside {
             .take(MAX_SIZE)
             .read_to_end(&mut text)
             .with_context(name)?;
-        let (mounts, warnings) = read_mounts(&text, self.own_user).with_context(name)?;
+        let (spec, warnings) = read_mounts(&text, self.own_user).with_context(name)?;
         for warning in warnings {
             error::warn(&warning);
         }
-        Ok(mounts)
+        Ok(spec)
     }
 
     /// Has a process in these namespaces of the container `act` on the container's root.

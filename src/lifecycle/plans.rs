@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use rustix::process::geteuid;
 
 use super::CreateRequest;
-use super::record::{Facts, now};
+use super::facts::{Facts, now};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};

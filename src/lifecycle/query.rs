@@ -185,7 +185,8 @@ fn user_name_in(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::record::{Facts, Record};
+    use crate::lifecycle::facts::Facts;
+    use crate::lifecycle::record::Record;
     use crate::lifecycle::testing::{Root, Sleeper, earlier, facts, id};
 
     /// A container whose init is this child, in status Created for as long as the lock lives.

@@ -8,69 +8,19 @@
 //! ([`Snapshot`]). Decides nothing about status: that is [`super::query`]'s, from what is written
 //! here and the kernel.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Hook;
+
 use serde::{Deserialize, Serialize};
 
 use super::directory::{Directory, STATE};
+use super::facts::Facts;
 use super::id::ContainerId;
 use super::process::Process;
-use crate::cgroups::{Unit, resctrl};
 use crate::error::{Kind, rfc3339};
-
-/// What is known of a container before anything is done for it.
-///
-/// [`Facts::default`] stands for a container whose creation ended before a record was written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// The specification's version in config.json.
-    pub oci_version: String,
-    /// The bundle's directory, absolute.
-    pub bundle: PathBuf,
-    /// The root file system as the host sees it, absolute.
-    pub rootfs: PathBuf,
-    /// The cgroup's path in the hierarchy; `None` only when no record was written.
-    pub cgroup: Option<PathBuf>,
-    /// Its groups in resctrl, if it asks for any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<resctrl::Groups>,
-    /// The unit whose cgroup it is, where systemd made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<Unit>,
-    /// Annotations of config.json.
-    pub annotations: BTreeMap<String, String>,
-    /// When it was created, as [`now`] gives it.
-    pub created: String,
-    /// Who created it: an effective user id.
-    pub owner: u32,
-    /// It has a session keyring of its own, which processes that join it share.
-    #[serde(default)]
-    pub keyring: bool,
-    /// True when the end of init is the end of every process inside.
-    pub own_pid_namespace: bool,
-    /// The rules of the device filter, one per line: the last that the runtime has put into force.
-    #[serde(default)]
-    pub device_rules: String,
-    /// Hooks for after the start.
-    pub poststart: Vec<Hook>,
-    /// Hooks for after the deletion.
-    pub poststop: Vec<Hook>,
-}
-
-/// The present moment as records hold it.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "create is a driver: it notes when it created"
-)]
-pub fn now() -> String {
-    rfc3339(SystemTime::now())
-}
 
 /// The content of state.json.
 #[derive(Debug, Serialize, Deserialize)]

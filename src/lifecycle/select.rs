@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use regex_lite::Regex;
 
 use super::delete::{self, Force};
 use super::id::ContainerId;
 use super::kill::{Signal, Target, kill};
 use super::query;
 use crate::error::{self, Kind};
-use crate::sys::regex::Regex;
 
-/// An expression that selects ids: extended, of POSIX, and true of any part of the id.
+/// An expression that selects ids. It is true of any part of an id.
 pub struct Pattern(Regex);
 
 impl Pattern {
-    /// Reads an expression.
+    /// Reads an expression: extended, as of POSIX, but for back references and classes of a locale.
     ///
     /// # Errors
     ///
@@ -28,7 +28,7 @@ impl Pattern {
     /// Whether it selects this id.
     #[must_use]
     pub fn selects(&self, id: &str) -> bool {
-        self.0.matches(id)
+        self.0.is_match(id)
     }
 }
 
@@ -69,5 +69,26 @@ fn each(root: &Path, pattern: &Pattern, act: impl Fn(&ContainerId) -> Result<()>
     match failures.is_empty() {
         true => Ok(()),
         false => Err(anyhow!(failures.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_id_is_enough_and_anchors_hold() {
+        let selects = |pattern, id| Pattern::parse(pattern).unwrap().selects(id);
+        assert!(selects("b+", "abbc") && selects("", "x") && selects("(a|b)c", "xbc"));
+        assert!(selects("^web-[0-9]{2}$", "web-07") && !selects("^web-[0-9]{2}$", "web-7"));
+        assert!(selects("^[[:alpha:]]+$", "web") && !selects("^[[:alpha:]]+$", "web7"));
+    }
+
+    #[test]
+    fn what_is_no_expression_is_refused() {
+        for pattern in ["(", "[a", "a{2", "*"] {
+            let told = Pattern::parse(pattern).err().unwrap().to_string();
+            assert!(told.starts_with("invalid regular expression"), "{told}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::facts::Facts;
 use super::id::ContainerId;
 use super::process::{Mark, Process, wait_for_exit};
-use super::record::Facts;
 
 /// A directory for one test, removed with it.
 #[derive(Debug)]

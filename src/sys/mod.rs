@@ -27,8 +27,6 @@ pub mod mount;
 #[cfg(feature = "runtime")]
 pub mod netlink;
 pub mod process;
-#[cfg(feature = "runtime")]
-pub mod regex;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
