@@ -64,6 +64,8 @@ pub struct Entering {
     pub time_offsets: Option<String>,
     /// `CLONE_NEW*` flags of others that are made before the clone.
     pub new: u64,
+    /// The seed makes a network namespace after the clone, which init joins.
+    pub network_follows: bool,
 }
 
 /// A namespace that is joined.
@@ -82,8 +84,6 @@ pub struct Cloning {
     pub namespaces: u64,
     /// The cgroup comes along; else init starts where the seed is.
     pub into_cgroup: bool,
-    /// The seed makes a network namespace after the clone, which init joins.
-    pub network_follows: bool,
 }
 
 /// What init hears.

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::DumpableBehavior;
 
 use super::handshake::{self, Cloning, Entering, Joined, ToSeed};
-use super::network::{self, Network};
+use super::network::{self, Joiner, Maker, Network};
 use crate::sys::channel::Channel;
 use crate::sys::process::{self, CloneRequest, Cloned};
 use crate::sys::{Call, SysResult, signals};
@@ -29,40 +29,45 @@ pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
     signals::reset_signals();
     // Nothing that is inherited reaches a hook or the program by accident.
     process::close_on_exec_from(3)?;
+    let mut network = None;
     loop {
         let (message, fds) = handshake::next_with(talk)?;
-        let done = match message {
-            ToSeed::Settle => settle(fds)?,
-            ToSeed::Enter(entering) => enter(&entering, &fds)?,
-            ToSeed::Clone(cloning) => return clone_init(&cloning, fds),
-        };
-        if let Done::Left = done {
-            return Ok(None);
+        match message {
+            ToSeed::Settle => {
+                if let Settled::Left = settle(fds)? {
+                    return Ok(None);
+                }
+            }
+            ToSeed::Enter(entering) => {
+                enter(&entering, &fds)?;
+                network = entering.network_follows.then(network::ends).transpose()?;
+            }
+            ToSeed::Clone(cloning) => return clone_init(&cloning, fds, network),
         }
     }
 }
 
-/// Whether this process goes on.
-enum Done {
-    /// It waits for the next message.
-    Yes,
-    /// A copy of it does.
+/// Who goes on.
+enum Settled {
+    /// This process, which is the copy.
+    Here,
+    /// The copy of this one.
     Left,
 }
 
 /// Goes on in another cgroup, to which init is born: a process that has joined another user or cgroup
 /// namespace can no longer choose one of the host's.
-fn settle(fds: Vec<OwnedFd>) -> Result<Done> {
+fn settle(fds: Vec<OwnedFd>) -> Result<Settled> {
     let [tell, cgroup] = exactly(fds)?;
     match clone(0, Some(cgroup.as_fd()))? {
-        Cloned::Child => Ok(Done::Yes),
-        Cloned::Parent { pid, pidfd: _ } => tell_pid(&tell, pid).map(|()| Done::Left),
+        Cloned::Child => Ok(Settled::Here),
+        Cloned::Parent { pid, pidfd: _ } => tell_pid(&tell, pid).map(|()| Settled::Left),
     }
 }
 
 /// Enters namespaces in the only order that works: time, whose offsets are a file of the host's
 /// /proc; those that are joined; new ones, which belong to the user namespace that was joined.
-fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<Done> {
+fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<()> {
     if let Some(offsets) = &entering.time_offsets {
         make_time_namespace(offsets)?;
     }
@@ -75,7 +80,7 @@ fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<Done> {
     if entering.new != 0 {
         process::unshare(entering.new)?;
     }
-    Ok(Done::Yes)
+    Ok(())
 }
 
 /// The next child enters it; its clocks can be set before that only.
@@ -119,7 +124,11 @@ fn join(namespace: &Joined, fd: &OwnedFd) -> Result<()> {
         .with_context(|| format!("joining the {} namespace", namespace.name))
 }
 
-fn clone_init(cloning: &Cloning, fds: Vec<OwnedFd>) -> Result<Option<Network>> {
+fn clone_init(
+    cloning: &Cloning,
+    fds: Vec<OwnedFd>,
+    network: Option<(Maker, Joiner)>,
+) -> Result<Option<Network>> {
     let mut fds = fds.into_iter();
     let tell = fds.next().context("no pipe came with the order to clone")?;
     let cgroup = match cloning.into_cgroup {
@@ -129,7 +138,6 @@ fn clone_init(cloning: &Cloning, fds: Vec<OwnedFd>) -> Result<Option<Network>> {
         ),
         false => None,
     };
-    let network = cloning.network_follows.then(network::ends).transpose()?;
     match clone(cloning.namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
         Cloned::Parent { pid, pidfd: _ } => {
             tell_pid(&tell, pid)?;

@@ -84,6 +84,7 @@ impl Seed {
             joined: joined.iter().map(name).collect(),
             time_offsets: namespaces.time_offsets().map(str::to_owned),
             new: namespaces.early_flags(),
+            network_follows: namespaces.network_follows(),
         });
         let fds: Vec<_> = joined.iter().map(|(_, fd)| fd.as_fd()).collect();
         self.say(&order, &fds)
@@ -111,7 +112,6 @@ impl Seed {
         let order = ToSeed::Clone(Cloning {
             namespaces: namespaces.clone_flags(),
             into_cgroup: !settles,
-            network_follows: namespaces.network_follows(),
         });
         let cgroup = (!settles).then_some(cgroup);
         let fds: Vec<_> = [Some(tell.as_fd()), cgroup].into_iter().flatten().collect();
@@ -219,6 +219,7 @@ impl Birth {
             pid,
             pidfd: Rc::new(pidfd),
             seed: self.seed,
+            told: self.told,
             ours: true,
         };
         if let Some(maps) = self.maps {
@@ -245,6 +246,7 @@ pub struct Init {
     /// The seed that it was cloned from and the conversation it took over; waited for in the end,
     /// when it has ended long since.
     seed: Seed,
+    told: OwnedFd,
     ours: bool,
 }
 
@@ -257,6 +259,11 @@ impl Init {
     /// Its pidfd.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Readable when the seed has ended, which makes a network namespace after init.
+    pub fn seeds_end(&self) -> BorrowedFd<'_> {
+        self.told.as_fd()
     }
 
     /// Readable when init has said something, or has ended.

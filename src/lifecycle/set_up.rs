@@ -75,10 +75,12 @@ pub(super) fn set_up(
     let is_told = at_once && plan.terminal.is_none() && late.is_nothing();
     birth.send_plan(plan, &inheritance)?;
     drop(inheritance);
-    let filter = plans.cgroup.load_device_filter()?;
     caller.interrupt.or_ready(birth.told())?;
     let init = birth.init()?;
     cgroup.entered();
+    // The kernel takes time for it, which is nobody's on two processors when the seed is done.
+    caller.interrupt.or_ready(init.seeds_end())?;
+    let filter = plans.cgroup.load_device_filter()?;
     let guide = Guide {
         init: &init,
         bundle,
