@@ -20,10 +20,10 @@
 //!
 //! # Two programs from one crate
 //!
-//! `parhelion` runs on the host (feature `runtime`). `parhelion-init` runs inside, from the clone
-//! to the `execve` of the container's program; it is built from the same modules without std and
-//! libc (feature `freestanding`) and embedded in `parhelion` by `build.rs`. What both share is
-//! compiled without std.
+//! `parhelion` runs on the host (feature `runtime`). `parhelion-init` starts beside it, clones the
+//! container's first process and is that up to the `execve` of the program; it is built from the same
+//! modules without std and libc (feature `freestanding`) and embedded in `parhelion` by `build.rs`.
+//! What both share is compiled without std.
 #![cfg_attr(not(feature = "runtime"), no_std)]
 
 extern crate alloc;
