@@ -39,6 +39,7 @@ pub(super) fn run(
         }
         None => terminal::give_streams(uid, terminal::null_device(inside))?,
     }
+    drop(root); // no working directory is reached through it
     let program = become_the_program_owner(&plan.program, &plan.limits, &plan.identity)?;
     handshake::send(talk, &FromInit::Ready)?;
     let ToInit::Start = handshake::next(talk)? else {

@@ -7,6 +7,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod described;
 mod descriptors;
 mod directory;
 pub mod exec;

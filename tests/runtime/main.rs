@@ -11,6 +11,7 @@ mod caller;
 mod cgroups;
 mod cli;
 mod devices;
+mod exec;
 mod faults;
 mod hooks;
 mod life;
@@ -30,6 +31,7 @@ fn main() {
         cgroups::all(),
         cli::all(),
         devices::all(),
+        exec::all(),
         faults::all(),
         hooks::all(),
         life::all(),
