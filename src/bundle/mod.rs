@@ -63,23 +63,28 @@ impl Bundle {
     /// One line that names the path when there is no JSON object to check; else the
     /// [`Problems`](crate::error::Problems) of the configuration, all at once.
     pub fn load(dir: &Path) -> Result<Bundle> {
-        Bundle::load_with(dir, |_process| Ok(()))
+        Bundle::load_with(dir, "", |_process| Ok(()))
     }
 
     /// Reads the bundle in `dir` with another `process`, which `change` makes of its own, as for
-    /// `exec`. All of it is checked.
+    /// `exec`. All of it is checked; what is wrong is told with the name of config.json and `origin`,
+    /// where the process comes from.
     ///
     /// # Errors
     ///
     /// As for [`Bundle::load`], and what `change` says.
-    pub fn load_with(dir: &Path, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<Bundle> {
+    pub fn load_with(
+        dir: &Path,
+        origin: &str,
+        change: impl FnOnce(&mut Value) -> Result<()>,
+    ) -> Result<Bundle> {
         let dir = read::directory(dir)?;
         let mut config = read::config(&dir)?;
         change(&mut config["process"])?;
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);
-        let context = || format!("{:?}", read::config_path(&dir));
+        let context = || format!("{:?}{origin}", read::config_path(&dir));
         report.refuse_problems().with_context(context)?;
         let spec = fit::fit(&mut config, &mut report).with_context(context)?;
         // A missing path was a problem, hence refused above.

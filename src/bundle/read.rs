@@ -48,7 +48,11 @@ pub(super) fn config_path(dir: &Path) -> PathBuf {
 
 /// The JSON object in the bundle's config.json.
 pub(super) fn config(dir: &Path) -> Result<Value> {
-    object(&config_path(dir))
+    let path = config_path(dir);
+    if !path.try_exists().unwrap_or(true) {
+        bail!("{path:?} does not exist: \"parhelion spec\" writes one to start from");
+    }
+    object(&path)
 }
 
 /// The JSON object in a file.
@@ -58,16 +62,14 @@ pub(super) fn object(path: &Path) -> Result<Value> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let missing =
-        || anyhow!("{path:?} does not exist: \"parhelion spec\" writes one to start from");
     let info = match std::fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("{path:?} does not exist"),
         Err(error) => return Err(os_error("stat", path, error).into()),
         Ok(info) => info,
     };
     // Opening a fifo would wait for its writer, and a device may never end.
     if !info.is_file() {
-        bail!("{path:?} is not a regular file: put the bundle's configuration there");
+        bail!("{path:?} is not a regular file: put the configuration there");
     }
     let mut bytes = Vec::with_capacity(info.len().min(MAX_SIZE) as usize + 1);
     File::open(path)

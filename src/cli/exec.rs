@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::lifecycle::described::{Changes, Given};
 use crate::lifecycle::exec::ExecRequest;
-use crate::lifecycle::given::{Changes, Given};
 use crate::lifecycle::id::ContainerId;
 
 #[derive(Debug, Args)]
@@ -109,8 +109,43 @@ fn user(text: &str) -> Result<(u32, Option<u32>)> {
         Some((uid, gid)) => (uid, Some(gid)),
         None => (text, None),
     };
-    match (uid.parse(), gid.map(str::parse).transpose()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        (_, _) => bail!("--user {text:?}: must be UID or UID:GID, in numbers"),
+    match (number(uid), gid.map(number)) {
+        (Some(uid), None) => Ok((uid, None)),
+        (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
+        (None, _) | (_, Some(None)) => {
+            bail!("--user {text:?}: must be UID or UID:GID, in numbers")
+        }
+    }
+}
+
+/// Digits and nothing else: what is read as another number than was meant is another user.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_number_or_two() {
+        assert_eq!(user("5").unwrap(), (5, None));
+        assert_eq!(user("0:7").unwrap(), (0, Some(7)));
+        for wrong in [
+            "",
+            ":",
+            "5:",
+            ":5",
+            "+5",
+            "-1",
+            "1:2:3",
+            "root",
+            " 1",
+            "4294967296",
+            "0x1",
+        ] {
+            assert!(user(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

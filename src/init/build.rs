@@ -257,9 +257,22 @@ fn filter(plan: &seccomp::Plan) -> Filter {
 fn program(process: &Process) -> Program {
     Program {
         args: process.args().clone().unwrap_or_default(),
-        env: process.env().clone().unwrap_or_default(),
+        env: environment(process.env().iter().flatten()),
         cwd: process.cwd().to_string_lossy().into_owned(),
     }
+}
+
+/// Each variable once, with the value that it is given last: a program that finds two takes the first.
+fn environment<'a>(entries: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for entry in entries {
+        let name = entry.find('=').map_or(entry.as_str(), |at| &entry[..=at]);
+        match all.iter_mut().find(|other| other.starts_with(name)) {
+            Some(other) => other.clone_from(entry),
+            None => all.push(entry.clone()),
+        }
+    }
+    all
 }
 
 /// `process.rlimits` as init's plan has them.
@@ -366,6 +379,12 @@ fn capabilities(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_values_of_a_variable_the_last_one_counts() {
+        let entries = ["A=1", "AB=2", "A=", "B=4", "A=5=6"].map(String::from);
+        assert_eq!(environment(entries.iter()), ["A=5=6", "AB=2", "B=4"]);
+    }
 
     #[test]
     fn a_sysctl_name_becomes_a_file() {

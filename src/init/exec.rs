@@ -41,7 +41,7 @@ pub(super) fn run(
         None => terminal::give_streams(uid, terminal::null_device(inside))?,
     }
     plan.labels.apply(host_proc.as_fd())?;
-    drop(host_proc);
+    drop((host_proc, root)); // no working directory is reached through them
     let owner = Owner {
         limits: &plan.limits,
         settings: &plan.settings,

@@ -322,8 +322,8 @@ impl Init {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(id, options).context("waitid(init)")?;
         match status.and_then(|s| s.terminating_signal()) {
-            Some(signal) => bail!("init was killed by signal {signal}"),
-            None => bail!("init ended before it was set up"),
+            Some(signal) => bail!("its process was killed by signal {signal}"),
+            None => bail!("its process ended before it was set up"),
         }
     }
 }
@@ -365,7 +365,7 @@ pub fn wait_until_executed(talk: &Channel) -> Result<()> {
             }
             // The kernel closes init's end in the execve.
             None if executing => return Ok(()),
-            None => bail!("init ended before it executed the program"),
+            None => bail!("its process ended before it executed the program"),
         }
     }
 }

@@ -166,7 +166,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     let caller = Caller {
         start,
         passed,
-        interrupt: Interrupt::prepare()?,
+        interrupt: Interrupt::prepare("the container was complete")?,
     };
     let seed = sown.or_start(caller.passed)?;
     let bundle = Bundle::load(&request.bundle)?;

@@ -4,7 +4,7 @@
 //! container's cgroup. The process starts from config.json's, changed by the command line, or from a
 //! file; both are checked like config.json itself.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use rustix::process::Pid;
 
 use super::caller::announce;
 use super::create::Sown;
+use super::described::Given;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
-use super::given::Given;
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
@@ -27,11 +27,12 @@ use super::terminal::Relay;
 use super::{Status, Verb, handover, hooks, limits, permit, query};
 use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy};
-use crate::error::{self, Problems};
+use crate::error::{self, Kind, Problems};
 use crate::init::handshake::{FromInit, ToInit};
-use crate::init::{self, Birth, Init};
-use crate::namespaces::{self, Kind};
+use crate::init::{self, Birth, Init, Seed};
+use crate::namespaces;
 use crate::seccomp;
+use crate::sys::Call;
 use crate::sys::fd::Inheritance;
 
 /// What `exec` is asked to do.
@@ -74,20 +75,11 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
         true => None,
         false => Some(Foreground::prepare(Orphans::LeftToHost)?),
     };
-    let interrupt = Interrupt::prepare()?;
+    let interrupt = Interrupt::prepare("the program was executed")?;
     let seed = sown.or_start(passed)?;
     let container = Container::find(request)?;
-    let bundle = container.bundle(request)?;
-    seed.enter(&container.namespaces)?;
-    let birth = seed.clone_init(&container.namespaces, container.cgroup.fd())?;
-    let joined = Joining {
-        request,
-        container: &container,
-        bundle: &bundle,
-        interrupt: &interrupt,
-    };
-    let made = joined.finish(birth, passed);
-    let made = made.map_err(|error| container.explain(error))?;
+    let made = container.join(request, &interrupt, seed, passed);
+    let made = made.map_err(|error| explain(container.init, container.pidfd.as_fd(), error))?;
     let pid = made.init.pid().as_raw_nonzero().get();
     made.pid_file.into_iter().for_each(PidFile::keep);
     let pidfd = made.init.release();
@@ -97,6 +89,9 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
     foreground.supervise(&Child { pid, pidfd }, made.relay, None)
 }
+
+/// Why a container that could be joined can not be joined now.
+const ENDED: &str = "the container has ended meanwhile";
 
 /// The container that is joined.
 struct Container {
@@ -114,32 +109,52 @@ impl Container {
         if !(request.ignore_paused && matches!(status, Status::Paused { .. })) {
             permit(Verb::Exec, &request.id, &status)?;
         }
-        let ended = "the container has ended meanwhile";
         let pidfd = match &snapshot.init {
-            Some(init) => init.open()?.context(ended)?,
-            None => bail!(ended),
+            Some(init) => init.open()?.context(ENDED)?,
+            None => bail!(ENDED),
         };
-        let init = status.pid().and_then(Pid::from_raw).context(ended)?;
-        let namespaces = namespaces::Plan::of_process(init);
-        let cgroup = cgroup(&snapshot, init, request.cgroup.as_deref());
-        // What was found under that number is init's, if init has the number still.
-        if wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))? {
-            bail!(ended);
-        }
+        let init = status.pid().and_then(Pid::from_raw).context(ENDED)?;
+        let places = namespaces::Plan::of_process(init).and_then(|namespaces| {
+            let cgroup = cgroup(&snapshot, init, request.cgroup.as_deref())?;
+            Ok((namespaces, cgroup))
+        });
+        let (namespaces, cgroup) = places.map_err(|error| explain(init, pidfd.as_fd(), error))?;
         Ok(Container {
             snapshot,
             init,
             pidfd,
-            namespaces: namespaces?,
-            cgroup: cgroup?,
+            namespaces,
+            cgroup,
         })
+    }
+
+    fn join(
+        &self,
+        request: &ExecRequest,
+        interrupt: &Interrupt,
+        seed: Seed,
+        passed: Passed,
+    ) -> Result<Made> {
+        let bundle = self.bundle(request)?;
+        seed.enter(&self.namespaces)?;
+        let birth = seed.clone_init(&self.namespaces, self.cgroup.fd())?;
+        let joining = Joining {
+            request,
+            container: self,
+            bundle: &bundle,
+            interrupt,
+        };
+        joining.finish(birth, passed)
     }
 
     /// The bundle with the process that is executed.
     fn bundle(&self, request: &ExecRequest) -> Result<Bundle> {
         let dir = &self.snapshot.facts.bundle;
-        let bundle = Bundle::load_with(dir, |process| request.process.apply(process))?;
-        for warning in &bundle.warnings {
+        let origin = request.process.origin();
+        let bundle = Bundle::load_with(dir, &origin, |process| request.process.apply(process))?;
+        // Those about the rest were told when the container was created.
+        let about_process = |warning: &&String| warning.starts_with("process.");
+        for warning in bundle.warnings.iter().filter(about_process) {
             error::warn(warning);
         }
         let process = bundle.spec.process().as_ref();
@@ -155,28 +170,45 @@ impl Container {
         }
     }
 
-    /// The container's root, as seen from the host.
+    /// The container's root, as seen from the host. Everything that was found under init's number
+    /// before is init's, if this succeeds: it has the number still.
     fn root(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/root", self.init.as_raw_nonzero());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty());
         let root = root.with_context(|| format!("open({path:?})"))?;
+        self.is_entered(&root)?;
         if wait_for_exit(self.pidfd.as_fd(), Some(Duration::ZERO))? {
-            bail!("the container has ended meanwhile");
+            bail!(ENDED);
         }
         Ok(root)
     }
 
-    fn has_user_namespace(&self) -> bool {
-        self.namespaces.is_own(Kind::User)
+    /// A container that is still being created may have its namespaces, and the host's root.
+    fn is_entered(&self, root: &OwnedFd) -> Result<()> {
+        let place = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let host = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let host = rustix::fs::open("/", host, Mode::empty()).call(|| "open(\"/\")".into())?;
+        let rootfs = &self.snapshot.facts.rootfs;
+        if rootfs != Path::new("/") && place(root) == place(&host) {
+            bail!(Kind::NotRunning(self.snapshot.id.to_string()));
+        }
+        Ok(())
     }
 
-    /// Whatever went wrong, it did because the container ended, if it has.
-    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match wait_for_exit(self.pidfd.as_fd(), Some(Duration::ZERO)) {
-            Ok(true) => error.context("the container has ended meanwhile"),
-            Ok(false) | Err(_) => error,
-        }
+    fn has_user_namespace(&self) -> bool {
+        self.namespaces.is_own(namespaces::Kind::User)
+    }
+}
+
+/// Whatever went wrong, it did because the container ended, if it has: its init has left its namespaces
+/// some time before it counts as ended.
+fn explain(init: Pid, pidfd: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
+    let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
+    let has_left = std::fs::metadata(namespace).is_err();
+    match wait_for_exit(pidfd, Some(Duration::ZERO)) {
+        Ok(false) | Err(_) if !has_left => error,
+        Ok(_) | Err(_) => error.context(ENDED),
     }
 }
 

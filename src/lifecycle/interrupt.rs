@@ -25,24 +25,28 @@ const REQUESTS: [Signal; 4] = [
 
 /// Tells when somebody wants this process to end.
 #[derive(Debug)]
-pub struct Interrupt(SignalFd);
+pub struct Interrupt {
+    signals: SignalFd,
+    /// What would have come: "the container was complete".
+    before: &'static str,
+}
 
 impl Interrupt {
-    /// Blocks the signals from now on. Call it before the first effect.
+    /// Blocks the signals from now on, until what `before` says: "the container was complete". Call it
+    /// before the first effect.
     ///
     /// # Errors
     ///
     /// What the kernel answered.
-    pub fn prepare() -> Result<Interrupt> {
+    pub fn prepare(before: &'static str) -> Result<Interrupt> {
         let heeded = REQUESTS
             .into_iter()
             .filter(|signal| !is_ignored(*signal as i32));
         let heeded: SigSet = heeded.collect();
         heeded.thread_block().context("block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Interrupt(
-            SignalFd::with_flags(&heeded, flags).context("signalfd")?,
-        ))
+        let signals = SignalFd::with_flags(&heeded, flags).context("signalfd")?;
+        Ok(Interrupt { signals, before })
     }
 
     /// Waits until there is something to read from `other`.
@@ -53,7 +57,7 @@ impl Interrupt {
     pub fn or_ready(&self, other: BorrowedFd<'_>) -> Result<()> {
         loop {
             let mut fds = [
-                PollFd::new(&self.0, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(other, PollFlags::IN),
             ];
             match poll(&mut fds, None) {
@@ -77,13 +81,14 @@ impl Interrupt {
     ///
     /// A signal came.
     fn check(&self) -> Result<()> {
-        let Some(info) = self.0.read_signal().context("read(signalfd)")? else {
+        let Some(info) = self.signals.read_signal().context("read(signalfd)")? else {
             return Ok(());
         };
+        let before = self.before;
         let number = i32::try_from(info.ssi_signo).unwrap_or_default();
         match Signal::try_from(number) {
-            Ok(signal) => bail!("ended by {signal} before the container was complete"),
-            Err(_) => bail!("ended by signal {number} before the container was complete"),
+            Ok(signal) => bail!("ended by {signal} before {before}"),
+            Err(_) => bail!("ended by signal {number} before {before}"),
         }
     }
 }
@@ -101,7 +106,7 @@ pub struct Stop<'a> {
 impl Stop<'_> {
     /// What to watch.
     pub fn descriptors(&self) -> [PollFd<'_>; 2] {
-        let interrupt = PollFd::new(&self.interrupt.0, PollFlags::IN);
+        let interrupt = PollFd::new(&self.interrupt.signals, PollFlags::IN);
         [
             interrupt,
             PollFd::from_borrowed_fd(self.init, PollFlags::IN),

@@ -8,6 +8,7 @@
 mod caller;
 pub mod create;
 pub mod delete;
+pub mod described;
 mod descriptors;
 mod directory;
 mod duration;
@@ -17,7 +18,6 @@ pub mod facts;
 pub mod features;
 pub mod foreground;
 pub mod freeze;
-pub mod given;
 mod guide;
 pub mod handover;
 pub mod hooks;

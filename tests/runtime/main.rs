@@ -12,6 +12,7 @@ mod cgroups;
 mod cli;
 mod devices;
 mod events;
+mod exec;
 mod faults;
 mod features;
 mod hooks;
@@ -39,6 +40,7 @@ fn main() {
         cli::all(),
         devices::all(),
         events::all(),
+        exec::all(),
         faults::all(),
         features::all(),
         hooks::all(),

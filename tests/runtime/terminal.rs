@@ -55,24 +55,33 @@ fn pty() -> (File, OwnedFd) {
 
 /// `run` of the bundle with `slave` as its controlling terminal and its three streams.
 fn run_on(slave: &OwnedFd, bundle: &Bundle) -> Foreground {
+    call_on(
+        slave,
+        bundle,
+        &["run", "--bundle", bundle.path(), &bundle.id],
+    )
+}
+
+/// The program with `slave` as its controlling terminal and its three streams.
+fn call_on(slave: &OwnedFd, bundle: &Bundle, arguments: &[&str]) -> Foreground {
     let stream = || Stdio::from(slave.try_clone().unwrap());
     let mut setsid = Command::new("setsid");
     setsid.arg("--ctty").arg(program()).arg("--root");
     setsid.arg(bundle.folder.join("state"));
-    setsid.args(["run", "--bundle", bundle.path(), &bundle.id]);
+    setsid.args(arguments);
     let streams = setsid.stdin(stream()).stdout(stream()).stderr(stream());
     Foreground(streams.spawn().unwrap())
 }
 
 /// A terminal whose master is read line by line.
-struct Pty {
+pub struct Pty {
     master: File,
-    slave: OwnedFd,
+    pub slave: OwnedFd,
     lines: Receiver<String>,
 }
 
 impl Pty {
-    fn new() -> Pty {
+    pub fn new() -> Pty {
         let (master, slave) = pty();
         let lines = read_lines(master.try_clone().unwrap());
         Pty {
@@ -82,7 +91,7 @@ impl Pty {
         }
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize {
             ws_row: rows,
             ws_col: columns,
@@ -92,24 +101,29 @@ impl Pty {
         tcsetwinsize(&self.master, size).unwrap();
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         next_line(&self.lines)
     }
 
-    fn type_keys(&mut self, keys: &[u8]) {
+    pub fn type_keys(&mut self, keys: &[u8]) {
         self.master.write_all(keys).unwrap();
     }
 
     fn run(&self, bundle: &Bundle) -> Foreground {
         run_on(&self.slave, bundle)
     }
+
+    /// The program on this terminal.
+    pub fn call(&self, bundle: &Bundle, arguments: &[&str]) -> Foreground {
+        call_on(&self.slave, bundle, arguments)
+    }
 }
 
 /// A process on a terminal; killed on drop.
-struct Foreground(std::process::Child);
+pub struct Foreground(std::process::Child);
 
 impl Foreground {
-    fn code(&mut self) -> Option<i32> {
+    pub fn code(&mut self) -> Option<i32> {
         wait_for_exit(self.0.id().try_into().unwrap());
         self.0.wait().unwrap().code()
     }

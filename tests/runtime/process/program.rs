@@ -217,7 +217,9 @@ fn the_environment_is_exactly_the_one_asked_for() {
     let script = "export LEAK=host; exec \"$@\"";
     let ran = from_shell(&bundle, script, &arguments).output().unwrap();
     let seen = crate::support::Ran(ran).success();
-    assert_eq!(seen.lines().collect::<Vec<_>>(), env);
+    // The last value of a variable counts, whatever the program makes of two.
+    let expected = ["B=2", "A=", "ODD=a=b c\td", "lower case=x", "HOME="];
+    assert_eq!(seen.lines().collect::<Vec<_>>(), expected);
 }
 
 fn home_comes_from_the_images_passwd_file_unless_it_is_given() {

@@ -1,4 +1,5 @@
-//! The process that `exec` executes: described in a file, or config.json's with changes.
+//! Where the process that `exec` executes is described: in a file, or in config.json, changed by the
+//! command line. What it says is checked like config.json itself, by whoever reads the bundle.
 
 use std::path::PathBuf;
 
@@ -43,11 +44,15 @@ pub struct Changes {
 }
 
 impl Given {
+    /// What stands in messages after the name of config.json.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Given::File(path) => format!(" with --process {path:?}"),
+            Given::Changed(_) => " with the command line".to_owned(),
+        }
+    }
+
     /// Makes the process of config.json the one that is executed.
-    ///
-    /// # Errors
-    ///
-    /// The file can not be read, or is no JSON object.
     pub(super) fn apply(&self, process: &mut Value) -> Result<()> {
         match self {
             Given::File(path) => *process = bundle::read_object(path)?,
