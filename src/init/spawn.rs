@@ -99,15 +99,12 @@ impl Seed {
         namespaces: &namespaces::Plan,
         cgroup: BorrowedFd<'_>,
     ) -> Result<Birth> {
-        let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?;
         let settles = namespaces.settles_first();
         if settles {
-            self.say(&ToSeed::Settle, &[tell.as_fd(), cgroup])?;
-            let settled = read_pid(&told)?.map_or_else(|| Err(self.said_last()), Ok)?;
-            self.reap();
-            self.pid = settled;
+            self.settle(cgroup)?;
             self.order_to_enter(namespaces)?;
         }
+        let (told, tell) = pipe()?;
         let order = ToSeed::Clone(Cloning {
             namespaces: namespaces.clone_flags(),
             into_cgroup: !settles,
@@ -121,6 +118,17 @@ impl Seed {
             told,
             maps: namespaces.id_maps().cloned(),
         })
+    }
+
+    /// Has it go on as a copy in the cgroup.
+    fn settle(&mut self, cgroup: BorrowedFd<'_>) -> Result<()> {
+        let (told, tell) = pipe()?;
+        self.say(&ToSeed::Settle, &[tell.as_fd(), cgroup])?;
+        drop(tell); // or the end of the seed would not be the end of what it tells
+        let settled = read_pid(&told)?.map_or_else(|| Err(self.said_last()), Ok)?;
+        self.reap();
+        self.pid = settled;
+        Ok(())
     }
 
     fn say<M: serde::Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -227,6 +235,11 @@ impl Birth {
         }
         Ok(init)
     }
+}
+
+/// What is told, and where.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?)
 }
 
 /// The process id that comes through the pipe; None when nobody is left to write one.
