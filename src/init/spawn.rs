@@ -307,7 +307,10 @@ impl Init {
     ///
     /// What init says went wrong.
     pub fn wait_until_executed(&self) -> Result<()> {
-        wait_until_executed(&self.seed.talk)
+        match is_executed(&self.seed.talk)? {
+            true => Ok(()),
+            false => self.why_gone(),
+        }
     }
 
     /// Lets init live on after this value, and gives its pidfd.
@@ -356,6 +359,14 @@ fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
 ///
 /// What init says went wrong, or that it ended.
 pub fn wait_until_executed(talk: &Channel) -> Result<()> {
+    match is_executed(talk)? {
+        true => Ok(()),
+        false => bail!("its process ended before it executed the program"),
+    }
+}
+
+/// Waits for the execve: false when init ended before.
+fn is_executed(talk: &Channel) -> Result<bool> {
     let mut executing = false;
     loop {
         match handshake::receive(talk)? {
@@ -366,8 +377,7 @@ pub fn wait_until_executed(talk: &Channel) -> Result<()> {
                 }));
             }
             // The kernel closes init's end in the execve.
-            None if executing => return Ok(()),
-            None => bail!("its process ended before it executed the program"),
+            None => return Ok(executing),
         }
     }
 }
