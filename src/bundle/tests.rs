@@ -163,7 +163,7 @@ fn a_missing_directory_or_file_is_named_with_what_to_do() {
     std::fs::create_dir(dir.0.join("config.json")).unwrap();
     assert_eq!(
         dir.failure(),
-        "\"/b/config.json\" is not a regular file: put the bundle's configuration there"
+        "\"/b/config.json\" is not a regular file: put the configuration there"
     );
 }
 

@@ -100,15 +100,12 @@ impl Seed {
         namespaces: &namespaces::Plan,
         cgroup: BorrowedFd<'_>,
     ) -> Result<Birth> {
-        let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?;
         let settles = namespaces.settles_first();
         if settles {
-            self.say(&ToSeed::Settle, &[tell.as_fd(), cgroup])?;
-            let settled = read_pid(&told)?.map_or_else(|| Err(self.said_last()), Ok)?;
-            self.reap();
-            self.pid = settled;
+            self.settle(cgroup)?;
             self.order_to_enter(namespaces)?;
         }
+        let (told, tell) = pipe()?;
         let order = ToSeed::Clone(Cloning {
             namespaces: namespaces.clone_flags(),
             into_cgroup: !settles,
@@ -121,6 +118,17 @@ impl Seed {
             told,
             maps: namespaces.id_maps().cloned(),
         })
+    }
+
+    /// Has it go on as a copy in the cgroup.
+    fn settle(&mut self, cgroup: BorrowedFd<'_>) -> Result<()> {
+        let (told, tell) = pipe()?;
+        self.say(&ToSeed::Settle, &[tell.as_fd(), cgroup])?;
+        drop(tell); // or the end of the seed would not be the end of what it tells
+        let settled = read_pid(&told)?.map_or_else(|| Err(self.said_last()), Ok)?;
+        self.reap();
+        self.pid = settled;
+        Ok(())
     }
 
     fn say<M: serde::Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -230,6 +238,11 @@ impl Birth {
     }
 }
 
+/// What is told, and where.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?)
+}
+
 /// The process id that comes through the pipe; None when nobody is left to write one.
 fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
     let mut bytes = [0; 4];
@@ -301,7 +314,10 @@ impl Init {
     ///
     /// What init says went wrong.
     pub fn wait_until_executed(&self) -> Result<()> {
-        wait_until_executed(&self.seed.talk)
+        match is_executed(&self.seed.talk)? {
+            true => Ok(()),
+            false => self.why_gone(),
+        }
     }
 
     /// Lets init live on after this value, and gives its pidfd.
@@ -354,6 +370,14 @@ fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
 ///
 /// What init says went wrong, or that it ended.
 pub fn wait_until_executed(talk: &Channel) -> Result<()> {
+    match is_executed(talk)? {
+        true => Ok(()),
+        false => bail!("its process ended before it executed the program"),
+    }
+}
+
+/// Waits for the execve: false when init ended before.
+fn is_executed(talk: &Channel) -> Result<bool> {
     let mut executing = false;
     loop {
         match handshake::receive(talk)? {
@@ -364,8 +388,7 @@ pub fn wait_until_executed(talk: &Channel) -> Result<()> {
                 }));
             }
             // The kernel closes init's end in the execve.
-            None if executing => return Ok(()),
-            None => bail!("its process ended before it executed the program"),
+            None => return Ok(executing),
         }
     }
 }

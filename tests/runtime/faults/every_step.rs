@@ -50,10 +50,21 @@ fn steps(test: &str) -> impl Iterator<Item = usize> {
 
 /// Runs `verb` again and again, killed one step later each time, until it gets through. `before`
 /// makes what it needs; `after` looks at what is left.
-fn at_every_step(
+pub(super) fn at_every_step(
     subject: &Subject,
     verb: &[&str],
     (whose, victim): (Whose, Whose),
+    before: impl Fn(),
+    after: impl Fn(&Ended, Step),
+) {
+    at_every_step_of(subject, verb, (whose, &|| victim), before, after);
+}
+
+/// As [`at_every_step`], with a victim that is known when `before` has been called.
+pub(super) fn at_every_step_of(
+    subject: &Subject,
+    verb: &[&str],
+    (whose, victim): (Whose, &dyn Fn() -> Whose),
     before: impl Fn(),
     after: impl Fn(&Ended, Step),
 ) {
@@ -61,12 +72,12 @@ fn at_every_step(
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     let mounts = mounts();
     for (taken, number) in steps(verb[0]).enumerate() {
+        before();
         let step = Step {
             whose,
             number,
-            victim,
+            victim: victim(),
         };
-        before();
         let ended = tracer::run(&subject.command(verb), &subject.output(), step);
         after(&ended, step);
         assert_eq!(self::mounts(), mounts, "mounts after {step:?}");
@@ -83,13 +94,13 @@ fn mounts() -> BTreeSet<String> {
 }
 
 /// Everything that is traced and mounted is so in a thread of its own.
-fn in_a_thread(test: impl FnOnce() + Send + 'static) {
+pub(super) fn in_a_thread(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(test).join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-fn killed(status: ExitStatus) -> bool {
+pub(super) fn killed(status: ExitStatus) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }
 

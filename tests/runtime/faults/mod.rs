@@ -1,6 +1,7 @@
 //! What is left after a failure: nothing that `delete --force` does not remove.
 
 mod every_step;
+mod exec_steps;
 mod failed_create;
 mod interrupted;
 mod old_kernel;
@@ -14,6 +15,7 @@ use libtest_mimic::Trial;
 pub fn all() -> Vec<Trial> {
     let files = [
         every_step::all(),
+        exec_steps::all(),
         failed_create::all(),
         interrupted::all(),
         old_kernel::all(),

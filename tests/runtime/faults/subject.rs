@@ -113,10 +113,11 @@ impl Subject {
             command.args(&self.options);
         }
         command.args(&verb[1..]);
-        let after = if verb[0] == "kill" {
-            &["KILL"][..]
-        } else {
-            &[]
+        let after = match verb {
+            ["kill"] => &["KILL"][..],
+            ["exec"] => &["/bin/true"],
+            ["exec", "--detach"] => &["/bin/sleep", "1000"],
+            _ => &[],
         };
         command.arg(self.id()).args(after);
         command

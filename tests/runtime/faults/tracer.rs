@@ -29,6 +29,8 @@ pub enum Whose {
     Runtime,
     /// The seed and what that clones into the container, up to the program's execve.
     Init,
+    /// A process that is there already and not traced, as the init of a container that is joined.
+    Other(i32),
 }
 
 /// Kill `victim` before the system call `number` (from 0) of `whose` is done.
@@ -83,6 +85,7 @@ pub fn run(program: &Command, output: &File, step: Step) -> Ended {
         step,
         passed: 0,
         status: None,
+        runtime_traced: true,
         followed: BTreeMap::new(),
         met: BTreeSet::new(),
         others: Vec::new(),
@@ -105,6 +108,8 @@ struct Tracer {
     passed: usize,
     /// The runtime's, once it has ended.
     status: Option<ExitStatus>,
+    /// It was not let go yet.
+    runtime_traced: bool,
     /// The traced processes besides the runtime.
     followed: BTreeMap<Pid, Now>,
     /// Everyone who was ever traced, as a stop of a child may come before its parent tells of it.
@@ -192,9 +197,14 @@ impl Tracer {
         let (victim, now) = match self.step.victim {
             Whose::Runtime => (self.runtime, Now::IsStopped),
             Whose::Init => (at, Now::IsKilled),
+            Whose::Other(pid) => (Pid::from_raw(pid), Now::IsStopped),
         };
         self.followed.entry(at).and_modify(|old| *old = now);
         kill(victim, Signal::SIGKILL).unwrap();
+        if at == self.runtime && victim != at {
+            resume(ptrace::detach(at, None));
+            self.runtime_traced = false;
+        }
     }
 
     /// From one stop to the next that matters for the process.
@@ -233,7 +243,7 @@ impl Tracer {
 
     /// Lets everybody go, and waits for the runtime.
     fn release(&mut self) -> ExitStatus {
-        let mut runtime_traced = self.status.is_none();
+        self.runtime_traced &= self.status.is_none();
         for (pid, now) in self.followed.clone() {
             match now {
                 Now::Runs => resume(ptrace::interrupt(pid)),
@@ -241,7 +251,7 @@ impl Tracer {
                 Now::IsKilled => {}
             }
         }
-        if runtime_traced {
+        if self.runtime_traced {
             resume(ptrace::interrupt(self.runtime));
         }
         loop {
@@ -271,9 +281,9 @@ impl Tracer {
                 }
                 WaitStatus::Continued(_) | WaitStatus::StillAlive => unasked(event),
             };
-            if pid == self.runtime && runtime_traced {
+            if pid == self.runtime && self.runtime_traced {
                 resume(ptrace::detach(pid, signal));
-                runtime_traced = false;
+                self.runtime_traced = false;
             } else {
                 self.let_go(pid, signal);
             }
