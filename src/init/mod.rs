@@ -6,6 +6,8 @@
 //! knows only its [`plan::Plan`].
 
 #[cfg(feature = "runtime")]
+mod birth;
+#[cfg(feature = "runtime")]
 mod build;
 mod exec;
 pub mod handshake;
@@ -28,7 +30,9 @@ mod sysctl;
 mod terminal;
 
 #[cfg(feature = "runtime")]
+pub use birth::Birth;
+#[cfg(feature = "runtime")]
 pub use build::{ExecRequest, Request, build, build_exec, keyring, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
-pub use spawn::{Birth, Init, Seed, wait_until_executed};
+pub use spawn::{Init, Seed, wait_until_executed};

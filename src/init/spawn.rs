@@ -11,14 +11,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
+use super::birth::Birth;
 use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
-use super::plan::{Exec, Plan};
 use super::sealed;
-use crate::namespaces::{self, IdMaps, Kind};
-use crate::sys::channel::{self, Channel};
-use crate::sys::fd::Inheritance;
+use crate::namespaces::{self, Kind};
+use crate::sys::channel::Channel;
 use crate::sys::spawn::{self, ChildMemory, Orders, Step};
 use crate::sys::{Call, Errno, SysError};
 
@@ -131,13 +130,17 @@ impl Seed {
         Ok(())
     }
 
-    fn say<M: serde::Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    pub(super) fn say<M: serde::Serialize>(
+        &self,
+        message: &M,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
         handshake::send_with(&self.talk, message, fds).map_err(|_gone| self.said_last())
     }
 
     /// Why it ended without a clone: its own words, if it had any. They are there by now, and are
     /// not waited for: init, if there is one, holds the other end open.
-    fn said_last(&self) -> anyhow::Error {
+    pub(super) fn said_last(&self) -> anyhow::Error {
         let mut fds = [PollFd::from_borrowed_fd(self.talk.as_fd(), PollFlags::IN)];
         let said = match poll(&mut fds, Some(&Timespec::default())) {
             Ok(1) => handshake::receive(&self.talk).ok().flatten(),
@@ -166,85 +169,13 @@ impl Drop for Seed {
     }
 }
 
-/// Init, ordered and not seen yet.
-#[derive(Debug)]
-pub struct Birth {
-    seed: Seed,
-    told: OwnedFd,
-    /// The maps of init's new user namespace.
-    maps: Option<IdMaps>,
-}
-
-impl Birth {
-    /// Sends init its plan, and what that names.
-    ///
-    /// # Errors
-    ///
-    /// That seed and init are gone, and their last words.
-    pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
-        self.send_task(&ToInit::Plan(Box::new(plan)), inheritance)
-    }
-
-    /// Sends a process that joins a container its plan, and what that names.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Birth::send_plan`].
-    pub fn send_exec(&self, plan: Exec, inheritance: &Inheritance) -> Result<()> {
-        self.send_task(&ToInit::Exec(Box::new(plan)), inheritance)
-    }
-
-    fn send_task(&self, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
-        let all = inheritance.descriptors().iter();
-        let all: Vec<_> = all.map(AsFd::as_fd).collect();
-        let last = all.len() - all.len() % channel::DESCRIPTORS;
-        let (first, rest) = all.split_at(last);
-        for some in first.chunks(channel::DESCRIPTORS) {
-            self.seed.say(&ToInit::Inherit, some)?;
-        }
-        self.seed.say(task, rest)
-    }
-
-    /// Readable when init is there, or will not be.
-    pub fn told(&self) -> BorrowedFd<'_> {
-        self.told.as_fd()
-    }
-
-    /// Waits for init.
-    ///
-    /// # Errors
-    ///
-    /// A namespace that could not be made or joined, a cgroup that takes no process, id maps that
-    /// the kernel does not accept.
-    pub fn init(self) -> Result<Init> {
-        let Some(pid) = read_pid(&self.told)? else {
-            return Err(self.seed.said_last());
-        };
-        // Our own child since the clone, so the number can not be another process' yet.
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-            .call(|| format!("pidfd_open({})", pid.as_raw_nonzero()))?;
-        let init = Init {
-            pid,
-            pidfd: Rc::new(pidfd),
-            seed: self.seed,
-            told: self.told,
-            ours: true,
-        };
-        if let Some(maps) = self.maps {
-            maps.write(init.pid)?;
-            init.say(&ToInit::Mapped)?;
-        }
-        Ok(init)
-    }
-}
-
 /// What is told, and where.
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()".into())?)
 }
 
 /// The process id that comes through the pipe; None when nobody is left to write one.
-fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
+pub(super) fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
     let mut bytes = [0; 4];
     let read = rustix::io::retry_on_intr(|| rustix::io::read(told, &mut bytes))
         .call(|| "read(pid of init)".into())?;
@@ -254,13 +185,13 @@ fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
 /// Init, until it is let go; killed when this value is dropped before.
 #[derive(Debug)]
 pub struct Init {
-    pid: Pid,
-    pidfd: Rc<OwnedFd>,
+    pub(super) pid: Pid,
+    pub(super) pidfd: Rc<OwnedFd>,
     /// The seed that it was cloned from and the conversation it took over; waited for in the end,
     /// when it has ended long since.
-    seed: Seed,
-    told: OwnedFd,
-    ours: bool,
+    pub(super) seed: Seed,
+    pub(super) told: OwnedFd,
+    pub(super) ours: bool,
 }
 
 impl Init {

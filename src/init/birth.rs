@@ -1,0 +1,87 @@
+//! Between the order to clone init and its first sign: it is sent its plan, and its ids are mapped.
+
+use std::rc::Rc;
+
+use anyhow::Result;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::process::PidfdFlags;
+
+use super::handshake::ToInit;
+use super::plan::{Exec, Plan};
+use super::spawn::{Init, Seed, read_pid};
+use crate::namespaces::IdMaps;
+use crate::sys::Call;
+use crate::sys::channel;
+use crate::sys::fd::Inheritance;
+
+/// Init, ordered and not seen yet.
+#[derive(Debug)]
+pub struct Birth {
+    pub(super) seed: Seed,
+    pub(super) told: OwnedFd,
+    /// The maps of init's new user namespace.
+    pub(super) maps: Option<IdMaps>,
+}
+
+impl Birth {
+    /// Sends init its plan, and what that names.
+    ///
+    /// # Errors
+    ///
+    /// That seed and init are gone, and their last words.
+    pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
+        self.send_task(&ToInit::Plan(Box::new(plan)), inheritance)
+    }
+
+    /// Sends a process that joins a container its plan, and what that names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Birth::send_plan`].
+    pub fn send_exec(&self, plan: Exec, inheritance: &Inheritance) -> Result<()> {
+        self.send_task(&ToInit::Exec(Box::new(plan)), inheritance)
+    }
+
+    fn send_task(&self, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
+        let all = inheritance.descriptors().iter();
+        let all: Vec<_> = all.map(AsFd::as_fd).collect();
+        let last = all.len() - all.len() % channel::DESCRIPTORS;
+        let (first, rest) = all.split_at(last);
+        for some in first.chunks(channel::DESCRIPTORS) {
+            self.seed.say(&ToInit::Inherit, some)?;
+        }
+        self.seed.say(task, rest)
+    }
+
+    /// Readable when init is there, or will not be.
+    pub fn told(&self) -> BorrowedFd<'_> {
+        self.told.as_fd()
+    }
+
+    /// Waits for init.
+    ///
+    /// # Errors
+    ///
+    /// A namespace that could not be made or joined, a cgroup that takes no process, id maps that
+    /// the kernel does not accept.
+    pub fn init(self) -> Result<Init> {
+        let Some(pid) = read_pid(&self.told)? else {
+            return Err(self.seed.said_last());
+        };
+        // Our own child since the clone, so the number can not be another process' yet.
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .call(|| format!("pidfd_open({})", pid.as_raw_nonzero()))?;
+        let init = Init {
+            pid,
+            pidfd: Rc::new(pidfd),
+            seed: self.seed,
+            told: self.told,
+            ours: true,
+        };
+        if let Some(maps) = self.maps {
+            maps.write(init.pid)?;
+            init.say(&ToInit::Mapped)?;
+        }
+        Ok(init)
+    }
+}
