@@ -120,8 +120,12 @@ impl Adapter {
 
 impl Drop for Adapter {
     fn drop(&mut self) {
-        // The adapter goes with its card.
-        run(&["ip", "link", "delete", CARD]);
+        // The virtual host is thrown away, and Linux 6.12 may hang for ever when an adapter goes in the
+        // moment in which network namespaces do: the end of one takes the adapter's lock, and the end of
+        // a cgroup that of the rdma controller, with the lock of all cgroups held.
+        if std::env::var_os("PARHELION_TEST_ALL").is_none() {
+            run(&["ip", "link", "delete", CARD]); // and the adapter with it
+        }
     }
 }
 
