@@ -28,4 +28,4 @@ mod terminal;
 pub use build::{ExecRequest, Request, build, build_exec, keyring, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
-pub use spawn::{Birth, Init, Seed, wait_until_executed};
+pub use spawn::{Birth, Init, Killed, Seed, wait_until_executed};
