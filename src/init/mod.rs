@@ -35,4 +35,4 @@ pub use birth::Birth;
 pub use build::{ExecRequest, Request, build, build_exec, keyring, limits};
 pub use main::main;
 #[cfg(feature = "runtime")]
-pub use spawn::{Init, Seed, wait_until_executed};
+pub use spawn::{Init, Killed, Seed, wait_until_executed};

@@ -5,6 +5,7 @@
 //! what to clone: one clone3(2) puts init into its cgroup and makes what namespaces are left.
 
 use std::ffi::CString;
+use std::fmt;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -150,7 +151,7 @@ impl Seed {
             Some((said, _no_fds)) => {
                 failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}"))
             }
-            None => anyhow!("the process that clones init was killed"),
+            None => Killed("the process that clones init was killed".into()).into(),
         }
     }
 
@@ -269,11 +270,26 @@ impl Init {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(id, options).context("waitid(init)")?;
         match status.and_then(|s| s.terminating_signal()) {
-            Some(signal) => bail!("its process was killed by signal {signal}"),
+            Some(signal) => {
+                let words = format!("its process was killed by signal {signal}");
+                Err(Killed(words).into())
+            }
             None => bail!("its process ended before it was set up"),
         }
     }
 }
+
+/// Somebody has killed the process: what is left of its container says why.
+#[derive(Debug)]
+pub struct Killed(String);
+
+impl fmt::Display for Killed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Killed {}
 
 /// Why init failed, if that is what it said; else what it said.
 fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {

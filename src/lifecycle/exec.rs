@@ -29,7 +29,7 @@ use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error::{self, Kind, Problems};
 use crate::init::handshake::{FromInit, ToInit};
-use crate::init::{self, Birth, Init, Seed};
+use crate::init::{self, Birth, Init, Killed, Seed};
 use crate::namespaces;
 use crate::seccomp;
 use crate::sys::Call;
@@ -92,6 +92,10 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
 
 /// Why a container that could be joined can not be joined now.
 const ENDED: &str = "the container has ended meanwhile";
+
+/// So long init may take to end after a process of the same container was killed. Where it goes on,
+/// only the message about that process comes later.
+const KILLED_TOGETHER: Duration = Duration::from_secs(2);
 
 /// The container that is joined.
 struct Container {
@@ -206,7 +210,12 @@ impl Container {
 fn explain(init: Pid, pidfd: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
     let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
     let has_left = std::fs::metadata(namespace).is_err();
-    match wait_for_exit(pidfd, Some(Duration::ZERO)) {
+    // Where all processes of a container are killed, its init is not the first to end.
+    let patience = match error.downcast_ref::<Killed>() {
+        Some(_) => KILLED_TOGETHER,
+        None => Duration::ZERO,
+    };
+    match wait_for_exit(pidfd, Some(patience)) {
         Ok(false) | Err(_) if !has_left => error,
         Ok(_) | Err(_) => error.context(ENDED),
     }

@@ -255,13 +255,18 @@ pub fn unshare(flags: u64) -> SysResult<()> {
         .map(drop)
 }
 
-/// Joins a new session keyring called `name` (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+/// Joins the session keyring called `name`, a new one if there is none that this user may search
+/// (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING), and lets later processes of this user join it as well.
 ///
 /// # Errors
 ///
 /// `ENOSYS` in a kernel without keys, `EDQUOT` beyond the user's quota.
 pub fn join_session_keyring(name: &str) -> SysResult<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1; // linux/keyctl.h
+    const KEYCTL_SETPERM: usize = 5;
+    // All for who has it, and for its user the default, which is to view, read and link, and to search:
+    // without that, joining by name makes another one (keyrings(7)).
+    const PERMISSIONS: usize = 0x3f1b_0000;
     let text = c_string(name)?;
     let args = [
         KEYCTL_JOIN_SESSION_KEYRING,
@@ -272,8 +277,12 @@ pub fn join_session_keyring(name: &str) -> SysResult<()> {
         0,
     ];
     // SAFETY: `text` is NUL-ended, only read, and lives until the call returns.
+    let keyring = unsafe { syscall(libc::SYS_keyctl, args) }
+        .call(|| format!("keyctl(JOIN_SESSION_KEYRING, \"{name}\")"))?;
+    let args = [KEYCTL_SETPERM, keyring, PERMISSIONS, 0, 0, 0];
+    // SAFETY: KEYCTL_SETPERM takes numbers only.
     unsafe { syscall(libc::SYS_keyctl, args) }
-        .call(|| format!("keyctl(JOIN_SESSION_KEYRING, \"{name}\")"))
+        .call(|| format!("keyctl(SETPERM, {keyring}, {PERMISSIONS:#x})"))
         .map(drop)
 }
 

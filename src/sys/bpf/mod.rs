@@ -169,6 +169,9 @@ impl Insn {
 
 /// Commands of bpf(2).
 const BPF_PROG_LOAD: usize = 5;
+
+/// How often a load that a signal has ended is tried again.
+const LOAD_TRIES: usize = 16;
 const BPF_PROG_ATTACH: usize = 8;
 /// `enum bpf_prog_type`
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -258,9 +261,16 @@ fn load(program: &[Encoded], log: &mut [u8]) -> Result<OwnedFd, Errno> {
         prog_name: *PROGRAM_NAME,
     };
     let (address, size) = (&raw const attr as usize, size_of::<LoadAttr>());
-    // SAFETY: `attr` has the size that is passed; `program` and `LICENSE` are only read, `log` is
-    // written up to its length, and all live until the call returns.
-    let fd = unsafe { syscall(libc::SYS_bpf, [BPF_PROG_LOAD, address, size, 0, 0, 0]) }?;
+    let mut tries = 0;
+    let fd = loop {
+        // SAFETY: `attr` has the size that is passed; `program` and `LICENSE` are only read, `log` is
+        // written up to its length, and all live until the call returns.
+        match unsafe { syscall(libc::SYS_bpf, [BPF_PROG_LOAD, address, size, 0, 0, 0]) } {
+            // The verifier gives up when a signal comes, as of a child's end to a traced process.
+            Err(Errno::AGAIN) if tries < LOAD_TRIES => tries += 1,
+            loaded => break loaded?,
+        }
+    };
     // SAFETY: the kernel made this descriptor (close-on-exec) for us; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -68,12 +68,9 @@ impl Full {
     }
 
     /// Takes both connections.
-    fn open(self) {
-        for _ in 0..2 {
-            // Closed at once: the sender has sent, or does not ask whether anybody reads.
-            let flags = SocketFlags::CLOEXEC;
-            drop(rustix::net::accept_with(&self.listener, flags).unwrap());
-        }
+    fn open(&self) -> [OwnedFd; 2] {
+        let accept = || rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC);
+        [accept().unwrap(), accept().unwrap()]
     }
 }
 
@@ -107,7 +104,7 @@ impl Held {
     }
 
     fn end(mut self) {
-        self.gate.open();
+        let _connections = self.gate.open();
         assert_eq!(self.command.line(), "ran");
         self.command.ends_with(0);
     }
@@ -147,6 +144,7 @@ fn curious() -> [Bundle; 3] {
 /// command line has not changed, so what was opened in between was its own.
 const LOOK: &str = r#"
 look() {
+    before= after=
     read -r before < $1/cmdline || [ -n "$before" ] || return
     case "$before" in parhelion-init*) ;; *) return ;; esac
     echo met
