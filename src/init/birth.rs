@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::PidfdFlags;
+use rustix::process::{PidfdFlags, Signal, WaitOptions};
 
 use super::handshake::ToInit;
 use super::plan::{Exec, Plan};
@@ -17,8 +18,9 @@ use crate::sys::fd::Inheritance;
 /// Init, ordered and not seen yet.
 #[derive(Debug)]
 pub struct Birth {
+    /// Dropped first: what it has told by then is all that it tells.
     pub(super) seed: Seed,
-    pub(super) told: OwnedFd,
+    pub(super) told: Told,
     /// The maps of init's new user namespace.
     pub(super) maps: Option<IdMaps>,
 }
@@ -55,7 +57,7 @@ impl Birth {
 
     /// Readable when init is there, or will not be.
     pub fn told(&self) -> BorrowedFd<'_> {
-        self.told.as_fd()
+        self.told.0.as_fd()
     }
 
     /// Waits for init.
@@ -65,7 +67,7 @@ impl Birth {
     /// A namespace that could not be made or joined, a cgroup that takes no process, id maps that
     /// the kernel does not accept.
     pub fn init(self) -> Result<Init> {
-        let Some(pid) = read_pid(&self.told)? else {
+        let Some(pid) = read_pid(&self.told.0)? else {
             return Err(self.seed.said_last());
         };
         // Our own child since the clone, so the number can not be another process' yet.
@@ -83,5 +85,24 @@ impl Birth {
             init.say(&ToInit::Mapped)?;
         }
         Ok(init)
+    }
+}
+
+/// Where init's process id is told. Who is told there and was not heard is killed, and waited for:
+/// until then the pid namespace that it joined does not end, nor does the container.
+#[derive(Debug)]
+pub(super) struct Told(pub(super) OwnedFd);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        if !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1)) {
+            return; // it was heard
+        }
+        if let Ok(Some(pid)) = read_pid(&self.0) {
+            // A child that was not waited for: the number is its own, and it may have ended by itself.
+            let _ended = rustix::process::kill_process(pid, Signal::KILL);
+            let _reaped = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 }

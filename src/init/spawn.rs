@@ -14,7 +14,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
-use super::birth::Birth;
+use super::birth::{Birth, Told};
 use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
 use super::sealed;
 use crate::namespaces::{self, Kind};
@@ -115,7 +115,7 @@ impl Seed {
         self.say(&order, &fds)?;
         Ok(Birth {
             seed: self,
-            told,
+            told: Told(told),
             maps: namespaces.id_maps().cloned(),
         })
     }
@@ -191,7 +191,7 @@ pub struct Init {
     /// The seed that it was cloned from and the conversation it took over; waited for in the end,
     /// when it has ended long since.
     pub(super) seed: Seed,
-    pub(super) told: OwnedFd,
+    pub(super) told: Told,
     pub(super) ours: bool,
 }
 
@@ -208,7 +208,7 @@ impl Init {
 
     /// Readable when the seed has ended, which makes a network namespace after init.
     pub fn seeds_end(&self) -> BorrowedFd<'_> {
-        self.told.as_fd()
+        self.told.0.as_fd()
     }
 
     /// Readable when init has said something, or has ended.

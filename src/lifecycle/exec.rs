@@ -95,7 +95,7 @@ const ENDED: &str = "the container has ended meanwhile";
 
 /// So long init may take to end after a process of the same container was killed. Where it goes on,
 /// only the message about that process comes later.
-const KILLED_TOGETHER: Duration = Duration::from_secs(2);
+const KILLED_TOGETHER: Duration = Duration::from_millis(100);
 
 /// The container that is joined.
 struct Container {
@@ -208,16 +208,16 @@ impl Container {
 /// Whatever went wrong, it did because the container ended, if it has: its init has left its namespaces
 /// some time before it counts as ended.
 fn explain(init: Pid, pidfd: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
-    let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
-    let has_left = std::fs::metadata(namespace).is_err();
-    // Where all processes of a container are killed, its init is not the first to end.
+    // Where all processes of a container are killed, its init is not always the first to end.
     let patience = match error.downcast_ref::<Killed>() {
         Some(_) => KILLED_TOGETHER,
         None => Duration::ZERO,
     };
-    match wait_for_exit(pidfd, Some(patience)) {
-        Ok(false) | Err(_) if !has_left => error,
-        Ok(_) | Err(_) => error.context(ENDED),
+    let has_ended = wait_for_exit(pidfd, Some(patience)).unwrap_or(false);
+    let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
+    match has_ended || std::fs::metadata(namespace).is_err() {
+        true => error.context(ENDED),
+        false => error,
     }
 }
 

@@ -86,10 +86,9 @@ fn in_a_paused_container_it_can_be_asked_to_wait() {
             .success();
         let (status, _, error) = held.end();
         assert_eq!(status.code(), Some(255), "{error}");
-        assert!(
-            error.contains("the container has ended meanwhile"),
-            "{error}"
-        );
+        // On a busy machine init ends some time later.
+        let words = ["the container has ended meanwhile", "was killed"];
+        assert!(words.iter().any(|words| error.contains(words)), "{error}");
     }
 }
 
