@@ -63,7 +63,7 @@ fn a_bundle_that_is_missing_or_no_directory_is_named() {
 fn a_config_that_is_missing_or_no_file_is_named() {
     let bundle = Bundle::new("true");
     let missing = "PATH does not exist: \"parhelion spec\" writes one to start from";
-    let no_file = "PATH is not a regular file: put the bundle's configuration there";
+    let no_file = "PATH is not a regular file: put the configuration there";
     fs::remove_file(config(&bundle)).unwrap();
     is_refused(&bundle, missing);
     symlink("nowhere", config(&bundle)).unwrap();
