@@ -142,16 +142,18 @@ impl Seed {
     /// Why it ended without a clone: its own words, if it had any. They are there by now, and are
     /// not waited for: init, if there is one, holds the other end open.
     pub(super) fn said_last(&self) -> anyhow::Error {
-        let mut fds = [PollFd::from_borrowed_fd(self.talk.as_fd(), PollFlags::IN)];
-        let said = match poll(&mut fds, Some(&Timespec::default())) {
-            Ok(1) => handshake::receive(&self.talk).ok().flatten(),
-            Ok(_) | Err(_) => None,
-        };
-        match said {
-            Some((said, _no_fds)) => {
-                failure(said).unwrap_or_else(|said| anyhow!("it said {said:?}"))
+        loop {
+            let mut fds = [PollFd::from_borrowed_fd(self.talk.as_fd(), PollFlags::IN)];
+            let said = match poll(&mut fds, Some(&Timespec::default())) {
+                Ok(1) => handshake::receive(&self.talk).ok().flatten(),
+                Ok(_) | Err(_) => None,
+            };
+            match said.map(|(said, _no_fds)| failure(said)) {
+                Some(Ok(reason)) => return reason,
+                // Of an init that it had cloned and not told of, which went on until it was killed.
+                Some(Err(_said)) => {}
+                None => return Killed("the process that clones init was killed".into()).into(),
             }
-            None => Killed("the process that clones init was killed".into()).into(),
         }
     }
 
