@@ -326,6 +326,7 @@ fn identity(
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        is_bounded: false,
         until_execve: 0,
     })
 }

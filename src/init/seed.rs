@@ -31,6 +31,7 @@ pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
     process::close_on_exec_from(3)?;
     let mut network = None;
     loop {
+        talk.expect();
         let (message, fds) = handshake::next_with(talk)?;
         match message {
             ToSeed::Settle => {
