@@ -53,6 +53,7 @@ fn all_that_is_wrong_is_told_at_once_by_flag() {
     let flags = [
         "--cpu-rt-period",
         "5",
+        "--cpu-rt-runtime=5",
         "--cpu-idle=2",
         "--blkio-weight=5",
         "--pids-limit=-2",
@@ -60,6 +61,7 @@ fn all_that_is_wrong_is_told_at_once_by_flag() {
     let told = inside.update(&flags).failure();
     for words in [
         "--cpu-rt-period: exists only in cgroup v1",
+        "--cpu-rt-runtime: exists only in cgroup v1",
         "--cpu-idle: must be 0 or 1, is 2",
         "--blkio-weight: must be 10 to 1000, is 5",
         "--pids-limit: must be 0 or more, or -1 for all, is -2",
