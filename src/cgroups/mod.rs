@@ -52,7 +52,7 @@ pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
 pub use pressure::Pressure;
 pub use stats::Stats;
-pub use systemd::{Manager, Systemd, Unit, Whose};
+pub use systemd::{Manager, Systemd, UNIT_PROPERTY, Unit, Whose};
 pub use update::Change;
 pub use watch::{Happening, Threshold, Watch, Woken};
 

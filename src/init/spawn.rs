@@ -62,6 +62,12 @@ impl Seed {
         })
     }
 
+    /// Its process id. What the process is set to, init inherits.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Has it enter the container's namespaces, as far as that comes before the clone.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error::{self, Kind, Problems};
 use crate::init::handshake::{FromInit, ToInit};
+use crate::init::settings::Affinity;
 use crate::init::{self, Birth, Init, Killed, Seed};
 use crate::namespaces;
 use crate::seccomp;
@@ -140,12 +141,16 @@ impl Container {
         passed: Passed,
     ) -> Result<Made> {
         let bundle = self.bundle(request)?;
+        let process = bundle.spec.process().as_ref();
+        let affinity = process.map(Affinity::of).unwrap_or_default();
+        affinity.begin(seed.pid())?;
         seed.enter(&self.namespaces)?;
         let birth = seed.clone_init(&self.namespaces, self.cgroup.fd())?;
         let joining = Joining {
             request,
             container: self,
             bundle: &bundle,
+            affinity: &affinity,
             interrupt,
         };
         joining.finish(birth, passed)
@@ -251,6 +256,7 @@ struct Joining<'a> {
     request: &'a ExecRequest,
     container: &'a Container,
     bundle: &'a Bundle,
+    affinity: &'a Affinity,
     interrupt: &'a Interrupt,
 }
 
@@ -291,6 +297,7 @@ impl Joining<'_> {
         birth.send_exec(plan, &inheritance)?;
         self.interrupt.or_ready(birth.told())?;
         let init = birth.init()?;
+        self.affinity.end(init.pid())?;
         limits::join(
             init.pid(),
             process,

@@ -36,6 +36,7 @@ use names::Names;
 use properties::Property;
 use value::Value;
 
+pub use annotations::UNIT_PROPERTY;
 pub(super) use properties::knows;
 pub(super) use unit::Scope;
 
