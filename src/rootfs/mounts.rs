@@ -129,7 +129,8 @@ impl Prepared {
         let place = self.root().ensure(target, missing)?;
         if !tree.directory && is_directory(&place, target)? {
             let call = format!("\"/{target}\" is a folder, and what is mounted there a file");
-            return Err(SysError::new(call, Errno::ISDIR).into());
+            // As mount(2) says of it. Docker takes EISDIR for the program's and ENOTDIR for a mount's.
+            return Err(SysError::new(call, Errno::NOTDIR).into());
         }
         let mounted = inherited.claim(tree.fd)?;
         mount::attach(mounted.as_fd(), place.as_fd())?;
