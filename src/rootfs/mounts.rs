@@ -152,7 +152,7 @@ impl Prepared {
             set_label(mounted.as_fd(), label).context("linux.mountLabel")?;
         }
         if new.copy_up {
-            copy_up::copy(place.as_fd(), mounted.as_fd()).context("tmpcopyup")?;
+            copy_up::copy(place.as_fd(), mounted.as_fd(), &new.options).context("tmpcopyup")?;
         }
         mount::attach(mounted.as_fd(), place.as_fd())?;
         if new.read_only_late {
