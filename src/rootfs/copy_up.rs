@@ -6,7 +6,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
@@ -18,9 +18,14 @@ use crate::sys::{Call, SysError};
 /// One entry of a folder: its name.
 type Name = alloc::ffi::CString;
 
-/// Copies the contents of `from` into `to`, and gives `to` the mode and owner of `from`.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), SysError> {
-    let stat = rustix::fs::fstat(from).call(|| "fstat(source)".to_string())?;
+/// Copies the contents of `from` into `to`, and gives `to` the mode and owner of `from`, but for what
+/// the `options` of `to` have set (`mode=`, `uid=`, `gid=`).
+pub(super) fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    options: &[String],
+) -> Result<(), SysError> {
+    let mut stat = rustix::fs::fstat(from).call(|| "fstat(source)".to_string())?;
     let to = rustix::fs::openat(
         to,
         ".",
@@ -29,6 +34,15 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), SysEr
     )
     .call(|| "openat(new file system)".to_string())?;
     copy_folder(from, to.as_fd())?;
+    let own = rustix::fs::fstat(&to).call(|| "fstat(new file system)".to_string())?;
+    for option in options {
+        match option.split_once('=') {
+            Some(("mode", _)) => stat.st_mode = own.st_mode,
+            Some(("uid", _)) => stat.st_uid = own.st_uid,
+            Some(("gid", _)) => stat.st_gid = own.st_gid,
+            Some(_) | None => {}
+        }
+    }
     set_owner_and_mode(to.as_fd(), &stat)
 }
 

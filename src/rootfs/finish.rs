@@ -64,6 +64,11 @@ impl Prepared {
 
     /// Hides directories behind one empty read-only tmpfs, and files behind /dev/null.
     fn mask(&self, plan: &Plan<OpenTree>, null: Option<OwnedFd>) -> anyhow::Result<()> {
+        if let Some(null) = &null {
+            // It is the host's: its mode stays, and what is mounted on it inside is not seen there.
+            mount::set_attributes(null.as_fd(), READ_ONLY, false).context("maskedPaths")?;
+            mount::set_propagation(null.as_fd(), libc::MS_PRIVATE, false).context("maskedPaths")?;
+        }
         let mut file_cover = null.map(Cover::detached);
         let mut directory_cover = None;
         for path in &plan.masked_paths {

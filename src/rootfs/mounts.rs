@@ -129,7 +129,8 @@ impl Prepared {
         let place = self.root().ensure(target, missing)?;
         if !tree.directory && is_directory(&place, target)? {
             let call = format!("\"/{target}\" is a folder, and what is mounted there a file");
-            return Err(SysError::new(call, Errno::ISDIR).into());
+            // As mount(2) says of it. Docker takes EISDIR for the program's and ENOTDIR for a mount's.
+            return Err(SysError::new(call, Errno::NOTDIR).into());
         }
         let mounted = inherited.claim(tree.fd)?;
         mount::attach(mounted.as_fd(), place.as_fd())?;
@@ -151,7 +152,7 @@ impl Prepared {
             set_label(mounted.as_fd(), label).context("linux.mountLabel")?;
         }
         if new.copy_up {
-            copy_up::copy(place.as_fd(), mounted.as_fd()).context("tmpcopyup")?;
+            copy_up::copy(place.as_fd(), mounted.as_fd(), &new.options).context("tmpcopyup")?;
         }
         mount::attach(mounted.as_fd(), place.as_fd())?;
         if new.read_only_late {

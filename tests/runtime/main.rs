@@ -8,6 +8,7 @@
 #![allow(missing_docs, reason = "the names of tests are sentences")]
 
 mod caller;
+mod callers;
 mod cgroups;
 mod cli;
 mod devices;
@@ -36,6 +37,7 @@ fn main() {
     enter_private_namespace();
     let arguments = Arguments::from_args();
     let trials = [
+        callers::all(),
         cgroups::all(),
         cli::all(),
         devices::all(),
@@ -58,6 +60,7 @@ fn main() {
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    callers::stop();
     drop(busybox);
     conclusion.exit();
 }

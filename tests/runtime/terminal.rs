@@ -15,7 +15,7 @@ use crate::caller::{
     Running, Socket, command, next_line, read_lines, run, state, wait_for_end, wait_for_exit,
     wait_readable,
 };
-use crate::support::{Bundle, program, tests};
+use crate::support::{Bundle, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -64,11 +64,15 @@ fn run_on(slave: &OwnedFd, bundle: &Bundle) -> Foreground {
 
 /// The program with `slave` as its controlling terminal and its three streams.
 fn call_on(slave: &OwnedFd, bundle: &Bundle, arguments: &[&str]) -> Foreground {
+    start_on(slave, &command(bundle, arguments))
+}
+
+/// A program and its arguments with `slave` as its controlling terminal and its three streams.
+fn start_on(slave: &OwnedFd, command: &Command) -> Foreground {
     let stream = || Stdio::from(slave.try_clone().unwrap());
     let mut setsid = Command::new("setsid");
-    setsid.arg("--ctty").arg(program()).arg("--root");
-    setsid.arg(bundle.folder.join("state"));
-    setsid.args(arguments);
+    setsid.arg("--ctty").arg(command.get_program());
+    setsid.args(command.get_args());
     let streams = setsid.stdin(stream()).stdout(stream()).stderr(stream());
     Foreground(streams.spawn().unwrap())
 }
@@ -116,6 +120,11 @@ impl Pty {
     /// The program on this terminal.
     pub fn call(&self, bundle: &Bundle, arguments: &[&str]) -> Foreground {
         call_on(&self.slave, bundle, arguments)
+    }
+
+    /// Any program and its arguments on this terminal.
+    pub fn start(&self, command: &Command) -> Foreground {
+        start_on(&self.slave, command)
     }
 }
 

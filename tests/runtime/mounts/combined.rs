@@ -17,6 +17,7 @@ pub fn all() -> Vec<Trial> {
         a_remount_changes_what_is_there,
         a_remount_of_a_file_system_changes_its_options,
         tmpcopyup_fills_the_new_file_system,
+        tmpcopyup_leaves_the_mode_and_owner_that_an_option_sets,
     ]
 }
 
@@ -220,4 +221,23 @@ fn tmpcopyup_fills_the_new_file_system() {
         "kept\n",
         "the image is untouched"
     );
+}
+
+fn tmpcopyup_leaves_the_mode_and_owner_that_an_option_sets() {
+    let bundle = Bundle::new("cat /var/file; stat -c '%a %u:%g' /var /other");
+    for folder in ["var", "other"] {
+        let folder = bundle.folder.join("rootfs").join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::chown(&folder, Some(7), Some(8)).unwrap();
+        std::fs::write(folder.join("file"), "kept\n").unwrap();
+    }
+    for (destination, options) in [
+        ("/var", ["tmpcopyup", "mode=1711"]),
+        ("/other", ["tmpcopyup", "uid=5"]),
+    ] {
+        let mount = json!({"destination": destination, "type": "tmpfs", "options": options});
+        add(&bundle, mount);
+    }
+    let seen = bundle.run().success();
+    assert_eq!(seen, "kept\n1711 7:8\n755 5:8\n");
 }

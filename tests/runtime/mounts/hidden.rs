@@ -2,17 +2,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::{add, allow_mounting};
+use crate::caller::command;
 use crate::support::{Bundle, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
     tests![
         masked_paths_hide_files_and_folders,
+        what_masks_a_file_is_not_the_hosts_to_change,
+        what_masks_a_file_is_not_shared_with_the_host,
         read_only_paths_can_not_be_written,
         paths_that_do_not_exist_are_nothing,
         a_masked_path_through_a_link_hides_what_it_leads_to,
@@ -44,6 +48,31 @@ fn masked_paths_hide_files_and_folders() {
         "character special file 1:3\n/etc/folder:\n\n/etc/other:\nread-only\nopen\n"
     );
     assert_eq!(fs::read_to_string(etc.join("secret")).unwrap(), "hidden\n");
+}
+
+/// The null device that covers a file is the host's own.
+fn what_masks_a_file_is_not_the_hosts_to_change() {
+    let bundle = Bundle::new("busybox chmod 666 /etc/secret || echo kept; echo x > /etc/secret");
+    fs::write(bundle.folder.join("rootfs/etc/secret"), "hidden\n").unwrap();
+    bundle.edit(|config| config["linux"]["maskedPaths"] = json!(["/etc/secret"]));
+    let ran = bundle.run();
+    assert_eq!(ran.success(), "kept\n");
+    assert!(ran.stderr().contains("Read-only file system"));
+}
+
+fn what_masks_a_file_is_not_shared_with_the_host() {
+    let bundle = Bundle::new(
+        "busybox grep -c /etc/secret /proc/self/mountinfo; busybox grep shared: /proc/self/mountinfo",
+    );
+    fs::write(bundle.folder.join("rootfs/etc/secret"), "hidden\n").unwrap();
+    bundle.edit(|config| config["linux"]["maskedPaths"] = json!(["/etc/secret"]));
+    // As systemd leaves the mounts of a host.
+    let ran = command(&bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
+    let mut shared = Command::new("unshare");
+    shared.args(["--mount", "--propagation", "shared"]);
+    shared.arg(ran.get_program()).args(ran.get_args());
+    let output = shared.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n");
 }
 
 fn read_only_paths_can_not_be_written() {

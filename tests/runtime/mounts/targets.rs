@@ -223,7 +223,8 @@ fn a_folder_does_not_go_over_a_file_nor_a_file_over_a_folder() {
         json!({"destination": "/etc", "source": "/etc/passwd", "options": ["bind"]}),
     );
     let error = bundle.create().failure();
-    assert!(error.contains("\"/etc\" is a folder"), "{error}");
+    let words = "\"/etc\" is a folder, and what is mounted there a file: not a directory";
+    assert!(error.contains(words), "{error}");
 }
 
 fn the_root_itself_is_no_destination() {
