@@ -31,7 +31,7 @@ use super::Hierarchy;
 use super::plan::{Phase, Step};
 use crate::error::Problems;
 use address::Address;
-use bus::{Bus, PATIENCE};
+use bus::{Bus, PATIENCE, Signals};
 use names::Names;
 use properties::Property;
 use value::Value;
@@ -173,8 +173,8 @@ impl Whose {
         }
     }
 
-    fn open(self) -> Result<Bus> {
-        let bus = Bus::connect(&self.addresses(), PATIENCE);
+    fn open(self, signals: Signals) -> Result<Bus> {
+        let bus = Bus::connect(&self.addresses(), PATIENCE, signals);
         bus.map_err(|error| self.unreachable(&error))
     }
 
@@ -195,7 +195,7 @@ impl fmt::Display for Whose {
 
 impl Systemd {
     fn connect(whose: Whose) -> Result<Systemd> {
-        let mut bus = whose.open()?;
+        let mut bus = whose.open(Signals::Heeded)?;
         let mut ask = |name| {
             bus.property(name)
                 .map_err(|error| whose.unreachable(&error))
@@ -335,7 +335,7 @@ mod tests {
         });
         let systemd = Systemd {
             whose,
-            bus: Bus::connect(&[Address::private(fake.path())], SHORT).unwrap(),
+            bus: Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap(),
             home: home.into(),
             version: 257,
         };
