@@ -322,13 +322,21 @@ fn identity(
     Ok(Identity {
         uid: user.uid(),
         gid: user.gid(),
-        groups: (!keep_groups).then(|| user.additional_gids().clone().unwrap_or_default()),
+        groups: (!keep_groups).then(|| groups(user)),
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process, user_namespace, warnings)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         is_bounded: false,
         until_execve: 0,
     })
+}
+
+/// A set, as in runc: setgroups(2) would count one that is listed twice as two.
+fn groups(user: &runtime::User) -> Vec<u32> {
+    let mut groups = user.additional_gids().clone().unwrap_or_default();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 /// The sets asked for, without what can not be granted: that is a warning, not an error
