@@ -4,6 +4,7 @@
 //! container's cgroup. The process starts from config.json's, changed by the command line, or from a
 //! file; both are checked like config.json itself.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -18,11 +19,13 @@ use super::create::Sown;
 use super::described::Given;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
+use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
 use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
+use super::rights::{Rights, setgroups_is_denied};
 use super::terminal::Relay;
 use super::{Status, Verb, handover, hooks, limits, permit, query};
 use crate::bundle::Bundle;
@@ -93,6 +96,11 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
 /// Why a container that could be joined can not be joined now.
 const ENDED: &str = "the container has ended meanwhile";
 
+/// Why a user can not join a container of its own whose init waits for `start`: until the program is
+/// executed nobody but root looks into it, so that nothing inside does.
+const UNSEEN: &str = "this user may not look into the container's first process, as is so until it is \
+     started; or the container is another user's";
+
 /// So long init may take to end after a process of the same container was killed. Where it goes on,
 /// only the message about that process comes later.
 const KILLED_TOGETHER: Duration = Duration::from_millis(100);
@@ -103,7 +111,9 @@ struct Container {
     init: Pid,
     pidfd: OwnedFd,
     namespaces: namespaces::Plan,
-    cgroup: Cgroup,
+    /// None where the process stays in the runtime's.
+    cgroup: Option<Cgroup>,
+    rights: Rights,
 }
 
 impl Container {
@@ -118,8 +128,9 @@ impl Container {
             None => bail!(ENDED),
         };
         let init = status.pid().and_then(Pid::from_raw).context(ENDED)?;
+        let rights = Rights::find();
         let places = namespaces::Plan::of_process(init).and_then(|namespaces| {
-            let cgroup = cgroup(&snapshot, init, request.cgroup.as_deref())?;
+            let cgroup = cgroup(&snapshot, init, rights, request.cgroup.as_deref())?;
             Ok((namespaces, cgroup))
         });
         let (namespaces, cgroup) = places.map_err(|error| explain(init, pidfd.as_fd(), error))?;
@@ -129,6 +140,7 @@ impl Container {
             pidfd,
             namespaces,
             cgroup,
+            rights,
         })
     }
 
@@ -136,12 +148,14 @@ impl Container {
         &self,
         request: &ExecRequest,
         interrupt: &Interrupt,
-        seed: Seed,
+        mut seed: Seed,
         passed: Passed,
     ) -> Result<Made> {
         let bundle = self.bundle(request)?;
+        let process = bundle.spec.process().as_ref();
+        seed.adjust_oom_score(limits::oom_score_adj(process, self.rights));
         seed.enter(&self.namespaces)?;
-        let birth = seed.clone_init(&self.namespaces, self.cgroup.fd())?;
+        let birth = seed.clone_init(&self.namespaces, self.cgroup.as_ref().map(Cgroup::fd))?;
         let joining = Joining {
             request,
             container: self,
@@ -200,6 +214,12 @@ impl Container {
         Ok(())
     }
 
+    /// Whether setgroups(2) is refused inside, as may be where a user has made the user namespace.
+    fn has_fixed_groups(&self) -> bool {
+        let init = self.init.as_raw_nonzero().to_string();
+        !self.rights.are_the_hosts() && setgroups_is_denied(&init)
+    }
+
     fn has_user_namespace(&self) -> bool {
         self.namespaces.is_own(namespaces::Kind::User)
     }
@@ -215,18 +235,29 @@ fn explain(init: Pid, pidfd: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Er
     };
     let has_ended = wait_for_exit(pidfd, Some(patience)).unwrap_or(false);
     let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
-    match has_ended || std::fs::metadata(namespace).is_err() {
-        true => error.context(ENDED),
-        false => error,
+    let seen = std::fs::metadata(namespace).map_err(|error| error.kind());
+    match (has_ended, seen) {
+        (false, Ok(_)) => error,
+        (false, Err(ErrorKind::PermissionDenied)) => error.context(UNSEEN),
+        (true, _) | (false, Err(_)) => error.context(ENDED),
     }
 }
 
 /// The cgroup in which the process starts: the one below the container's that was asked for, else the
 /// container's own, or init's where the container has divided its own and no process can be in it.
-fn cgroup(snapshot: &Snapshot, init: Pid, below: Option<&Path>) -> Result<Cgroup> {
+fn cgroup(
+    snapshot: &Snapshot,
+    init: Pid,
+    rights: Rights,
+    below: Option<&Path>,
+) -> Result<Option<Cgroup>> {
+    let Some(own) = snapshot.facts.cgroup.as_deref() else {
+        return match below {
+            Some(below) => bail!("--cgroup {below:?}: {NO_CGROUP}"),
+            None => Ok(None),
+        };
+    };
     let hierarchy = Hierarchy::find()?;
-    let own = snapshot.facts.cgroup.as_deref();
-    let own = own.context("the container's record names no cgroup")?;
     if let Some(below) = below {
         let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         let inside = below.strip_prefix("/").unwrap_or(below);
@@ -234,16 +265,25 @@ fn cgroup(snapshot: &Snapshot, init: Pid, below: Option<&Path>) -> Result<Cgroup
             bail!("--cgroup {below:?}: must be below the container's cgroup");
         }
         let found = Cgroup::open(&hierarchy, &own.join(inside))?;
-        return found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
+        let found = found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
+        return found.map(Some);
     }
     let found = Cgroup::open(&hierarchy, own)?;
-    let found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
-    if !found.is_divided()? {
-        return Ok(found);
+    let mut found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
+    if found.is_divided()? {
+        let of_init = hierarchy.of_process(init)?;
+        let place = Cgroup::open(&hierarchy, &of_init)?;
+        found = place
+            .with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))?;
     }
-    let of_init = hierarchy.of_process(init)?;
-    let found = Cgroup::open(&hierarchy, &of_init)?;
-    found.with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))
+    if rights.are_the_hosts() || found.may_be_entered(&hierarchy) {
+        return Ok(Some(found));
+    }
+    error::warn(&format!(
+        "the process is not in the container's {found} and its limits: a user may put one there only from \
+         a cgroup that was handed over together with it"
+    ));
+    Ok(None)
 }
 
 /// What the process needs from here on.
@@ -280,6 +320,7 @@ impl Joining<'_> {
                 landlock: init::landlock::Rules::of(&self.bundle.spec),
                 seccomp: seccomp.as_ref(),
                 user_namespace,
+                groups_are_fixed: self.container.has_fixed_groups(),
                 preserved: passed.total(),
                 listening: passed.listening(),
             },
@@ -298,7 +339,7 @@ impl Joining<'_> {
             &self.container.snapshot.facts,
         )?;
         let terminal = self.until_ready(&init, seccomp.as_ref())?;
-        limits::apply(init.pid(), process, user_namespace)?;
+        limits::apply(init.pid(), process, user_namespace, self.container.rights)?;
         let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
         let pid_file = announce(&init, socket.as_deref().into_iter(), file.as_deref())?;
         let relay = terminal.map(Relay::begin).transpose()?;

@@ -38,7 +38,7 @@ pub(super) fn delegated_unit(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
 /// # Errors
 ///
 /// There is no such process.
-pub(super) fn cgroup_of(process: &str) -> Result<PathBuf> {
+pub(in crate::cgroups) fn cgroup_of(process: &str) -> Result<PathBuf> {
     let file = format!("/proc/{process}/cgroup");
     let text = std::fs::read_to_string(&file).with_context(|| file.clone())?;
     let line = text.lines().find_map(|line| line.strip_prefix("0::/"));
