@@ -279,6 +279,12 @@ fn cgroup(
     if rights.are_the_hosts() || found.may_be_entered(&hierarchy) {
         return Ok(Some(found));
     }
+    if let Some(unit) = &snapshot.facts.unit {
+        unit.approach()?;
+        if found.may_be_entered(&hierarchy) {
+            return Ok(Some(found));
+        }
+    }
     error::warn(&format!(
         "the process is not in the container's {found} and its limits: a user may put one there only from \
          a cgroup that was handed over together with it"
