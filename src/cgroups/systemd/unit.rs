@@ -180,6 +180,19 @@ fn is_refused<T>(result: &Result<T>, name: &str) -> bool {
 }
 
 impl Unit {
+    /// Goes to where this process may clone others into the unit's cgroup, if it is a user's: below that
+    /// user's systemd, as for the unit's start.
+    ///
+    /// # Errors
+    ///
+    /// systemd refuses or does not answer.
+    pub fn approach(&self) -> Result<()> {
+        match self.systemd {
+            Whose::User => enter_own_scope(&mut self.systemd.open(Signals::Heeded)?),
+            Whose::System => Ok(()),
+        }
+    }
+
     /// Tells systemd limits, of which it then takes care; it may round them.
     ///
     /// # Errors
