@@ -162,6 +162,9 @@ impl Container {
         let dir = &self.snapshot.facts.bundle;
         let origin = request.process.origin();
         let bundle = Bundle::load_with(dir, &origin, |process| request.process.apply(process))?;
+        let mut problems = Problems::default();
+        init::labels::check_labels(&bundle.spec, &mut problems);
+        problems.into_result()?;
         // Those about the rest were told when the container was created.
         let about_process = |warning: &&String| warning.starts_with("process.");
         for warning in bundle.warnings.iter().filter(about_process) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::caller::start;
 use crate::support::{Bundle, tests};
 
 /// The tests of this file.
@@ -13,6 +14,7 @@ pub fn all() -> Vec<Trial> {
     tests![
         the_program_runs_under_its_apparmor_profile,
         a_profile_is_taken_on_with_new_privileges_forbidden_too,
+        a_process_that_joins_runs_under_the_profile_asked_for,
     ]
 }
 
@@ -102,4 +104,22 @@ fn the_program_runs_under_its_apparmor_profile() {
 
 fn a_profile_is_taken_on_with_new_privileges_forbidden_too() {
     runs_under_its_profile(true);
+}
+
+/// exec --apparmor, in a container whose own program is not confined.
+fn a_process_that_joins_runs_under_the_profile_asked_for() {
+    let bundle = Bundle::new("sleep 100000");
+    start(&bundle);
+    let name = format!("parhelion-{}", bundle.id);
+    let loaded = Profile::load(name.clone());
+    let shown = ["/bin/cat", "/proc/self/attr/current"];
+    let exec = ["exec", "--apparmor", &name, &bundle.id];
+    let ran = bundle.parhelion(&[&exec[..], &shown].concat());
+    match loaded {
+        Some(_loaded) => assert_eq!(ran.success(), format!("{name} (complain)\n")),
+        None => {
+            let words = "process.apparmorProfile: AppArmor is not enabled on this host";
+            assert!(ran.failure().contains(words), "{}", ran.stderr());
+        }
+    }
 }
