@@ -31,7 +31,7 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
-	cargo test --locked --lib --test architecture --test manual
+	cargo test --locked --lib --test architecture --test conformance --test manual
 	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
 

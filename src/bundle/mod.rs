@@ -23,6 +23,7 @@ use oci_spec::runtime::{
 };
 use serde_json::Value;
 
+pub use checks::ANNOTATIONS_OF_CRUN;
 pub use default::{Owner, default_config, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 pub use fit::capability_names;
@@ -34,10 +35,6 @@ pub const SPECIFICATION: &str = "1.3.0";
 
 /// The first version whose configurations are taken.
 pub const SPECIFICATION_FIRST: &str = "1.0.0";
-
-/// The annotations that change what the runtime does, so that only who may do the same by other
-/// fields should be let set them; a name that ends with "." stands for all that begin so.
-pub const ACTING_ANNOTATIONS: &[&str] = &[];
 
 /// A bundle whose configuration passed every check.
 #[derive(Debug, Clone)]

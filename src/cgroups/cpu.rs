@@ -111,7 +111,8 @@ impl Bandwidth {
 fn bandwidth(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
     let quota = cpu.quota().filter(|&quota| quota != 0);
     let period = cpu.period().filter(|&period| period != 0);
-    if let Some(wrong) = quota.filter(|&quota| quota < -1 || (1..LEAST_QUOTA).contains(&quota)) {
+    // Every negative number lifts the limit, as it did in cgroup v1 (sched-bwc.rst).
+    if let Some(wrong) = quota.filter(|&quota| (1..LEAST_QUOTA).contains(&quota)) {
         let text = format!("must be at least {LEAST_QUOTA} us, or -1 for no limit, is {wrong}");
         draft.refuse("cpu.quota", text);
     }
@@ -225,8 +226,10 @@ mod tests {
             lines(r#"{"cpu": {"quota": 50000}}"#),
             ["late     cpu.max 50000 100000"]
         );
-        let none = r#"{"cpu": {"quota": -1}}"#;
-        assert_eq!(lines(none), ["late     cpu.max max 100000, if it exists"]);
+        for none in [-1, -9999, i64::MIN] {
+            let none = format!(r#"{{"cpu": {{"quota": {none}}}}}"#);
+            assert_eq!(lines(&none), ["late     cpu.max max 100000, if it exists"]);
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ const MISC: &str = "misc";
 const ATTEMPTS: usize = 8;
 
 impl Cgroup {
-    /// Makes the cgroup, with everything that must hold before a process is in it. Removed again
-    /// on drop unless it is kept.
+    /// Makes the cgroup, with everything that must hold before a process is in it; None where the plan
+    /// has none. Removed again on drop unless it is kept.
     ///
     /// All controllers that the host offers are enabled for it, as their figures are wanted too.
     ///
@@ -32,15 +32,18 @@ impl Cgroup {
     ///
     /// The directory exists and has processes in it; a limit's controller can not be enabled; the
     /// kernel refuses a limit or the device program. Nothing is left behind then.
-    pub fn create(plan: &Plan, hierarchy: &Hierarchy, manager: Manager) -> Result<Cgroup> {
+    pub fn create(plan: &Plan, hierarchy: &Hierarchy, manager: Manager) -> Result<Option<Cgroup>> {
+        let Some(path) = plan.path() else {
+            return Ok(None);
+        };
         let mut cgroup = match (&plan.scope, manager) {
             (Some(scope), Manager::Systemd(systemd)) => {
-                in_scope(plan, hierarchy, Scope::start(scope, *systemd)?)?
+                in_scope(path, hierarchy, Scope::start(scope, *systemd)?)?
             }
-            (None, _) | (Some(_), Manager::Files | Manager::Delegated(_)) => make(plan, hierarchy)?,
+            (None, _) | (Some(_), _) => make(path, hierarchy)?,
         };
         match (cgroup.prepare(plan, hierarchy), &mut cgroup.scope) {
-            (Ok(()), _) => Ok(cgroup),
+            (Ok(()), _) => Ok(Some(cgroup)),
             (Err(error), None) => Err(error),
             (Err(error), Some(scope)) => Err(scope.take_back(error)),
         }
@@ -49,8 +52,11 @@ impl Cgroup {
     fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
         enable(self, &plan.steps, hierarchy)?;
         if let Some(owner) = plan.owner {
-            owner::give(self.fd(), owner)
-                .call(|| format!("chown({:?}, {owner})", self.place("")))?;
+            match owner::give(self.fd(), owner) {
+                // It is the caller's then, and the container has that user's cgroup read-only.
+                Err(Errno::PERM) if !plan.privileged => {}
+                given => given.call(|| format!("chown({:?}, {owner})", self.place("")))?,
+            }
         }
         self.apply(plan, Phase::Early)
     }
@@ -134,8 +140,7 @@ impl Cgroup {
 }
 
 /// The cgroup of a scope that was just made.
-fn in_scope(plan: &Plan, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgroup> {
-    let path = plan.path();
+fn in_scope(path: &Path, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgroup> {
     match tree::open(hierarchy.root(), path).call(|| call("open", hierarchy, path)) {
         Ok(directory) => {
             let mut cgroup = Cgroup::new(hierarchy, path, directory, 0);
@@ -147,8 +152,8 @@ fn in_scope(plan: &Plan, hierarchy: &Hierarchy, mut scope: Scope) -> Result<Cgro
 }
 
 /// Makes the directory and those above it that are missing.
-fn make(plan: &Plan, hierarchy: &Hierarchy) -> Result<Cgroup> {
-    let (root, path) = (hierarchy.root(), plan.path());
+fn make(path: &Path, hierarchy: &Hierarchy) -> Result<Cgroup> {
+    let root = hierarchy.root();
     let mut made = 0;
     let result = make_directories(hierarchy, path, &mut made)
         .and_then(|()| Ok(tree::open(root, path).call(|| call("open", hierarchy, path))?));
@@ -327,7 +332,7 @@ fn enable_in<'a>(
 /// the cgroup the root of a threaded subtree: somebody's service would never get another domain
 /// controller, and no process could be cloned into a cgroup below it. The first cgroup of all,
 /// which has no type, can have both.
-fn undividable(directory: BorrowedFd<'_>) -> Option<Errno> {
+pub(super) fn undividable(directory: BorrowedFd<'_>) -> Option<Errno> {
     files::read(directory, "cgroup.type").ok()?;
     match files::read(directory, "cgroup.procs") {
         Ok(processes) => (!processes.is_empty()).then_some(Errno::BUSY),
@@ -345,6 +350,7 @@ fn reason(errno: Errno) -> &'static str {
              controllers, not both"
         }
         Errno::NOENT => ", as the cgroup above does not have it",
+        Errno::ACCESS => ", as the cgroup above was not handed over to this user with it",
         Errno::INVAL => ", as there are real-time processes outside of the root cgroup",
         Errno::OPNOTSUPP => ", as the cgroup is threaded",
         _ => "",

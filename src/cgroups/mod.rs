@@ -23,6 +23,7 @@ use crate::sys::{Call, Errno, SysResult};
 mod cpu;
 mod cpuset;
 mod create;
+mod delegation;
 mod devices;
 mod events;
 mod files;
@@ -32,6 +33,7 @@ mod io;
 mod memory;
 mod network;
 mod owner;
+mod path;
 mod pids;
 mod plan;
 mod pressure;
@@ -52,7 +54,7 @@ pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
 pub use pressure::Pressure;
 pub use stats::Stats;
-pub use systemd::{Manager, Systemd, Unit, Whose};
+pub use systemd::{Manager, Systemd, UNIT_PROPERTY, Unit, Whose};
 pub use update::Change;
 pub use watch::{Happening, Threshold, Watch, Woken};
 
@@ -122,6 +124,14 @@ impl Cgroup {
             made,
             scope: None,
         }
+    }
+
+    /// Whether a process of this one's cgroup can be cloned into it, by a caller without rights over the
+    /// whole tree.
+    #[must_use]
+    pub fn may_be_entered(&self, hierarchy: &Hierarchy) -> bool {
+        let own = systemd::cgroup_of("self");
+        own.is_ok_and(|own| delegation::may_enter(hierarchy, &self.path, &own))
     }
 
     /// Leaves the cgroup in place when this value is dropped.

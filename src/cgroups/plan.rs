@@ -12,21 +12,21 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
-use super::systemd::{self, Manager, ScopePlan, Unit};
-use super::{CONTROLLERS, Cgroup, network, owner, unified};
+use super::systemd::{Manager, ScopePlan, Unit};
+use super::{CONTROLLERS, Cgroup, network, owner, path, unified};
 use crate::error::Problems;
-
-/// The folder of all cgroups whose path the configuration does not give from the root on.
-const HOME: &str = "parhelion";
 
 /// A container's cgroup: what will be made and written. Prints one step per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    pub(super) path: PathBuf,
+    /// None where nobody makes one.
+    pub(super) path: Option<PathBuf>,
     /// The unit whose cgroup it is, when systemd makes it.
     pub(super) scope: Option<ScopePlan>,
     /// The user who may divide the cgroup further, when that is not root.
     pub(super) owner: Option<u32>,
+    /// Whether the caller has rights over the whole tree and its devices.
+    pub(super) privileged: bool,
     pub(super) steps: Vec<Step>,
     pub(super) devices: Filter,
 }
@@ -87,30 +87,27 @@ impl Plan {
     /// wrong to `problems`: the plan may be used only when there is nothing.
     #[must_use]
     pub fn new(spec: &Spec, id: &str, hierarchy: &Hierarchy, problems: &mut Problems) -> Plan {
-        Plan::managed(spec, id, hierarchy, &Manager::Files, problems)
+        Plan::managed(spec, id, hierarchy, (&Manager::Files, true), problems)
     }
 
-    /// Plans the cgroup of container `id`, made by `manager`. As [`Self::new`] for the rest.
+    /// Plans the cgroup of container `id`, made by `manager` for a caller who is `privileged` over the
+    /// whole tree or not. As [`Self::new`] for the rest.
+    ///
+    /// The kernel takes a program that decides on devices from privileged callers only. Others can not
+    /// make device nodes either: a container of theirs has what nodes of the host are bound in it, and
+    /// may use those that the user may.
     #[must_use]
     pub fn managed(
         spec: &Spec,
         id: &str,
         hierarchy: &Hierarchy,
-        manager: &Manager,
+        (manager, privileged): (&Manager, bool),
         problems: &mut Problems,
     ) -> Plan {
         let linux = spec.linux().as_ref();
-        let path = match manager {
-            Manager::Files => {
-                let configured = linux.and_then(|linux| linux.cgroups_path().as_deref());
-                path(configured, id)
-            }
-            Manager::Delegated(unit) => systemd::delegated_path(unit, spec, id),
-            Manager::Systemd(_) => Ok(PathBuf::new()), // below, with the scope
-        };
-        let path = path.unwrap_or_else(|problem| {
+        let path = path::of(manager, spec, id).unwrap_or_else(|problem| {
             problems.add("linux.cgroupsPath", problem);
-            PathBuf::new()
+            None
         });
         let none = LinuxResources::default();
         let resources = linux
@@ -120,22 +117,31 @@ impl Plan {
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
         let scope = match manager {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
-            Manager::Files | Manager::Delegated(_) => None,
+            Manager::Nobody => {
+                refuse_limits(&steps, problems);
+                None
+            }
+            Manager::Files | Manager::Below(_) | Manager::Delegated(_) => None,
         };
         Plan {
-            path: scope.as_ref().map_or(path, |scope| scope.path.clone()),
+            path: scope.as_ref().map(|scope| scope.path.clone()).or(path),
             scope,
             owner: owner::plan(spec),
+            privileged,
             steps,
-            devices,
+            devices: match privileged {
+                true => devices,
+                false => Filter::of_everything(),
+            },
         }
     }
 
     /// The cgroup below the hierarchy's mount point: "parhelion/web". An absolute
-    /// `linux.cgroupsPath` counts from the root, a relative one from "parhelion".
+    /// `linux.cgroupsPath` counts from the root, a relative one from "parhelion", or from the cgroup that
+    /// was handed over to the caller. None where the container has no cgroup of its own.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The unit whose cgroup it will be, when systemd makes it.
@@ -218,36 +224,19 @@ impl Step {
     }
 }
 
-/// The cgroup's path below the mount point.
-fn path(configured: Option<&Path>, id: &str) -> Result<PathBuf, String> {
-    let Some(text) = configured.map_or(Some(id), Path::to_str) else {
-        return Err("must be text in UTF-8".to_owned());
-    };
-    let text = if text.is_empty() { id } else { text };
-    if !text.starts_with('/') && text.contains(':') {
-        return Err(format!(
-            "{text:?} has the form slice:prefix:name, which needs --systemd-cgroup; without it \
-             give a path"
-        ));
+/// Notes every limit: without a cgroup there is nothing that it could be set on.
+fn refuse_limits(steps: &[Step], problems: &mut Problems) {
+    let limits = steps.iter().filter(|step| match &step.action {
+        Action::Write { missing, .. } => *missing != Missing::Ignore,
+        Action::CheckBelow(_) => true,
+    });
+    for step in limits {
+        if !problems.iter().any(|problem| problem.path == step.field) {
+            let message = "needs a cgroup, and this user may make none here: run in one that was \
+                handed over (systemd-run --user --scope -p Delegate=yes), or use --systemd-cgroup";
+            problems.add(step.field.clone(), message);
+        }
     }
-    let parts: Vec<&str> = text
-        .split('/')
-        .filter(|part| !matches!(*part, "" | "."))
-        .collect();
-    // The kernel refuses a newline too (/proc/<pid>/cgroup could not be read any more), but late.
-    if parts
-        .iter()
-        .any(|part| *part == ".." || part.chars().any(char::is_control))
-    {
-        return Err(format!(
-            "must not have \"..\" or control characters in it, is {text:?}"
-        ));
-    }
-    if parts.is_empty() {
-        return Err("must name a cgroup below the root".to_owned());
-    }
-    let home = (!text.starts_with('/')).then_some(HOME);
-    Ok(home.into_iter().chain(parts).collect())
 }
 
 /// A plan in the making: controllers add their steps to it. Fields are named from
@@ -359,8 +348,11 @@ fn not_offered(controller: &str, hierarchy: &Hierarchy) -> String {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scope {
-            Some(scope) => writeln!(f, "{scope}cgroup   {}", self.path.display())?,
-            None => writeln!(f, "mkdir    {}", self.path.display())?,
+            Some(scope) => writeln!(f, "{scope}cgroup   {}", scope.path.display())?,
+            None => match &self.path {
+                Some(path) => writeln!(f, "mkdir    {}", path.display())?,
+                None => writeln!(f, "cgroup   the caller's")?,
+            },
         }
         if let Some(owner) = self.owner {
             writeln!(f, "owner    {owner}")?;
@@ -435,10 +427,6 @@ pub(super) mod tests {
         plan(&format!(r#""linux": {{"resources": {resources}}}"#), &ALL).1
     }
 
-    fn path_of(configured: &str) -> Result<PathBuf, String> {
-        path(Some(Path::new(configured)), "web")
-    }
-
     #[test]
     fn a_plan_prints_one_step_per_line() {
         let linux = r#""linux": {"cgroupsPath": "/pods/web", "resources": {
@@ -464,19 +452,7 @@ device   allow a *:* m
     }
 
     #[test]
-    fn relative_paths_are_below_parhelion_and_absolute_ones_below_the_root() {
-        assert_eq!(path(None, "web"), Ok("parhelion/web".into()));
-        assert_eq!(path_of("a/b"), Ok("parhelion/a/b".into()));
-        assert_eq!(path_of("/a//./b/"), Ok("a/b".into()));
-        assert_eq!(path_of("/a:b"), Ok("a:b".into()));
-        assert_eq!(path_of(""), Ok("parhelion/web".into()));
-    }
-
-    #[test]
-    fn paths_that_lead_elsewhere_are_refused() {
-        for wrong in ["/", "//.", "a/../b", "/..", "/a\nb"] {
-            assert!(path_of(wrong).is_err(), "{wrong:?}");
-        }
+    fn a_path_in_systemds_form_is_refused_with_its_place() {
         let (_, problems) = plan(r#""linux": {"cgroupsPath": "system.slice:runc:web"}"#, &[]);
         assert_eq!(
             problems,

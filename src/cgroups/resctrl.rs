@@ -138,7 +138,7 @@ impl Plan {
         }
         if !self.write.is_empty() {
             let file = control.join("schemata");
-            self.check(fs::write(&file, &self.write), || {
+            told(control, fs::write(&file, &self.write), || {
                 format!("write({file:?}, {:?})", self.write)
             })?;
         }
@@ -149,23 +149,9 @@ impl Plan {
     }
 
     fn make_directory(&self, directory: &Path) -> Result<()> {
-        self.check(fs::create_dir(directory), || {
+        told(&self.groups.control, fs::create_dir(directory), || {
             format!("mkdir({directory:?})")
         })
-    }
-
-    /// Adds to a failure the call, and what the kernel says of its last command.
-    fn check(&self, done: std::io::Result<()>, text: impl FnOnce() -> String) -> Result<()> {
-        let Err(error) = done else { return Ok(()) };
-        let groups = &self.groups.control;
-        let said = groups.ancestors().take(2);
-        let said = said.map(|root| fs::read_to_string(root.join("info/last_cmd_status")));
-        let said = said.flatten().next().unwrap_or_default();
-        let mut call = text();
-        if !said.trim().is_empty() && said.trim() != "ok" {
-            call = format!("{call} [{}]", said.trim());
-        }
-        Err(SysError::new(call, Errno::from_io_error(&error).unwrap_or(Errno::IO)).into())
     }
 }
 
@@ -190,6 +176,20 @@ impl Groups {
         Ok(())
     }
 
+    /// Writes other schemata into the group, in one piece: the kernel takes all of it or nothing. Returns
+    /// what [`Groups::change`] is given to have the ones before.
+    ///
+    /// # Errors
+    ///
+    /// A schema that the kernel refuses, with its words.
+    pub fn change(&self, schemata: &str) -> Result<String> {
+        let file = self.control.join("schemata");
+        let before = fs::read_to_string(&file).with_context(|| format!("{file:?}"))?;
+        let call = || format!("write({file:?}, {schemata:?})");
+        told(&self.control, fs::write(&file, schemata), call)?;
+        Ok(before)
+    }
+
     /// Removes what was made for the container alone.
     ///
     /// # Errors
@@ -210,6 +210,19 @@ impl Groups {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Adds to a failure the call, and what the kernel says of the last command in the file system of `group`.
+fn told(group: &Path, done: std::io::Result<()>, call: impl FnOnce() -> String) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let said = group.ancestors().take(2);
+    let said = said.map(|root| fs::read_to_string(root.join("info/last_cmd_status")));
+    let said = said.flatten().next().unwrap_or_default();
+    let mut call = call();
+    if !said.trim().is_empty() && said.trim() != "ok" {
+        call = format!("{call} [{}]", said.trim());
+    }
+    Err(SysError::new(call, Errno::from_io_error(&error).unwrap_or(Errno::IO)).into())
 }
 
 /// Where resctrl is mounted, in a table of mounts (proc(5), mountinfo).
@@ -415,6 +428,27 @@ mod tests {
         let plan = tree.plan(json!({"enableMonitoring": true})).unwrap();
         assert!(plan.carry_out().is_err());
         assert!(!tree.0.join("web").exists());
+    }
+
+    #[test]
+    fn other_schemata_replace_those_of_a_group_and_can_be_undone() {
+        let tree = Tree::new();
+        let groups = tree
+            .plan(json!({"closID": "shared"}))
+            .unwrap()
+            .groups()
+            .clone();
+        let before = tree.read("shared/schemata");
+        assert_eq!(groups.change("L3:0=f\nMB:0=10\n").unwrap(), before);
+        assert_eq!(tree.read("shared/schemata"), "L3:0=f\nMB:0=10\n");
+        groups.change(&before).unwrap();
+        assert_eq!(tree.read("shared/schemata"), before);
+        fs::remove_file(tree.0.join("shared/schemata")).unwrap();
+        let gone = format!("{:#}", groups.change("L3:0=f\n").unwrap_err());
+        assert_eq!(
+            tree.short(&gone),
+            "\"/r/shared/schemata\": No such file or directory (os error 2)"
+        );
     }
 
     #[test]

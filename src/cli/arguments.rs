@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::Cgroups;
 use crate::lifecycle::CreateRequest;
 use crate::lifecycle::id::ContainerId;
 
@@ -147,7 +148,7 @@ pub(super) struct Creation {
 
 impl Creation {
     /// What `create` and `run` are asked to do.
-    pub(super) fn request(self, root: PathBuf, systemd_cgroup: bool) -> Result<CreateRequest> {
+    pub(super) fn request(self, root: PathBuf, cgroups: Cgroups) -> Result<CreateRequest> {
         let bundle = std::path::absolute(&self.bundle)
             .with_context(|| format!("--bundle {:?}", self.bundle))?;
         Ok(CreateRequest {
@@ -160,7 +161,8 @@ impl Creation {
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            systemd_cgroup,
+            systemd_cgroup: cgroups.systemd,
+            rootless: cgroups.rootless,
         })
     }
 }

@@ -9,12 +9,13 @@ mod verbs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Log, LogFormat};
 use crate::lifecycle;
 use crate::lifecycle::create::{self, Sown};
+use crate::lifecycle::rights::Rights;
 
 /// The exit code of a failure, as a rule.
 const FAILURE: i32 = 1;
@@ -42,7 +43,7 @@ struct Arguments {
     /// Leave cgroups to systemd
     #[arg(long)]
     systemd_cgroup: bool,
-    /// true, false or auto: accepted for callers of runc; privileges are found out, not told
+    /// Treat cgroups as an ordinary user's: below the caller's own, or none where there are no limits
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
     /// Print the version
@@ -116,16 +117,37 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
         None => default_root()?,
     };
-    verb.run(root, arguments.systemd_cgroup, sown)
+    let cgroups = Cgroups {
+        systemd: arguments.systemd_cgroup,
+        rootless: match arguments.rootless.as_str() {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        },
+    };
+    verb.run(root, cgroups, sown)
 }
 
-/// `/run/parhelion`, or its like below a user's own runtime directory.
+/// What the caller says of cgroups.
+#[derive(Debug, Clone, Copy)]
+struct Cgroups {
+    /// systemd makes them.
+    systemd: bool,
+    /// They are an ordinary user's; None: as the rights are.
+    rootless: Option<bool>,
+}
+
+/// `/run/parhelion`, or its like below a user's own runtime directory. Root of a user namespace is such
+/// a user where its environment names that directory, as Podman's does, and else the root of a container.
 fn default_root() -> Result<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/run/parhelion"));
-    }
-    let folder = std::env::var_os("XDG_RUNTIME_DIR")
-        .context("XDG_RUNTIME_DIR is not set: say where state is kept with --root")?;
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let folder = match (Rights::find(), folder) {
+        (Rights::Host, _) | (Rights::Namespace, None) => "/run".into(),
+        (Rights::Namespace | Rights::User, Some(folder)) => folder,
+        (Rights::User, None) => bail!(
+            "XDG_RUNTIME_DIR is not set, which a login sets: say where state is kept with --root"
+        ),
+    };
     Ok(PathBuf::from(folder).join("parhelion"))
 }
 

@@ -12,7 +12,7 @@ use super::arguments::{
 };
 use super::exec::Execution;
 use super::update::Updating;
-use super::{FAILURE, output};
+use super::{Cgroups, FAILURE, output};
 use crate::bundle::{Owner, write_default};
 use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::delete::Force;
@@ -119,20 +119,20 @@ verbs! {
 
 impl Verb {
     /// Does it; returns the exit code.
-    pub(super) fn run(self, root: PathBuf, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
+    pub(super) fn run(self, root: PathBuf, cgroups: Cgroups, sown: Sown) -> Result<i32> {
         let (name, object) = (self.name(), self.object().map(str::to_owned));
-        let done = self.act(&root, systemd_cgroup, sown);
+        let done = self.act(&root, cgroups, sown);
         done.with_context(|| match object {
             Some(id) => format!("{name} {id:?}"),
             None => name.to_owned(),
         })
     }
 
-    fn act(self, root: &Path, systemd_cgroup: bool, sown: Sown) -> Result<i32> {
+    fn act(self, root: &Path, cgroups: Cgroups, sown: Sown) -> Result<i32> {
         let id = |id: &str| ContainerId::parse(id);
         match self {
             Verb::Create(creation) => {
-                let request = creation.request(root.to_owned(), systemd_cgroup)?;
+                let request = creation.request(root.to_owned(), cgroups)?;
                 create::create(&request, sown)?;
             }
             Verb::Run(run) => {
@@ -141,7 +141,7 @@ impl Verb {
                     keep: run.keep,
                     no_subreaper: run.no_subreaper,
                 };
-                let request = run.creation.request(root.to_owned(), systemd_cgroup)?;
+                let request = run.creation.request(root.to_owned(), cgroups)?;
                 return create::run(&request, &options, sown);
             }
             Verb::Exec(execution) => {

@@ -32,7 +32,7 @@ impl Birth {
     ///
     /// That seed and init are gone, and their last words.
     pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
-        self.send_task(&ToInit::Plan(Box::new(plan)), inheritance)
+        send_task(&self.seed, &ToInit::Plan(Box::new(plan)), inheritance)
     }
 
     /// Sends a process that joins a container its plan, and what that names.
@@ -41,18 +41,7 @@ impl Birth {
     ///
     /// As for [`Birth::send_plan`].
     pub fn send_exec(&self, plan: Exec, inheritance: &Inheritance) -> Result<()> {
-        self.send_task(&ToInit::Exec(Box::new(plan)), inheritance)
-    }
-
-    fn send_task(&self, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
-        let all = inheritance.descriptors().iter();
-        let all: Vec<_> = all.map(AsFd::as_fd).collect();
-        let last = all.len() - all.len() % channel::DESCRIPTORS;
-        let (first, rest) = all.split_at(last);
-        for some in first.chunks(channel::DESCRIPTORS) {
-            self.seed.say(&ToInit::Inherit, some)?;
-        }
-        self.seed.say(task, rest)
+        send_task(&self.seed, &ToInit::Exec(Box::new(plan)), inheritance)
     }
 
     /// Readable when init is there, or will not be.
@@ -60,13 +49,28 @@ impl Birth {
         self.told.0.as_fd()
     }
 
-    /// Waits for init.
+    /// Waits for init, which has its plan.
     ///
     /// # Errors
     ///
     /// A namespace that could not be made or joined, a cgroup that takes no process, id maps that
     /// the kernel does not accept.
     pub fn init(self) -> Result<Init> {
+        let waits = self.maps.is_some();
+        let init = self.without_plan()?;
+        if waits {
+            init.say(&ToInit::Mapped)?;
+        }
+        Ok(init)
+    }
+
+    /// Waits for init, which has no plan yet: for one that takes its namespaces to be made. Its ids are
+    /// mapped, which it is told by [`Init::send_plan`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Birth::init`].
+    pub fn without_plan(self) -> Result<Init> {
         let Some(pid) = read_pid(&self.told.0)? else {
             return Err(self.seed.said_last());
         };
@@ -82,10 +86,21 @@ impl Birth {
         };
         if let Some(maps) = self.maps {
             maps.write(init.pid)?;
-            init.say(&ToInit::Mapped)?;
         }
         Ok(init)
     }
+}
+
+/// Sends the process that comes from this seed its task, and what that names.
+pub(super) fn send_task(seed: &Seed, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
+    let all = inheritance.descriptors().iter();
+    let all: Vec<_> = all.map(AsFd::as_fd).collect();
+    let last = all.len() - all.len() % channel::DESCRIPTORS;
+    let (first, rest) = all.split_at(last);
+    for some in first.chunks(channel::DESCRIPTORS) {
+        seed.say(&ToInit::Inherit, some)?;
+    }
+    seed.say(task, rest)
 }
 
 /// Where init's process id is told. Who is told there and was not heard is killed, and waited for:

@@ -7,13 +7,11 @@ use oci_spec::runtime::{self, Process, Spec};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
+use super::grants::{groups, identity};
 use super::labels::Labels;
 use super::landlock::Rules;
 use super::limits::Limit;
-use super::plan::{
-    Capabilities, Exec, Filter, Hook, Hooks, Identity, Plan, Program, Sysctl, Terminal,
-    UserNamespace,
-};
+use super::plan::{Exec, Filter, Hook, Hooks, Plan, Program, Sysctl, Terminal, UserNamespace};
 use super::settings::{Scheduling, Settings};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
@@ -37,6 +35,8 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a seccomp::Plan>,
     /// A session keyring of its own.
     pub keyring: bool,
+    /// setgroups(2) is refused inside.
+    pub groups_are_fixed: bool,
     /// Where a later `start` says go.
     pub gate: Option<InheritedFd>,
     /// The lock that tells *created* from *running*.
@@ -100,8 +100,13 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         labels: Labels::of(process),
         landlock: Rules::of(spec),
         settings: settings(process, linux, user_namespace),
-        identity: identity(process, keeps_groups(spec), user_namespace, &mut warnings)?
-            .with_filter(request.seccomp.is_some()),
+        identity: identity(
+            process,
+            groups(process, keeps_groups(spec), request.groups_are_fixed)?,
+            user_namespace,
+            &mut warnings,
+        )?
+        .with_filter(request.seccomp.is_some()),
         filter: request.seccomp.map(filter),
         terminal: terminal(process),
         gate: request.gate,
@@ -134,6 +139,8 @@ pub struct ExecRequest<'a> {
     pub seccomp: Option<&'a seccomp::Plan>,
     /// The container has a user namespace of its own.
     pub user_namespace: bool,
+    /// setgroups(2) is refused inside.
+    pub groups_are_fixed: bool,
     /// Descriptors beside the standard streams that the program gets.
     pub preserved: u32,
     /// Descriptors passed by socket activation (sd_listen_fds(3)), the first of `preserved`.
@@ -167,8 +174,13 @@ pub fn build_exec(
         labels: Labels::of(process),
         landlock: request.landlock,
         settings: settings(process, request.linux, user_namespace),
-        identity: identity(process, false, user_namespace, &mut warnings)?
-            .with_filter(request.seccomp.is_some()),
+        identity: identity(
+            process,
+            groups(process, false, request.groups_are_fixed)?,
+            user_namespace,
+            &mut warnings,
+        )?
+        .with_filter(request.seccomp.is_some()),
         filter: request.seccomp.map(filter),
         terminal: terminal(process),
         preserved: request.preserved,
@@ -310,70 +322,6 @@ fn keeps_groups(spec: &Spec) -> bool {
     let annotations = spec.annotations().as_ref();
     let asked = annotations.and_then(|all| all.get("run.oci.keep_original_groups"));
     asked.is_some_and(|value| value != "0")
-}
-
-fn identity(
-    process: &Process,
-    keep_groups: bool,
-    user_namespace: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Identity> {
-    let user = process.user();
-    Ok(Identity {
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: (!keep_groups).then(|| user.additional_gids().clone().unwrap_or_default()),
-        umask: user.umask().unwrap_or(0o022),
-        capabilities: capabilities(process, user_namespace, warnings)?,
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        until_execve: 0,
-    })
-}
-
-/// The sets asked for, without what can not be granted: that is a warning, not an error
-/// (config.md, "capabilities").
-fn capabilities(
-    process: &Process,
-    user_namespace: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Capabilities> {
-    let Some(sets) = process.capabilities() else {
-        return Ok(Capabilities::default()); // none, as the specification's set is empty
-    };
-    // In a user namespace init holds them all; on the host it holds what the runtime holds.
-    let held = if user_namespace {
-        u64::MAX
-    } else {
-        rustix::thread::capabilities(None)
-            .context("capget()")?
-            .permitted
-            .bits()
-    };
-    let mut set = |name: &str, wanted: &Option<runtime::Capabilities>, allowed: u64| {
-        let mut bits = 0;
-        for capability in wanted.iter().flatten() {
-            let text = format!("CAP_{capability}");
-            match text.parse::<caps::Capability>() {
-                Ok(known) if allowed & known.bitmask() != 0 => bits |= known.bitmask(),
-                Ok(_) | Err(_) => warnings.push(format!(
-                    "process.capabilities.{name}: {text} can not be granted here and is left out"
-                )),
-            }
-        }
-        bits
-    };
-    let bounding = set("bounding", sets.bounding(), held);
-    let permitted = set("permitted", sets.permitted(), held);
-    let effective = set("effective", sets.effective(), permitted);
-    let inheritable = set("inheritable", sets.inheritable(), held);
-    let ambient = set("ambient", sets.ambient(), permitted & inheritable);
-    Ok(Capabilities {
-        bounding,
-        effective,
-        inheritable,
-        permitted,
-        ambient,
-    })
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(super) fn run(
     }
     plan.labels.apply(host_proc.as_fd())?;
     drop((host_proc, root)); // no working directory is reached through them
+    plan.identity.bound()?;
     let owner = Owner {
         limits: &plan.limits,
         settings: &plan.settings,

@@ -60,6 +60,8 @@ pub enum ToSeed {
 pub struct Entering {
     /// Those that exist.
     pub joined: Vec<Joined>,
+    /// What its OOM score is adjusted by, and that of all it clones: where nobody could do so later.
+    pub oom_score_adj: Option<i32>,
     /// Offsets of a new time namespace, as lines for /proc/PID/timens_offsets; None without one.
     pub time_offsets: Option<String>,
     /// `CLONE_NEW*` flags of others that are made before the clone.

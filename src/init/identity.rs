@@ -1,7 +1,8 @@
 //! Gives up privileges, in the one order that works.
 //!
-//! The bounding set first, as it needs CAP_SETPCAP; groups before the user, as the user loses the
-//! right to change them; then exactly the sets asked for; no-new-privileges last. Only a filter of
+//! The bounding set first, as it needs CAP_SETPCAP, and apart from the rest, as it changes nothing but
+//! what an execve can gain and takes forty calls; groups before the user, as the user loses the right
+//! to change them; then exactly the sets asked for; no-new-privileges last. Only a filter of
 //! system calls comes later, and what it needs is kept for it: docs/decisions/0007.
 
 use alloc::format;
@@ -41,15 +42,28 @@ impl Identity {
         self
     }
 
-    /// Becomes this user with these capabilities. There is no way back.
+    /// Takes out of the bounding set what whoever is executed from now on can not gain. Later calls
+    /// do nothing.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without CAP_SETPCAP in the user namespace.
+    pub fn bound(&mut self) -> Result<()> {
+        if !core::mem::replace(&mut self.is_bounded, true) {
+            drop_from_bounding_set(self.capabilities.bounding)
+                .context("process.capabilities.bounding")?;
+        }
+        Ok(())
+    }
+
+    /// Becomes this user with these capabilities, when [`Identity::bound`] was called. There is no way
+    /// back.
     ///
     /// # Errors
     ///
     /// `EPERM` for an id or capability that this process may not take, `EINVAL` for an id that is
     /// not mapped in the user namespace.
     pub fn assume(&self) -> Result<()> {
-        drop_from_bounding_set(self.capabilities.bounding)
-            .context("process.capabilities.bounding")?;
         // Else the change of user would empty the permitted set that capset(2) chooses from.
         rustix::thread::set_keep_capabilities(true)
             .call(|| "prctl(PR_SET_KEEPCAPS, 1)".to_string())?;

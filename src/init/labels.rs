@@ -142,3 +142,54 @@ mod read {
 
 #[cfg(feature = "runtime")]
 pub use read::check_labels;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// A folder with the files of a thread's attributes in place of procfs: for SELinux, which no host of
+    /// the tests has.
+    #[test]
+    fn labels_are_asked_for_in_the_attributes_of_the_thread() {
+        let proc = std::env::temp_dir().join(format!("parhelion-labels-{}", std::process::id()));
+        let attributes = proc.join("thread-self/attr");
+        fs::create_dir_all(&attributes).unwrap();
+        for file in ["exec", "keycreate"] {
+            fs::write(attributes.join(file), "").unwrap();
+        }
+        let read = |file: &str| fs::read_to_string(attributes.join(file)).unwrap();
+        let host_proc = fs::File::open(&proc).unwrap();
+        let label = "system_u:system_r:container_t:s0:c1,c2";
+        let labels = Labels {
+            apparmor: None,
+            selinux: Some(label.into()),
+        };
+        labels.apply(host_proc.as_fd()).unwrap();
+        assert_eq!(read("exec"), label);
+        let made = labels.with_keys(host_proc.as_fd(), || {
+            assert_eq!(read("keycreate"), label);
+            Ok(())
+        });
+        made.unwrap();
+
+        let labels = Labels {
+            apparmor: Some("web".into()),
+            selinux: None,
+        };
+        fs::write(attributes.join("exec"), "").unwrap();
+        labels.apply(host_proc.as_fd()).unwrap();
+        assert_eq!(
+            read("exec"),
+            "exec web",
+            "the only file of kernels before 5.8"
+        );
+        fs::create_dir(attributes.join("apparmor")).unwrap();
+        fs::write(attributes.join("apparmor/exec"), "").unwrap();
+        labels.apply(host_proc.as_fd()).unwrap();
+        assert_eq!(read("apparmor/exec"), "exec web");
+        fs::remove_dir_all(&proc).unwrap();
+    }
+}

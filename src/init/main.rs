@@ -66,7 +66,12 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     let host_proc = inherited.claim(plan.host_proc)?;
     begin(&plan, host_proc.as_fd())?;
     let null = null_device(&plan)?;
-    let mut enter_network = || network.enter(&mut plan.loopback);
+    let mut enter_network = || {
+        if plan.hooks.create_container.is_empty() {
+            plan.identity.bound()?; // done while the seed makes the namespace
+        }
+        network.enter(&mut plan.loopback)
+    };
     let mut root = plan.rootfs.prepare(Outside {
         inherited: &mut inherited,
         enter_network: &mut enter_network,
@@ -89,6 +94,7 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     } else {
         terminal::give_streams(plan.identity.uid, own_null)?;
     }
+    plan.identity.bound()?;
     let owner = Owner {
         limits: &plan.limits,
         settings: &plan.settings,

@@ -10,6 +10,8 @@ mod birth;
 #[cfg(feature = "runtime")]
 mod build;
 mod exec;
+#[cfg(feature = "runtime")]
+mod grants;
 pub mod handshake;
 mod hooks;
 mod identity;

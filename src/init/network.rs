@@ -68,6 +68,7 @@ impl Network {
     /// What the kernel answered to the seed or here; that the seed was killed.
     pub(super) fn enter(&mut self, has_loopback: &mut bool) -> Result<()> {
         if let Some(Joiner { told, seed }) = self.0.take() {
+            told.expect();
             let joined = match told.receive()?.as_deref() {
                 Some([]) => process::join_namespace(seed.as_fd(), NETWORK, "network"),
                 Some(why) => bail!("network namespace: {}", String::from_utf8_lossy(why)),

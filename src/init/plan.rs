@@ -173,6 +173,9 @@ pub struct Identity {
     pub umask: u32,
     /// Capabilities, a bit each.
     pub capabilities: Capabilities,
+    /// The bounding set is as it is to be.
+    #[serde(skip)]
+    pub is_bounded: bool,
     /// Capabilities that init still holds when it is this user, unused, for its last steps: an
     /// execve leaves them behind, as the bounding set does not have them.
     pub until_execve: u64,

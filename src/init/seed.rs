@@ -31,6 +31,7 @@ pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
     process::close_on_exec_from(3)?;
     let mut network = None;
     loop {
+        talk.expect();
         let (message, fds) = handshake::next_with(talk)?;
         match message {
             ToSeed::Settle => {
@@ -68,6 +69,10 @@ fn settle(fds: Vec<OwnedFd>) -> Result<Settled> {
 /// Enters namespaces in the only order that works: time, whose offsets are a file of the host's
 /// /proc; those that are joined; new ones, which belong to the user namespace that was joined.
 fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<()> {
+    if let Some(adjustment) = entering.oom_score_adj {
+        write("/proc/self/oom_score_adj", &format!("{adjustment}"))
+            .with_context(|| format!("process.oomScoreAdj {adjustment}"))?;
+    }
     if let Some(offsets) = &entering.time_offsets {
         make_time_namespace(offsets)?;
     }
@@ -89,12 +94,15 @@ fn make_time_namespace(offsets: &str) -> Result<()> {
     if offsets.is_empty() {
         return Ok(());
     }
-    let path = "/proc/self/timens_offsets";
+    write("/proc/self/timens_offsets", offsets)
+        .with_context(|| format!("linux.timeOffsets {offsets:?}"))
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let written = rustix::fs::open(path, flags, Mode::empty())
-        .and_then(|file| rustix::io::write(&file, offsets.as_bytes()))
-        .call(|| format!("write(\"{path}\")"));
-    written.with_context(|| format!("linux.timeOffsets {offsets:?}"))?;
+    rustix::fs::open(path, flags, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, text.as_bytes()))
+        .call(|| format!("write(\"{path}\")"))?;
     Ok(())
 }
 

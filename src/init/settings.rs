@@ -33,6 +33,17 @@ pub struct Scheduling {
     pub io_priority: Option<IoPriority>,
 }
 
+/// On which processors a process that joins a container begins, and on which it goes on in its cgroup
+/// (`process.execCPUAffinity`); what is None is left to the kernel.
+#[cfg(feature = "runtime")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// Of the process that it is cloned from, which it inherits.
+    pub initial: Option<Bitmap>,
+    /// Its own, when it is in the container's cgroup.
+    pub last: Option<Bitmap>,
+}
+
 /// A priority of I/O (ioprio_set(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoPriority {
@@ -88,18 +99,45 @@ impl Scheduling {
 }
 
 #[cfg(feature = "runtime")]
+impl Affinity {
+    /// Sets the process `pid`, which the other one will be cloned from.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when none of the processors is there; the field is named.
+    pub fn begin(&self, pid: Pid) -> Result<()> {
+        set("initial", self.initial.as_ref(), pid)
+    }
+
+    /// Sets the process `pid`, which is in the container's cgroup.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the cgroup has none of the processors; the field is named.
+    pub fn end(&self, pid: Pid) -> Result<()> {
+        set("final", self.last.as_ref(), pid)
+    }
+}
+
+#[cfg(feature = "runtime")]
+fn set(field: &str, cpus: Option<&Bitmap>, pid: Pid) -> Result<()> {
+    let set = |cpus| attributes::set_affinity(Some(pid), cpus);
+    cpus.map_or(Ok(()), set)
+        .with_context(|| format!("process.execCPUAffinity.{field}"))
+}
+
+#[cfg(feature = "runtime")]
 mod read {
     //! From config.json, whose words and ranges were checked.
 
     use oci_spec::runtime::{
-        ExecCPUAffinity, IOPriorityClass, Linux, LinuxPersonality, LinuxPersonalityDomain,
-        LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType,
-        Process, Scheduler,
+        IOPriorityClass, Linux, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
+        LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
     };
 
     use crate::sys::attributes::PERSONALITY_FLAGS;
 
-    use super::{Bitmap, IoPriority, MemoryPolicy, Schedule, Scheduling, Settings};
+    use super::{Affinity, Bitmap, IoPriority, MemoryPolicy, Schedule, Scheduling, Settings};
 
     impl Settings {
         /// What config.json asks for.
@@ -139,14 +177,17 @@ mod read {
         }
     }
 
-    /// On which processors an `exec` begins, and those on which it goes on in its cgroup: None where
-    /// nothing is to be changed. config.md: not for the container's first process.
-    #[must_use]
-    pub fn exec_affinity(asked: Option<&ExecCPUAffinity>) -> (Option<Bitmap>, Option<Bitmap>) {
-        let set = |text: &Option<String>| Some(list(text.as_deref())).filter(|s| !s.is_empty());
-        asked.map_or((None, None), |asked| {
-            (set(asked.initial()), set(asked.cpu_affinity_final()))
-        })
+    impl Affinity {
+        /// What config.json asks for.
+        #[must_use]
+        pub fn of(process: &Process) -> Affinity {
+            let asked = process.exec_cpu_affinity().as_ref();
+            let set = |text: &Option<String>| Some(list(text.as_deref())).filter(|s| !s.is_empty());
+            Affinity {
+                initial: asked.and_then(|asked| set(asked.initial())),
+                last: asked.and_then(|asked| set(asked.cpu_affinity_final())),
+            }
+        }
     }
 
     /// A list that was checked.
@@ -218,6 +259,3 @@ mod read {
         }
     }
 }
-
-#[cfg(feature = "runtime")]
-pub use read::exec_affinity;

@@ -14,11 +14,13 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
-use super::birth::{Birth, Told};
+use super::birth::{Birth, Told, send_task};
 use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
+use super::plan::{Plan, UserNamespace};
 use super::sealed;
 use crate::namespaces::{self, Kind};
 use crate::sys::channel::Channel;
+use crate::sys::fd::Inheritance;
 use crate::sys::spawn::{self, ChildMemory, Orders, Step};
 use crate::sys::{Call, Errno, SysError};
 
@@ -28,6 +30,8 @@ pub struct Seed {
     /// Its process id: a child's, and so nobody else's until it is waited for.
     pid: Pid,
     talk: Channel,
+    /// What its OOM score is to be adjusted by before it enters anything.
+    oom_score_adj: Option<i32>,
     /// What the process uses until its execve, which is over when it answers.
     _memory: ChildMemory,
 }
@@ -58,8 +62,21 @@ impl Seed {
         Ok(Seed {
             pid,
             talk,
+            oom_score_adj: None,
             _memory: memory,
         })
+    }
+
+    /// Its process id. What the process is set to, init inherits.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Has it adjust its OOM score, and so that of init, before it enters anything: for a runtime that can
+    /// not do so from outside, as init does not let itself be looked into.
+    pub fn adjust_oom_score(&mut self, adjustment: Option<i32>) {
+        self.oom_score_adj = adjustment;
     }
 
     /// Has it enter the container's namespaces, as far as that comes before the clone.
@@ -82,6 +99,7 @@ impl Seed {
         };
         let order = ToSeed::Enter(Entering {
             joined: joined.iter().map(name).collect(),
+            oom_score_adj: self.oom_score_adj,
             time_offsets: namespaces.time_offsets().map(str::to_owned),
             new: namespaces.early_flags(),
             network_follows: namespaces.network_follows(),
@@ -90,7 +108,7 @@ impl Seed {
         self.say(&order, &fds)
     }
 
-    /// Has it clone init, which waits for its plan.
+    /// Has it clone init, into a cgroup or where the runtime is. Init waits for its plan.
     ///
     /// # Errors
     ///
@@ -98,19 +116,19 @@ impl Seed {
     pub fn clone_init(
         mut self,
         namespaces: &namespaces::Plan,
-        cgroup: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Birth> {
         let settles = namespaces.settles_first();
         if settles {
-            self.settle(cgroup)?;
+            cgroup.map_or(Ok(()), |cgroup| self.settle(cgroup))?;
             self.order_to_enter(namespaces)?;
         }
+        let cgroup = cgroup.filter(|_| !settles);
         let (told, tell) = pipe()?;
         let order = ToSeed::Clone(Cloning {
             namespaces: namespaces.clone_flags(),
-            into_cgroup: !settles,
+            into_cgroup: cgroup.is_some(),
         });
-        let cgroup = (!settles).then_some(cgroup);
         let fds: Vec<_> = [Some(tell.as_fd()), cgroup].into_iter().flatten().collect();
         self.say(&order, &fds)?;
         Ok(Birth {
@@ -216,6 +234,21 @@ impl Init {
     /// Readable when init has said something, or has ended.
     pub fn conversation(&self) -> BorrowedFd<'_> {
         self.seed.talk.as_fd()
+    }
+
+    /// Sends init its plan, and what that names, as [`Birth::send_plan`]; then tells it that its ids are
+    /// mapped, if it waits for that.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, and its last words.
+    pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
+        let waits = matches!(plan.user_namespace, UserNamespace::New);
+        send_task(&self.seed, &ToInit::Plan(Box::new(plan)), inheritance)?;
+        match waits {
+            true => self.say(&ToInit::Mapped),
+            false => Ok(()),
+        }
     }
 
     /// Says something.

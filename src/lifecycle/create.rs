@@ -17,9 +17,10 @@ use super::notify::Notify;
 use super::pid_file::PidFile;
 use super::plans::{Plans, facts};
 use super::record::Record;
+use super::rights::Rights;
 use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
-use super::{CreateRequest, RunOptions, delete, query, start};
+use super::{CreateRequest, RunOptions, delete, limits, query, start};
 use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy, Manager};
 use crate::error::{self, Problems};
@@ -168,8 +169,13 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         passed,
         interrupt: Interrupt::prepare("the container was complete")?,
     };
-    let seed = sown.or_start(caller.passed)?;
+    let mut seed = sown.or_start(caller.passed)?;
     let bundle = Bundle::load(&request.bundle)?;
+    let rights = Rights::find();
+    seed.adjust_oom_score(limits::oom_score_adj(
+        bundle.spec.process().as_ref(),
+        rights,
+    ));
     for warning in &bundle.warnings {
         error::warn(warning);
     }
@@ -181,9 +187,8 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         seed.enter(&namespaces)?;
     }
     let hierarchy = Hierarchy::find()?;
-    let id = request.id.as_str();
-    let manager = Manager::find(request.systemd_cgroup, &bundle.spec, id, &hierarchy)?;
-    let host = (&hierarchy, &manager);
+    let manager = manager(request, &bundle, &hierarchy, rights)?;
+    let host = (&hierarchy, &manager, rights);
     let plans = Plans::new(&bundle, request, namespaces, host, problems)?; // nothing has changed yet
     let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans, request))?;
     let mut cgroup = match make_groups(&plans, &hierarchy, manager) {
@@ -195,7 +200,8 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         bundle: &bundle,
         plans,
         seed,
-        cgroup: &mut cgroup,
+        rights,
+        cgroup: cgroup.as_mut(),
     };
     match set_up(request, parts, &mut record, &caller) {
         Ok(SetUp {
@@ -204,7 +210,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
             pid_file,
             is_told,
         }) => {
-            cgroup.keep();
+            cgroup.iter_mut().for_each(Cgroup::keep);
             Ok(Made {
                 record,
                 init,
@@ -215,15 +221,27 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
             })
         }
         Err(error) => {
-            let error = cgroup.explain(error);
+            let error = cgroup.iter().fold(error, |error, c| c.explain(error));
             drop(cgroup);
             Err(undo(record, error))
         }
     }
 }
 
-/// Makes the container's cgroup, and its groups in resctrl if it asks for any.
-fn make_groups(plans: &Plans, hierarchy: &Hierarchy, manager: Manager) -> Result<Cgroup> {
+/// Who makes the container's cgroup.
+fn manager(
+    request: &CreateRequest,
+    bundle: &Bundle,
+    hierarchy: &Hierarchy,
+    rights: Rights,
+) -> Result<Manager> {
+    let everywhere = !request.rootless.unwrap_or(!rights.are_the_hosts());
+    let wanted = (request.systemd_cgroup, everywhere);
+    Manager::find(wanted, &bundle.spec, request.id.as_str(), hierarchy)
+}
+
+/// Makes the container's cgroup, if it has one of its own, and its groups in resctrl if it asks for any.
+fn make_groups(plans: &Plans, hierarchy: &Hierarchy, manager: Manager) -> Result<Option<Cgroup>> {
     let Some(plan) = &plans.resctrl else {
         return Cgroup::create(&plans.cgroup, hierarchy, manager);
     };

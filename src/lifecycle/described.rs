@@ -130,13 +130,16 @@ mod tests {
             user: Some((5, None)),
             additional_gids: vec![9],
             capabilities: vec!["CAP_CHOWN".into()],
+            apparmor: Some("web".into()),
+            label: Some("a_u:b_r:c_t:s0".into()),
             ..Changes::default()
         }
         .apply(&mut process);
         let expected = json!({"args": ["sh"], "cwd": "/", "env": ["A=1", "B=2"], "terminal": false,
             "user": {"uid": 5, "gid": 8, "additionalGids": [9]},
             "capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"],
-                "permitted": ["CAP_CHOWN"]}});
+                "permitted": ["CAP_CHOWN"]},
+            "apparmorProfile": "web", "selinuxLabel": "a_u:b_r:c_t:s0"});
         assert_eq!(process, expected);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
 use super::record::Snapshot;
 use super::{duration, query};
@@ -197,6 +198,9 @@ fn living(container: &Snapshot) -> Result<(Cgroup, std::os::fd::OwnedFd)> {
     let not_running = || Kind::NotRunning(container.id.to_string());
     let init = container.init.as_ref().ok_or_else(not_running)?;
     let pidfd = init.open()?.ok_or_else(not_running)?;
+    if container.facts.cgroup.is_none() {
+        bail!(NO_CGROUP);
+    }
     let cgroup = query::cgroup(container)?.ok_or_else(not_running)?;
     Ok((cgroup, pidfd))
 }

@@ -4,7 +4,7 @@
 //! container's cgroup. The process starts from config.json's, changed by the command line, or from a
 //! file; both are checked like config.json itself.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,18 +18,22 @@ use super::create::Sown;
 use super::described::Given;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
+use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
+use super::joinable::{ENDED, explain};
 use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
+use super::rights::{Rights, setgroups_is_denied};
 use super::terminal::Relay;
 use super::{Status, Verb, handover, hooks, limits, permit, query};
 use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error::{self, Kind, Problems};
 use crate::init::handshake::{FromInit, ToInit};
-use crate::init::{self, Birth, Init, Killed, Seed};
+use crate::init::settings::Affinity;
+use crate::init::{self, Birth, Init, Seed};
 use crate::namespaces;
 use crate::seccomp;
 use crate::sys::Call;
@@ -90,20 +94,15 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
     foreground.supervise(&Child { pid, pidfd }, made.relay, None)
 }
 
-/// Why a container that could be joined can not be joined now.
-const ENDED: &str = "the container has ended meanwhile";
-
-/// So long init may take to end after a process of the same container was killed. Where it goes on,
-/// only the message about that process comes later.
-const KILLED_TOGETHER: Duration = Duration::from_millis(100);
-
 /// The container that is joined.
 struct Container {
     snapshot: Snapshot,
     init: Pid,
     pidfd: OwnedFd,
     namespaces: namespaces::Plan,
-    cgroup: Cgroup,
+    /// None where the process stays in the runtime's.
+    cgroup: Option<Cgroup>,
+    rights: Rights,
 }
 
 impl Container {
@@ -118,8 +117,9 @@ impl Container {
             None => bail!(ENDED),
         };
         let init = status.pid().and_then(Pid::from_raw).context(ENDED)?;
+        let rights = Rights::find();
         let places = namespaces::Plan::of_process(init).and_then(|namespaces| {
-            let cgroup = cgroup(&snapshot, init, request.cgroup.as_deref())?;
+            let cgroup = cgroup(&snapshot, init, rights, request.cgroup.as_deref())?;
             Ok((namespaces, cgroup))
         });
         let (namespaces, cgroup) = places.map_err(|error| explain(init, pidfd.as_fd(), error))?;
@@ -129,6 +129,7 @@ impl Container {
             pidfd,
             namespaces,
             cgroup,
+            rights,
         })
     }
 
@@ -136,16 +137,21 @@ impl Container {
         &self,
         request: &ExecRequest,
         interrupt: &Interrupt,
-        seed: Seed,
+        mut seed: Seed,
         passed: Passed,
     ) -> Result<Made> {
         let bundle = self.bundle(request)?;
+        let process = bundle.spec.process().as_ref();
+        let affinity = process.map(Affinity::of).unwrap_or_default();
+        affinity.begin(seed.pid())?;
+        seed.adjust_oom_score(limits::oom_score_adj(process, self.rights));
         seed.enter(&self.namespaces)?;
-        let birth = seed.clone_init(&self.namespaces, self.cgroup.fd())?;
+        let birth = seed.clone_init(&self.namespaces, self.cgroup.as_ref().map(Cgroup::fd))?;
         let joining = Joining {
             request,
             container: self,
             bundle: &bundle,
+            affinity: &affinity,
             interrupt,
         };
         joining.finish(birth, passed)
@@ -200,33 +206,32 @@ impl Container {
         Ok(())
     }
 
+    /// Whether setgroups(2) is refused inside, as may be where a user has made the user namespace.
+    fn has_fixed_groups(&self) -> bool {
+        let init = self.init.as_raw_nonzero().to_string();
+        !self.rights.are_the_hosts() && setgroups_is_denied(&init)
+    }
+
     fn has_user_namespace(&self) -> bool {
         self.namespaces.is_own(namespaces::Kind::User)
     }
 }
 
-/// Whatever went wrong, it did because the container ended, if it has: its init has left its namespaces
-/// some time before it counts as ended.
-fn explain(init: Pid, pidfd: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
-    // Where all processes of a container are killed, its init is not always the first to end.
-    let patience = match error.downcast_ref::<Killed>() {
-        Some(_) => KILLED_TOGETHER,
-        None => Duration::ZERO,
-    };
-    let has_ended = wait_for_exit(pidfd, Some(patience)).unwrap_or(false);
-    let namespace = format!("/proc/{}/ns/mnt", init.as_raw_nonzero());
-    match has_ended || std::fs::metadata(namespace).is_err() {
-        true => error.context(ENDED),
-        false => error,
-    }
-}
-
 /// The cgroup in which the process starts: the one below the container's that was asked for, else the
 /// container's own, or init's where the container has divided its own and no process can be in it.
-fn cgroup(snapshot: &Snapshot, init: Pid, below: Option<&Path>) -> Result<Cgroup> {
+fn cgroup(
+    snapshot: &Snapshot,
+    init: Pid,
+    rights: Rights,
+    below: Option<&Path>,
+) -> Result<Option<Cgroup>> {
+    let Some(own) = snapshot.facts.cgroup.as_deref() else {
+        return match below {
+            Some(below) => bail!("--cgroup {below:?}: {NO_CGROUP}"),
+            None => Ok(None),
+        };
+    };
     let hierarchy = Hierarchy::find()?;
-    let own = snapshot.facts.cgroup.as_deref();
-    let own = own.context("the container's record names no cgroup")?;
     if let Some(below) = below {
         let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         let inside = below.strip_prefix("/").unwrap_or(below);
@@ -234,16 +239,31 @@ fn cgroup(snapshot: &Snapshot, init: Pid, below: Option<&Path>) -> Result<Cgroup
             bail!("--cgroup {below:?}: must be below the container's cgroup");
         }
         let found = Cgroup::open(&hierarchy, &own.join(inside))?;
-        return found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
+        let found = found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
+        return found.map(Some);
     }
     let found = Cgroup::open(&hierarchy, own)?;
-    let found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
-    if !found.is_divided()? {
-        return Ok(found);
+    let mut found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
+    if found.is_divided()? {
+        let of_init = hierarchy.of_process(init)?;
+        let place = Cgroup::open(&hierarchy, &of_init)?;
+        found = place
+            .with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))?;
     }
-    let of_init = hierarchy.of_process(init)?;
-    let found = Cgroup::open(&hierarchy, &of_init)?;
-    found.with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))
+    if rights.are_the_hosts() || found.may_be_entered(&hierarchy) {
+        return Ok(Some(found));
+    }
+    if let Some(unit) = &snapshot.facts.unit {
+        unit.approach()?;
+        if found.may_be_entered(&hierarchy) {
+            return Ok(Some(found));
+        }
+    }
+    error::warn(&format!(
+        "the process is not in the container's {found} and its limits: a user may put one there only from \
+         a cgroup that was handed over together with it"
+    ));
+    Ok(None)
 }
 
 /// What the process needs from here on.
@@ -251,6 +271,7 @@ struct Joining<'a> {
     request: &'a ExecRequest,
     container: &'a Container,
     bundle: &'a Bundle,
+    affinity: &'a Affinity,
     interrupt: &'a Interrupt,
 }
 
@@ -280,6 +301,7 @@ impl Joining<'_> {
                 landlock: init::landlock::Rules::of(&self.bundle.spec),
                 seccomp: seccomp.as_ref(),
                 user_namespace,
+                groups_are_fixed: self.container.has_fixed_groups(),
                 preserved: passed.total(),
                 listening: passed.listening(),
             },
@@ -291,6 +313,7 @@ impl Joining<'_> {
         birth.send_exec(plan, &inheritance)?;
         self.interrupt.or_ready(birth.told())?;
         let init = birth.init()?;
+        self.affinity.end(init.pid())?;
         limits::join(
             init.pid(),
             process,
@@ -298,7 +321,7 @@ impl Joining<'_> {
             &self.container.snapshot.facts,
         )?;
         let terminal = self.until_ready(&init, seccomp.as_ref())?;
-        limits::apply(init.pid(), process, user_namespace)?;
+        limits::apply(init.pid(), process, user_namespace, self.container.rights)?;
         let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
         let pid_file = announce(&init, socket.as_deref().into_iter(), file.as_deref())?;
         let relay = terminal.map(Relay::begin).transpose()?;

@@ -22,7 +22,7 @@ pub struct Facts {
     pub bundle: PathBuf,
     /// The root file system as the host sees it, absolute.
     pub rootfs: PathBuf,
-    /// The cgroup's path in the hierarchy; `None` only when no record was written.
+    /// The cgroup's path in the hierarchy; `None` where it has none of its own.
     pub cgroup: Option<PathBuf>,
     /// Its groups in resctrl, if it asks for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,10 +8,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::bundle::{self, FIELDS, Kind, SPECIFICATION, SPECIFICATION_FIRST, Support};
-use crate::cgroups::{CONTROLLERS, MANAGERS};
+use crate::bundle::{
+    self, ANNOTATIONS_OF_CRUN, FIELDS, Kind, SPECIFICATION, SPECIFICATION_FIRST, Support,
+};
+use crate::cgroups::{CONTROLLERS, MANAGERS, UNIT_PROPERTY};
+use crate::init::landlock::ANNOTATION as LANDLOCK;
 use crate::namespaces::KINDS;
 use crate::rootfs::{Effect, MOUNT_OPTIONS};
+use crate::seccomp;
+
+/// The annotations that change what the runtime does, so that only who may do the same by other fields
+/// should be let set them; one that ends with "." stands for all that begin so.
+const ACTING_ANNOTATIONS: [&str; 3] = [LANDLOCK, UNIT_PROPERTY, ANNOTATIONS_OF_CRUN];
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -23,7 +31,7 @@ pub struct Features {
     mount_options: Vec<&'static str>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
-    potentially_unsafe_config_annotations: &'static [&'static str],
+    potentially_unsafe_config_annotations: [&'static str; 3],
 }
 
 #[derive(Debug, Serialize)]
@@ -61,9 +69,11 @@ struct Seccomp {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     operators: &'static [&'static str],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    archs: &'static [&'static str],
+    archs: Vec<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     known_flags: &'static [&'static str],
+    /// Those of them that this kernel takes.
+    supported_flags: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,7 +109,7 @@ pub fn features(verbs: &[&str]) -> Features {
         mount_options: MOUNT_OPTIONS.iter().map(|(name, _)| *name).collect(),
         linux: linux(),
         annotations: annotations(verbs),
-        potentially_unsafe_config_annotations: bundle::ACTING_ANNOTATIONS,
+        potentially_unsafe_config_annotations: ACTING_ANNOTATIONS,
     }
 }
 
@@ -123,8 +133,9 @@ fn linux() -> Linux {
             enabled: is_honoured("linux.seccomp"),
             actions: words("linux.seccomp.defaultAction"),
             operators: words("linux.seccomp.syscalls[].args[].op"),
-            archs: words("linux.seccomp.architectures[]"),
+            archs: those_of("linux.seccomp.architectures[]", seccomp::knows_architecture),
             known_flags: words("linux.seccomp.flags[]"),
+            supported_flags: those_of("linux.seccomp.flags[]", seccomp::kernel_takes_flag),
         },
         apparmor: enabled("process.apparmorProfile"),
         selinux: enabled("process.selinuxLabel"),
@@ -188,6 +199,12 @@ fn words(path: &str) -> &'static [&'static str] {
     }
 }
 
+/// The words that a field takes and that more can be said of than that they are known.
+fn those_of(path: &str, holds: fn(&str) -> bool) -> Vec<&'static str> {
+    let words = words(path).iter().copied();
+    words.filter(|word| holds(word)).collect()
+}
+
 /// What features.md leaves to annotations. That of checkpoints is runc's, which other runtimes may
 /// use.
 fn annotations(verbs: &[&str]) -> BTreeMap<&'static str, &'static str> {
@@ -240,6 +257,16 @@ mod tests {
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 8);
         assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
         assert_eq!(linux.cgroup().as_ref().unwrap().v1(), &Some(false));
+    }
+
+    #[test]
+    fn only_architectures_with_a_table_of_calls_are_claimed() {
+        let mut archs = linux().seccomp.archs;
+        archs.sort_unstable();
+        assert_eq!(
+            archs.join(" "),
+            "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_X32 SCMP_ARCH_X86 SCMP_ARCH_X86_64"
+        );
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::id::ContainerId;
-use super::record::Record;
+use super::record::{Record, Snapshot};
 use super::{Verb, permit, query};
 use crate::cgroups::Cgroup;
 
@@ -33,7 +33,15 @@ pub fn resume(root: &Path, id: &ContainerId) -> Result<()> {
     present_cgroup(&record)?.thaw()
 }
 
+/// What is missing where a user without rights over cgroups has made the container.
+pub(super) const NO_CGROUP: &str = "the container has no cgroup of its own, as its user may make none where \
+     it was created: create it in one that was handed over (systemd-run --user --scope -p Delegate=yes), \
+     or with --systemd-cgroup";
+
 /// The cgroup of a container that is not stopped.
-pub(super) fn present_cgroup(record: &Record) -> Result<Cgroup> {
-    query::cgroup(record)?.context("the container's cgroup is gone, though its init lives")
+pub(super) fn present_cgroup(container: &Snapshot) -> Result<Cgroup> {
+    if container.facts.cgroup.is_none() {
+        bail!(NO_CGROUP);
+    }
+    query::cgroup(container)?.context("the container's cgroup is gone, though its init lives")
 }

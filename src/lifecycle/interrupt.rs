@@ -12,16 +12,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::process::wait_for_exit;
-use crate::sys::signals::is_ignored;
+use crate::sys::signals::{REQUESTS_TO_END, is_ignored};
 use crate::sys::{Errno, SysError};
-
-/// What ends a process that does not expect it, and is meant to.
-const REQUESTS: [Signal; 4] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-];
 
 /// Tells when somebody wants this process to end.
 #[derive(Debug)]
@@ -39,7 +31,7 @@ impl Interrupt {
     ///
     /// What the kernel answered.
     pub fn prepare(before: &'static str) -> Result<Interrupt> {
-        let heeded = REQUESTS
+        let heeded = REQUESTS_TO_END
             .into_iter()
             .filter(|signal| !is_ignored(*signal as i32));
         let heeded: SigSet = heeded.collect();

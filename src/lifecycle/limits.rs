@@ -7,15 +7,23 @@ use rustix::process::Pid;
 
 use super::facts::Facts;
 use super::record::Record;
+use super::rights::Rights;
 use crate::init;
 use crate::init::settings::Scheduling;
 use crate::namespaces::{self, Kind, Plan};
 use crate::sys::{Call, Errno};
 
 /// True when there is nothing to apply.
-pub(super) fn is_nothing(process: &Process, user_namespace: bool) -> bool {
+pub(super) fn is_nothing(process: &Process, user_namespace: bool, rights: Rights) -> bool {
     let limited = user_namespace && !init::limits(process).is_empty();
-    !limited && process.oom_score_adj().is_none()
+    !limited && (process.oom_score_adj().is_none() || !rights.are_the_hosts())
+}
+
+/// What the seed adjusts its own OOM score by, as the runtime may not do so from outside: the files of a
+/// process that nobody may look into are root's (proc(5)).
+pub(super) fn oom_score_adj(process: Option<&Process>, rights: Rights) -> Option<i32> {
+    let asked = process.and_then(Process::oom_score_adj);
+    asked.filter(|_| !rights.are_the_hosts())
 }
 
 /// Applies to `pid`, when its mounts are made, what later steps of it need or would stand in the
@@ -53,17 +61,25 @@ pub(super) fn join(pid: Pid, process: &Process, user_namespace: bool, facts: &Fa
     }
 }
 
-/// Applies `process.oomScoreAdj`, and with a user namespace `process.rlimits`, to `pid`.
+/// Applies `process.oomScoreAdj`, unless the seed had it, and with a user namespace `process.rlimits`,
+/// to `pid`.
 ///
 /// # Errors
 ///
 /// `EPERM` for a limit above the runtime's own, `EACCES` for a lower score, without
 /// CAP_SYS_RESOURCE; the field is named.
-pub(super) fn apply(pid: Pid, process: &Process, user_namespace: bool) -> Result<()> {
+pub(super) fn apply(
+    pid: Pid,
+    process: &Process,
+    user_namespace: bool,
+    rights: Rights,
+) -> Result<()> {
     if user_namespace {
         init::limits::apply(Some(pid), &init::limits(process))?;
     }
-    if let Some(adjustment) = process.oom_score_adj() {
+    if let Some(adjustment) = process.oom_score_adj()
+        && rights.are_the_hosts()
+    {
         let file = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
         std::fs::write(&file, adjustment.to_string())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))

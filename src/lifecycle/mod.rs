@@ -23,6 +23,7 @@ pub mod handover;
 pub mod hooks;
 pub mod id;
 mod interrupt;
+mod joinable;
 pub mod kill;
 mod limits;
 pub mod mounts;
@@ -34,12 +35,14 @@ pub mod ps;
 pub mod query;
 mod reap;
 pub mod record;
+pub mod rights;
 pub mod select;
 mod set_up;
 pub mod start;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trees;
 pub mod update;
 
 use std::fmt;
@@ -186,6 +189,8 @@ pub struct CreateRequest {
     pub no_new_keyring: bool,
     /// Leave the cgroup to systemd, in a scope of its own.
     pub systemd_cgroup: bool,
+    /// Whether the cgroup is an ordinary user's, which may be missing; None: as the rights are.
+    pub rootless: Option<bool>,
 }
 
 /// What `run` is asked on top.

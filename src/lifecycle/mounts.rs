@@ -58,7 +58,7 @@ pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
         rootfs: &facts.rootfs,
         cgroup_tree: hierarchy.mount_point(),
         mount_namespace: MountNamespace::Joined,
-        user_namespace: container.own_user,
+        binds_devices: container.own_user,
         joined_user_namespace: user_namespace.as_deref(),
         cgroup_namespace: container.has_own("cgroup")?,
         no_pivot: false,

@@ -1,10 +1,12 @@
 //! What `create` decides before its first effect: the plans, and what the record will say.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
-use rustix::process::geteuid;
 
 use super::CreateRequest;
 use super::facts::{Facts, now};
+use super::rights::Rights;
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};
@@ -12,6 +14,7 @@ use crate::init;
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::seccomp;
+use crate::sys::attributes::effective_uid;
 
 /// What is decided before the first effect.
 pub(super) struct Plans {
@@ -27,18 +30,20 @@ impl Plans {
         bundle: &Bundle,
         request: &CreateRequest,
         namespaces: namespaces::Plan,
-        (hierarchy, manager): (&Hierarchy, &Manager),
+        (hierarchy, manager, rights): (&Hierarchy, &Manager, Rights),
         mut problems: Problems,
     ) -> Result<Plans> {
         let id = request.id.as_str();
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
+        let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
+        check_rights(rights, &namespaces, &cgroup, &mut problems);
         let context = rootfs::Context {
             bundle: &bundle.dir,
             rootfs: &bundle.rootfs,
             cgroup_tree: hierarchy.mount_point(),
             mount_namespace: mount_namespace(&namespaces),
-            user_namespace: namespaces.is_own(Kind::User),
+            binds_devices: namespaces.is_own(Kind::User) || !rights.are_the_hosts(),
             joined_user_namespace: namespaces.joined(Kind::User),
             cgroup_namespace: namespaces.is_own(Kind::Cgroup),
             no_pivot: request.no_pivot,
@@ -65,6 +70,26 @@ impl Plans {
     }
 }
 
+/// What somebody without the host's rights can not have, or not know.
+fn check_rights(
+    rights: Rights,
+    namespaces: &namespaces::Plan,
+    cgroup: &cgroups::Plan,
+    problems: &mut Problems,
+) {
+    if rights == Rights::User && !namespaces.is_own(Kind::User) {
+        let advice = "an ordinary user needs a user namespace: add {\"type\": \"user\"} and \
+            linux.uidMappings and linux.gidMappings, as `parhelion spec --rootless` writes them";
+        problems.add("linux.namespaces", advice);
+    }
+    if cgroup.path().is_none() && !namespaces.is_new(Kind::Pid) {
+        error::warn(
+            "linux.namespaces: without a cgroup and a new pid namespace, processes that outlive the \
+             container's first one can not be found to be ended",
+        );
+    }
+}
+
 fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
     if namespaces.is_new(Kind::Mount) {
         rootfs::MountNamespace::New
@@ -75,6 +100,7 @@ fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
     }
 }
 
+/// What the record says of a container that is planned.
 pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> Facts {
     let spec = &bundle.spec;
     let hooks = spec.hooks().as_ref();
@@ -83,7 +109,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         oci_version: spec.version().clone(),
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
-        cgroup: Some(plans.cgroup.path().to_path_buf()),
+        cgroup: plans.cgroup.path().map(Path::to_path_buf),
         resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
         unit: plans.cgroup.unit().cloned(),
         annotations: spec
@@ -93,7 +119,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
             .into_iter()
             .collect(),
         created: now(),
-        owner: geteuid().as_raw(),
+        owner: effective_uid(),
         keyring: !request.no_new_keyring,
         device_rules: plans.cgroup.device_rules(),
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),

@@ -1,13 +1,16 @@
 //! Which processes are inside: `ps`.
 //!
-//! The cgroup knows them; ps(1) of the host describes them.
+//! The cgroup knows them, or their pid namespace where there is no cgroup; ps(1) of the host describes
+//! them.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
+use super::process::Process;
 use super::query;
 use super::record::Snapshot;
 
@@ -18,10 +21,36 @@ use super::record::Snapshot;
 /// [`crate::error::Kind::NotFound`]; or what the cgroup file system answered.
 pub fn pids(root: &Path, id: &ContainerId) -> Result<Vec<i32>> {
     let container = Snapshot::read(root, id)?;
-    match query::cgroup(&container)? {
-        Some(cgroup) => cgroup.pids(),
-        None => Ok(Vec::new()),
+    match (query::cgroup(&container)?, &container.facts.cgroup) {
+        (Some(cgroup), _) => cgroup.pids(),
+        (None, Some(_gone)) => Ok(Vec::new()),
+        (None, None) if container.facts.own_pid_namespace => in_namespace_of_init(&container),
+        (None, None) => bail!("{NO_CGROUP}; and it shares its pid namespace"),
     }
+}
+
+/// The processes in init's pid namespace, which is the container's alone.
+fn in_namespace_of_init(container: &Snapshot) -> Result<Vec<i32>> {
+    let init = container.init.as_ref();
+    let Some(_alive) = init.map(Process::open).transpose()?.flatten() else {
+        return Ok(Vec::new());
+    };
+    // One that is gone, or is somebody else's and does not let itself be looked into, is not inside.
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = init.and_then(|init| namespace(&init.pid.to_string()));
+    let own = own.context("the pid namespace of the container's init can not be seen")?;
+    let inside = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name();
+        let pid = name.to_str()?;
+        let number = pid.parse().ok()?;
+        (namespace(pid)? == own).then_some(number)
+    };
+    let mut pids: Vec<i32> = std::fs::read_dir("/proc")
+        .context("/proc")?
+        .filter_map(inside)
+        .collect();
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// What ps(1) prints with these options (`-ef` without any), but only the container's processes.

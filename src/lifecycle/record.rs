@@ -66,7 +66,7 @@ impl Snapshot {
 
     /// False when the creation ended before a record was written, or is just about to write one.
     pub fn is_written(&self) -> bool {
-        self.facts.cgroup.is_some()
+        !self.facts.oci_version.is_empty()
     }
 
     /// True when the state directory holds nothing but what a container's does. Asked where no

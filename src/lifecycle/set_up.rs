@@ -9,22 +9,27 @@ use super::guide::Guide;
 use super::pid_file::PidFile;
 use super::plans::Plans;
 use super::record::Record;
+use super::rights::{Rights, setgroups_is_denied};
+use super::trees::open_inside;
 use super::{CreateRequest, Status, hooks, limits, notify};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup};
 use crate::error;
-use crate::init::{self, Init, Seed};
+use crate::init::{self, Birth, Init, Seed};
 use crate::namespaces::{self, Kind};
-use crate::rootfs::{self, HostTree};
+use crate::rootfs::{self, HostTree, OpenTree};
 use crate::seccomp;
 use crate::sys::fd::Inheritance;
+use crate::sys::{Errno, SysError};
 
 /// What a container is made of.
 pub(super) struct Parts<'a> {
     pub bundle: &'a Bundle,
     pub plans: Plans,
     pub seed: Seed,
-    pub cgroup: &'a mut Cgroup,
+    pub rights: Rights,
+    /// None where the container stays in the runtime's.
+    pub cgroup: Option<&'a mut Cgroup>,
 }
 
 /// What [`set_up`] has made beside the record.
@@ -51,33 +56,33 @@ pub(super) fn set_up(
         bundle,
         mut plans,
         seed,
-        cgroup,
+        rights,
+        mut cgroup,
     } = parts;
-    let birth = seed.clone_init(&plans.namespaces, cgroup.fd())?;
+    let birth = seed.clone_init(&plans.namespaces, cgroup.as_ref().map(|c| c.fd()))?;
     // Seed and init are at work now; what waits for neither is done beside them.
     let order = Order {
         request,
         bundle,
         caller,
+        rights,
         namespaces: &plans.namespaces,
         seccomp: plans.seccomp.as_ref(),
     };
     let notify = notify::mount(record)?;
     let at_once = caller.start != Start::Later && notify.is_none();
     plans.rootfs.mounts.extend(notify);
-    let (plan, inheritance) = order.plan(plans.rootfs, record)?;
-    let waits_when_made = plan.waits_when_made;
     let late = Late {
         bundle,
         cgroup: &plans.cgroup,
         user_namespace: plans.namespaces.is_own(Kind::User),
+        rights,
     };
-    let is_told = at_once && plan.terminal.is_none() && late.is_nothing();
-    birth.send_plan(plan, &inheritance)?;
-    drop(inheritance);
-    caller.interrupt.or_ready(birth.told())?;
-    let init = birth.init()?;
-    cgroup.entered();
+    let (init, task) = order.give(birth, plans.rootfs, record)?;
+    let is_told = at_once && !task.makes_terminal && late.is_nothing();
+    if let Some(cgroup) = &mut cgroup {
+        cgroup.entered();
+    }
     // The kernel takes time for it, which is nobody's on two processors when the seed is done.
     caller.interrupt.or_ready(init.seeds_end())?;
     let filter = plans.cgroup.load_device_filter()?;
@@ -86,11 +91,11 @@ pub(super) fn set_up(
         bundle,
         request,
         listener: order.seccomp.and_then(seccomp::Plan::listener),
-        waits_when_made,
+        waits_when_made: task.waits_when_made,
         interrupt: &caller.interrupt,
     };
     let made = |record: &Record| {
-        if let Some(filter) = filter {
+        if let (Some(filter), Some(cgroup)) = (filter, &cgroup) {
             cgroup.filter_devices(&filter)?;
         }
         limits::apply_when_made(init.pid(), &bundle.spec, &plans.namespaces, record)
@@ -112,19 +117,82 @@ struct Order<'a> {
     request: &'a CreateRequest,
     bundle: &'a Bundle,
     caller: &'a Caller,
+    rights: Rights,
     namespaces: &'a namespaces::Plan,
     seccomp: Option<&'a seccomp::Plan>,
 }
 
+/// What init was told to do, as far as the runtime has a part in it.
+struct Task {
+    waits_when_made: bool,
+    makes_terminal: bool,
+}
+
+impl Task {
+    fn of(plan: &init::plan::Plan) -> Task {
+        Task {
+            waits_when_made: plan.waits_when_made,
+            makes_terminal: plan.terminal.is_some(),
+        }
+    }
+}
+
 impl Order<'_> {
-    /// Init's plan, and the descriptors that it names.
-    fn plan(
+    /// Gives init its plan, while it is still being made where the runtime has the host's rights.
+    fn give(
         &self,
+        birth: Birth,
         rootfs: rootfs::Plan<HostTree>,
         record: &Record,
-    ) -> Result<(init::plan::Plan, Inheritance)> {
-        let mut inheritance = Inheritance::default();
-        let rootfs = rootfs.open(&mut inheritance)?;
+    ) -> Result<(Init, Task)> {
+        let interrupt = &self.caller.interrupt;
+        if self.rights.are_the_hosts() {
+            let mut inheritance = Inheritance::default();
+            let rootfs = rootfs.open(&mut inheritance)?;
+            let plan = self.plan(rootfs, &mut inheritance, record, false)?;
+            let task = Task::of(&plan);
+            birth.send_plan(plan, &inheritance)?;
+            drop(inheritance);
+            interrupt.or_ready(birth.told())?;
+            return Ok((birth.init()?, task));
+        }
+        interrupt.or_ready(birth.told())?;
+        let init = birth.without_plan()?;
+        let pid = init.pid().as_raw_nonzero().to_string();
+        let (rootfs, mut inheritance) = self.open(rootfs, &pid)?;
+        let groups_are_fixed = setgroups_is_denied(&pid);
+        let plan = self.plan(rootfs, &mut inheritance, record, groups_are_fixed)?;
+        let task = Task::of(&plan);
+        init.send_plan(plan, &inheritance)?;
+        Ok((init, task))
+    }
+
+    /// Opens what the container takes from the host: here where that is allowed, else inside.
+    fn open(
+        &self,
+        rootfs: rootfs::Plan<HostTree>,
+        init: &str,
+    ) -> Result<(rootfs::Plan<OpenTree>, Inheritance)> {
+        if self.rights == Rights::Namespace || !self.namespaces.is_own(Kind::Mount) {
+            let mut inheritance = Inheritance::default();
+            match rootfs.clone().open(&mut inheritance) {
+                // The mount namespace belongs to a user namespace above.
+                Err(error) if is_not_permitted(&error) => {}
+                opened => return Ok((opened?, inheritance)),
+            }
+        }
+        let user_namespace = self.namespaces.user_namespace(init)?;
+        open_inside(user_namespace, |inheritance| rootfs.open(inheritance))
+    }
+
+    /// Init's plan, for which what `rootfs` names is in `inheritance`.
+    fn plan(
+        &self,
+        rootfs: rootfs::Plan<OpenTree>,
+        inheritance: &mut Inheritance,
+        record: &Record,
+        groups_are_fixed: bool,
+    ) -> Result<init::plan::Plan> {
         let lock = inheritance.give(record.lock_for_init()?);
         let gate = match self.caller.start {
             Start::Later => Some(inheritance.give(record.listen_for_start()?)),
@@ -138,6 +206,7 @@ impl Order<'_> {
             rootfs,
             seccomp: self.seccomp,
             keyring: !self.request.no_new_keyring,
+            groups_are_fixed,
             gate,
             lock,
             preserved: self.caller.passed.total(),
@@ -145,13 +214,20 @@ impl Order<'_> {
             creating: hooks::state_around_pid(record, &Status::Creating),
             created: hooks::state_around_pid(record, &Status::Created { pid: 0 }),
         };
-        let (mut plan, warnings) = init::build(wanted, &mut inheritance)?;
+        let (mut plan, warnings) = init::build(wanted, inheritance)?;
         notify::add_variable(&mut plan.program.env);
         let outputs = hooks::outputs(&record.facts)?;
         plan.hooks.outputs = outputs.map(|file| file.map(|file| inheritance.give(file.into())));
         warnings.iter().for_each(|warning| error::warn(warning));
-        Ok((plan, inheritance))
+        Ok(plan)
     }
+}
+
+fn is_not_permitted(error: &anyhow::Error) -> bool {
+    let call = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<SysError>());
+    call.is_some_and(|call| call.errno == Errno::PERM)
 }
 
 /// What is set on init only when it has nothing left to do before the program.
@@ -159,19 +235,23 @@ struct Late<'a> {
     bundle: &'a Bundle,
     cgroup: &'a cgroups::Plan,
     user_namespace: bool,
+    rights: Rights,
 }
 
 impl Late<'_> {
     fn is_nothing(&self) -> bool {
         let process = self.bundle.spec.process().as_ref();
         !self.cgroup.has_late_limits()
-            && process.is_none_or(|process| limits::is_nothing(process, self.user_namespace))
+            && process
+                .is_none_or(|process| limits::is_nothing(process, self.user_namespace, self.rights))
     }
 
-    fn apply(&self, init: &Init, cgroup: &mut Cgroup) -> Result<()> {
-        cgroup.apply_late(self.cgroup)?;
+    fn apply(&self, init: &Init, cgroup: Option<&mut Cgroup>) -> Result<()> {
+        if let Some(cgroup) = cgroup {
+            cgroup.apply_late(self.cgroup)?;
+        }
         if let Some(process) = self.bundle.spec.process() {
-            limits::apply(init.pid(), process, self.user_namespace)?;
+            limits::apply(init.pid(), process, self.user_namespace, self.rights)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::id::ContainerId;
 use super::record::Record;
 use super::{Verb, permit, query};
 use crate::bundle::{RESOURCES, check_resources, parse_resources};
-use crate::cgroups::{Change, Hierarchy};
+use crate::cgroups::{Change, Hierarchy, resctrl};
 use crate::error::{self, Problems};
 
 /// The largest file or input that is read: a list of devices has some 10 KiB.
@@ -83,10 +83,52 @@ pub fn update(root: &Path, id: &ContainerId, request: &UpdateRequest) -> Result<
     problems.renamed(|path| names.name(path)).into_result()?;
     let change = change.renamed(|path| names.name(path));
     error::debug(|| format!("change:\n{change}"));
-    cgroup.change(&change, &hierarchy, record.facts.unit.as_ref())?;
+    let shares = Shares::change(&request.rdt, &record)?;
+    let changed = cgroup.change(&change, &hierarchy, record.facts.unit.as_ref());
+    changed.or_else(|error| shares.undo_after(error))?;
     match change.device_rules() {
         Some(rules) => record.set_device_rules(rules),
         None => Ok(()),
+    }
+}
+
+/// Shares of caches and memory bandwidth that were changed: the groups, and their schemata before.
+struct Shares<'a>(Option<(&'a resctrl::Groups, String)>);
+
+impl Shares<'_> {
+    /// Writes what the flags ask for; an empty value asks for nothing.
+    fn change<'a>(flags: &[(&'static str, String)], record: &'a Record) -> Result<Shares<'a>> {
+        let asked = flags.iter().filter(|(_, schema)| !schema.is_empty());
+        let (mut names, mut lines, mut problems) = (Vec::new(), String::new(), Problems::default());
+        for (flag, schema) in asked {
+            if record.facts.resctrl.is_none() {
+                // To move its processes now is a race with those that they fork.
+                let text =
+                    "the container was created without linux.intelRdt, whose schema this changes";
+                problems.add(format!("--{flag}"), text);
+            }
+            names.push(format!("--{flag}"));
+            lines += &format!("{schema}\n");
+        }
+        problems.into_result()?;
+        match &record.facts.resctrl {
+            Some(groups) if !names.is_empty() => {
+                let before = groups.change(&lines).with_context(|| names.join(", "))?;
+                Ok(Shares(Some((groups, before))))
+            }
+            Some(_) | None => Ok(Shares(None)),
+        }
+    }
+
+    /// All is as before, or the error says what is not.
+    fn undo_after(self, error: anyhow::Error) -> Result<()> {
+        let undone = self.0.map(|(groups, before)| groups.change(&before));
+        match undone {
+            Some(Err(other)) => Err(error.context(format!(
+                "the schemata of Intel RDT stay changed, as {other:#}"
+            ))),
+            Some(Ok(_)) | None => Err(error),
+        }
     }
 }
 
@@ -116,7 +158,6 @@ impl Names {
 impl UpdateRequest {
     /// The resources that are asked for, and how they are called.
     fn read(&self) -> Result<(LinuxResources, Names)> {
-        self.refuse_rdt()?;
         let (mut object, names) = match &self.resources {
             Some(path) => {
                 for (flag, _) in &self.flags {
@@ -137,16 +178,6 @@ impl UpdateRequest {
             error::warn(&warning);
         }
         Ok((resources, names))
-    }
-
-    /// runc refuses them too for a container that was created without `linux.intelRdt`.
-    fn refuse_rdt(&self) -> Result<(), Problems> {
-        let mut problems = Problems::default();
-        for (flag, _) in &self.rdt {
-            let text = "the container has no linux.intelRdt whose schema could be changed";
-            problems.add(format!("--{flag}"), text);
-        }
-        problems.into_result()
     }
 }
 
@@ -317,18 +348,5 @@ mod tests {
         ] {
             assert_eq!(number(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn intel_rdt_is_refused_by_its_flag() {
-        let request = UpdateRequest {
-            rdt: vec![("l3-cache-schema", "L3:0=f".to_owned())],
-            ..UpdateRequest::default()
-        };
-        let told = request.read().unwrap_err().to_string();
-        assert!(
-            told.starts_with("--l3-cache-schema: the container has no"),
-            "{told}"
-        );
     }
 }

@@ -250,6 +250,20 @@ impl Plan {
         self.id_maps.as_ref()
     }
 
+    /// The user namespace of the process `init`, if that is the container's own and not the host's.
+    ///
+    /// # Errors
+    ///
+    /// It can not be opened.
+    pub fn user_namespace(&self, init: &str) -> Result<Option<OwnedFd>> {
+        let path = match self.joined(Kind::User) {
+            Some(path) => path.to_owned(),
+            None if self.is_new(Kind::User) => PathBuf::from(format!("/proc/{init}/ns/user")),
+            None => return Ok(None),
+        };
+        Ok(Some(open(&path).context("user namespace")?.into()))
+    }
+
     /// Whether init's parent has to be in the container's cgroup before it joins namespaces: in
     /// another user or cgroup namespace it may not choose one of the host's any more.
     #[must_use]

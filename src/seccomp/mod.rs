@@ -16,6 +16,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag, Spec};
+use serde::Deserialize;
+use serde::de::value::BorrowedStrDeserializer;
 
 use arch::Arch;
 use decide::Decision;
@@ -23,7 +25,7 @@ use profile::{Action, FIELD, Profile};
 use syscalls::Syscall;
 
 use crate::error::{self, Problems};
-use crate::sys::seccomp::{Instruction, LONGEST, flag};
+use crate::sys::seccomp::{Instruction, LONGEST, flag, takes};
 
 /// The filter of a container.
 #[derive(Debug)]
@@ -145,12 +147,7 @@ fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
     };
     let mut flags = 0;
     for wanted in list {
-        flags |= match wanted {
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => flag::TSYNC,
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => flag::LOG,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flag::SPEC_ALLOW,
-            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => flag::WAIT_KILLABLE_RECV,
-        };
+        flags |= bit(wanted);
     }
     if !notifies {
         // It is about notifications, and the kernel refuses it where there are none.
@@ -161,6 +158,38 @@ fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
         flags |= flag::TSYNC_ESRCH;
     }
     flags | flag::NEW_LISTENER
+}
+
+/// The kernel's flag for that of config.json.
+fn bit(named: &LinuxSeccompFilterFlag) -> u32 {
+    match named {
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => flag::TSYNC,
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => flag::LOG,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flag::SPEC_ALLOW,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => flag::WAIT_KILLABLE_RECV,
+    }
+}
+
+/// Whether the architecture that config.json names so, as `SCMP_ARCH_X86`, has a table of calls here.
+#[must_use]
+pub fn knows_architecture(name: &str) -> bool {
+    named(name).and_then(Arch::named).is_some()
+}
+
+/// Whether this kernel takes the flag that config.json names so, as `SECCOMP_FILTER_FLAG_LOG`.
+#[must_use]
+pub fn kernel_takes_flag(name: &str) -> bool {
+    named(name).is_some_and(|named| match bit(&named) {
+        // About notifications, and refused where there are none.
+        flag::WAIT_KILLABLE_RECV => takes(flag::WAIT_KILLABLE_RECV | flag::NEW_LISTENER),
+        bit => takes(bit),
+    })
+}
+
+/// The value of the specification that is written so.
+fn named<'de, T: Deserialize<'de>>(name: &'de str) -> Option<T> {
+    let name = BorrowedStrDeserializer::<serde::de::value::Error>::new(name);
+    T::deserialize(name).ok()
 }
 
 fn summary(profile: &Profile<'_>) -> String {

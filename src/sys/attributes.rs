@@ -188,6 +188,16 @@ pub fn set_memory_policy(mode: u32, nodes: &Bitmap) -> SysResult<()> {
         .map(drop)
 }
 
+/// The user that this process was started as, without a system call (getauxval(3), AT_EUID): that of
+/// all its life where nobody changes it.
+#[cfg(feature = "runtime")]
+#[must_use]
+pub fn effective_uid() -> u32 {
+    // SAFETY: reads what the kernel has left on the stack at the execve; takes no pointer.
+    let uid = unsafe { libc::getauxval(libc::AT_EUID) };
+    uid as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

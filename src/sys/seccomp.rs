@@ -84,6 +84,17 @@ pub fn load(program: &[Instruction], flags: u32) -> SysResult<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
+/// Whether this kernel takes these flags. Nothing is loaded: a program at no address is `EFAULT`, which
+/// the kernel says when it has found the flags good.
+#[must_use]
+pub fn takes(flags: u32) -> bool {
+    const SECCOMP_SET_MODE_FILTER: usize = 1; // linux/seccomp.h
+    let args = [SECCOMP_SET_MODE_FILTER, flags as usize, 0, 0, 0, 0];
+    // SAFETY: the only pointer is null, which the kernel refuses to read.
+    let taken = unsafe { syscall(libc::SYS_seccomp, args) };
+    taken == Err(Errno::FAULT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +103,20 @@ mod tests {
     fn structures_have_the_sizes_of_the_kernel_header() {
         assert_eq!(size_of::<Instruction>(), 8);
         assert_eq!(size_of::<Program>(), 16);
+    }
+
+    #[test]
+    fn a_flag_that_no_kernel_has_is_not_taken_and_nothing_is_loaded() {
+        let mode = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("Seccomp:"));
+            line.map(str::to_owned)
+        };
+        let before = mode();
+        assert!(!takes(1 << 31));
+        // An emulator of one process has no such call at all.
+        assert!(takes(flag::LOG) || load(&[], 0).unwrap_err().errno == Errno::NOSYS);
+        assert_eq!(mode(), before);
     }
 
     #[test]

@@ -88,6 +88,15 @@ pub fn is_ignored(signal: i32) -> bool {
     asked.is_ok() && old[0] == libc::SIG_IGN
 }
 
+/// What ends a process that does not expect it, and is meant to.
+#[cfg(feature = "runtime")]
+pub const REQUESTS_TO_END: [nix::sys::signal::Signal; 4] = [
+    nix::sys::signal::Signal::SIGHUP,
+    nix::sys::signal::Signal::SIGINT,
+    nix::sys::signal::Signal::SIGQUIT,
+    nix::sys::signal::Signal::SIGTERM,
+];
+
 /// `struct sigaction` of the kernel (linux/signal_types.h): handler, flags, restorer, mask. Zero is
 /// the default action.
 type SignalAction = [usize; 4];

@@ -18,6 +18,8 @@ pub fn all() -> Vec<Trial> {
         what_is_not_enabled_is_refused_and_what_is_enabled_is_not,
         the_managers_of_cgroups_are_those_that_work,
         a_checkpoint_is_claimed_where_there_are_the_verbs,
+        each_architecture_has_calls_and_each_supported_flag_is_taken,
+        each_annotation_that_is_told_acts,
         the_document_is_complete,
     ]
 }
@@ -262,6 +264,67 @@ fn a_checkpoint_is_claimed_where_there_are_the_verbs() {
     assert_eq!(*claim, json!(verbs.to_string()));
 }
 
+/// A filter for an architecture without a table would hold nothing of it.
+fn each_architecture_has_calls_and_each_supported_flag_is_taken() {
+    let seccomp = &features()["linux"]["seccomp"];
+    let (known, taken) = (&seccomp["knownFlags"], &seccomp["supportedFlags"]);
+    let (known, taken) = (strings(known), strings(taken));
+    assert!(taken.contains(&"SECCOMP_FILTER_FLAG_LOG".to_owned()));
+    assert!(taken.iter().all(|flag| known.contains(flag)), "{taken:?}");
+    for flag in known {
+        let bundle = Bundle::new("echo ran");
+        bundle.edit(|config| {
+            config["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": [flag]});
+        });
+        let ran = bundle.run();
+        // What only concerns notifications is left out where there are none.
+        let works = ran.code() == Some(0) || flag.contains("WAIT_KILLABLE");
+        assert_eq!(works, taken.contains(&flag), "{flag}: {}", ran.stderr());
+    }
+    for arch in strings(&seccomp["archs"]) {
+        let bundle = Bundle::new("echo ran");
+        bundle.edit(|config| {
+            config["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [arch],
+                    "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]});
+        });
+        assert_eq!(bundle.run().success(), "ran\n", "{arch}");
+    }
+}
+
+fn each_annotation_that_is_told_acts() {
+    let told = strings(&features()["potentiallyUnsafeConfigAnnotations"]);
+    // One of each, with a value that its rule refuses.
+    let acting = [
+        ("dev.parhelion.landlock", "dev.parhelion.landlock"),
+        ("run.oci.", "run.oci.handler"),
+        (
+            "org.systemd.property.",
+            "org.systemd.property.SuccessAction",
+        ),
+    ];
+    assert_eq!(told.len(), acting.len(), "{told:?}");
+    for (prefix, name) in acting {
+        assert!(told.contains(&prefix.to_owned()), "{told:?}");
+        let bundle = Bundle::new("true");
+        bundle.edit(|config| config["annotations"] = json!({name: "[}"}));
+        let run = ["run", "--bundle", bundle.path(), &bundle.id];
+        let refused = match prefix {
+            "org.systemd.property." => {
+                bundle.run().success(); // it is for who makes the unit alone
+                bundle.parhelion(&[&["--systemd-cgroup"][..], &run].concat())
+            }
+            _ => bundle.parhelion(&run),
+        };
+        let told = match prefix == "org.systemd.property." && !crate::support::has_systemd() {
+            true => "systemd can not be reached",
+            false => name,
+        };
+        assert!(refused.failure().contains(told), "{}", refused.stderr());
+    }
+}
+
 /// What features.md names; what a runtime does not say counts as unknown.
 fn the_document_is_complete() {
     let features = features();
@@ -294,7 +357,13 @@ fn the_document_is_complete() {
         );
     }
     if features["linux"]["seccomp"]["enabled"] == true {
-        for list in ["actions", "operators", "archs", "knownFlags"] {
+        for list in [
+            "actions",
+            "operators",
+            "archs",
+            "knownFlags",
+            "supportedFlags",
+        ] {
             assert!(features["linux"]["seccomp"][list].is_array(), "{list}");
         }
     }

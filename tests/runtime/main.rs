@@ -25,6 +25,7 @@ mod namespaces;
 mod notify;
 mod process;
 mod refusals;
+mod rootless;
 mod seccomp;
 mod support;
 mod systemd;
@@ -53,6 +54,7 @@ fn main() {
         notify::all(),
         process::all(),
         refusals::all(),
+        rootless::all(),
         seccomp::all(),
         systemd::all(),
         terminal::all(),

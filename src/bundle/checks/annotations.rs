@@ -9,7 +9,7 @@ use super::items;
 use crate::bundle::report::{Place, Report, quote};
 
 /// What all of them begin with.
-const PREFIX: &str = "run.oci.";
+pub const ANNOTATIONS_OF_CRUN: &str = "run.oci.";
 
 /// What becomes of an annotation.
 enum Fate {
@@ -78,7 +78,7 @@ pub(super) fn check(config: &Value, report: &mut Report) {
     };
     let all = Place::key(None, "annotations");
     for (name, value) in annotations {
-        if !name.starts_with(PREFIX) {
+        if !name.starts_with(ANNOTATIONS_OF_CRUN) {
             continue;
         }
         let place = Place::key(Some(&all), name);

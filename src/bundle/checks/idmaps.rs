@@ -23,7 +23,13 @@ pub(super) fn check(config: &Value, report: &mut Report) {
         ranges(&linux[name], &format!("linux.{name}"), report);
     }
     match namespace(config, "user") {
-        Namespace::New => new_user_namespace(linux, report),
+        Namespace::New => {
+            new_user_namespace(linux, report);
+            for (i, mount) in items(&config["mounts"]) {
+                ids_of_options(linux, i, mount, report);
+                owned_file_system(config, i, mount, report);
+            }
+        }
         Namespace::Host => unused(linux, report),
         Namespace::Joined { .. } => joined(linux, report),
         Namespace::Unclear => {}
@@ -62,6 +68,64 @@ fn new_user_namespace(linux: &Value, report: &mut Report) {
             let reason = "must map the id 0 of the container";
             report.problem(format_args!("linux.{name}"), reason);
         }
+    }
+}
+
+/// File systems whose options name ids, which the kernel takes only if the namespace has them.
+const WITH_IDS: [&str; 2] = ["devpts", "tmpfs"];
+
+fn ids_of_options(linux: &Value, i: usize, mount: &Value, report: &mut Report) {
+    if !mount["type"]
+        .as_str()
+        .is_some_and(|t| WITH_IDS.contains(&t))
+    {
+        return;
+    }
+    for (j, option) in items(&mount["options"]) {
+        for (key, name) in ["uid=", "gid="].into_iter().zip(LISTS) {
+            let text = option.as_str().unwrap_or_default();
+            let id = text.strip_prefix(key).and_then(|id| id.parse().ok());
+            if id.and_then(|id| is_mapped(&linux[name], id)) == Some(false) {
+                let reason = "is an id that linux.";
+                let message = format_args!("{text:?} {reason}{name} does not map: leave it out");
+                report.problem(format_args!("mounts[{i}].options[{j}]"), message);
+            }
+        }
+    }
+}
+
+/// File systems that show a namespace, which has to belong to the user namespace: one beside that.
+const SHOWING: [(&str, &str); 3] = [("proc", "pid"), ("mqueue", "ipc"), ("sysfs", "network")];
+
+fn owned_file_system(config: &Value, i: usize, mount: &Value, report: &mut Report) {
+    let Some(fstype) = mount["type"].as_str() else {
+        return;
+    };
+    let elsewhere = |word: &Value| {
+        ["bind", "rbind", "remount"]
+            .map(Some)
+            .contains(&word.as_str())
+    };
+    let shown = SHOWING.iter().find(|(known, _)| *known == fstype);
+    let Some((_, kind)) = shown.filter(|_| !items(&mount["options"]).any(|(_, w)| elsewhere(w)))
+    else {
+        return;
+    };
+    if matches!(namespace(config, kind), Namespace::Host) {
+        let place = if *kind == "network" { "/sys" } else { "/proc" };
+        let advice = match *kind {
+            "ipc" => String::new(),
+            _ => format!(
+                ", or bind the host's instead: {{\"type\": \"bind\", \"source\": \"{place}\", \
+                 \"options\": [\"rbind\"]}}"
+            ),
+        };
+        let article = if *kind == "ipc" { "an" } else { "a" };
+        let message = format_args!(
+            "\"{fstype}\" can be mounted in a user namespace only beside {article} {kind} namespace of its \
+             own: add {{\"type\": \"{kind}\"}} to linux.namespaces{advice}"
+        );
+        report.problem(format_args!("mounts[{i}].type"), message);
     }
 }
 

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use annotations::ANNOTATIONS_OF_CRUN;
+
 use super::read::os_error;
 use super::report::{Report, quote};
 

@@ -55,6 +55,14 @@ impl Filter {
         filter
     }
 
+    /// The filter that allows everything, for which no program is needed.
+    pub(super) fn of_everything() -> Filter {
+        Filter {
+            otherwise: true,
+            runs: Vec::new(),
+        }
+    }
+
     /// Sorts the rules into runs, and drops what later or wider ones overrule.
     #[must_use]
     pub fn new(rules: &[Rule]) -> Filter {

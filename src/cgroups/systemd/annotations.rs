@@ -13,7 +13,8 @@ use super::properties::Property;
 use super::value::Value;
 use crate::error::Problems;
 
-const PREFIX: &str = "org.systemd.property.";
+/// What the annotations that set properties of the unit begin with.
+pub const UNIT_PROPERTY: &str = "org.systemd.property.";
 
 /// The type of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub(super) fn plan(spec: &Spec, problems: &mut Problems) -> Vec<Property> {
     annotations.sort_unstable();
     let mut properties = Vec::new();
     for (key, text) in annotations {
-        let Some(name) = key.strip_prefix(PREFIX) else {
+        let Some(name) = key.strip_prefix(UNIT_PROPERTY) else {
             continue;
         };
         match property(name, text) {

@@ -8,12 +8,15 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::address::Address;
 use super::message::{self, Body, Call, Message, Reader};
 use crate::cgroups::events::Deadline;
+use crate::sys::signals::REQUESTS_TO_END;
 use crate::sys::{Call as _, Errno};
 
 /// How long systemd may take for one thing it is asked. A reload of its configuration stops it for
@@ -47,10 +50,36 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// Whether a wait ends with a signal that asks this process to end and is blocked. It is left to whoever
+/// has blocked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signals {
+    Heeded,
+    /// What is done must be done to its end, or they are not blocked.
+    LeftAlone,
+}
+
+impl Signals {
+    /// Readable when such a signal has come.
+    fn descriptor(self) -> Result<Option<SignalFd>> {
+        if self == Signals::LeftAlone {
+            return Ok(None);
+        }
+        let blocked = SigSet::thread_get_mask().context("rt_sigprocmask()")?;
+        let requests = REQUESTS_TO_END.into_iter();
+        let requests: SigSet = requests.filter(|s| blocked.contains(*s)).collect();
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let fd = SignalFd::with_flags(&requests, flags).context("signalfd4()")?;
+        Ok(Some(fd))
+    }
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Bus {
     socket: OwnedFd,
+    /// Readable when there is no time left for a wait.
+    stop: Option<SignalFd>,
     address: Address,
     serial: u32,
     patience: Duration,
@@ -67,10 +96,14 @@ impl Bus {
     /// # Errors
     ///
     /// None does; each is named with the reason.
-    pub(super) fn connect(addresses: &[Address], patience: Duration) -> Result<Bus> {
+    pub(super) fn connect(
+        addresses: &[Address],
+        patience: Duration,
+        signals: Signals,
+    ) -> Result<Bus> {
         let mut reasons = Vec::new();
         for address in addresses {
-            match Bus::open(address, patience) {
+            match Bus::open(address, patience, signals) {
                 Ok(bus) => return Ok(bus),
                 Err(error) => reasons.push(crate::error::in_words(&error)),
             }
@@ -81,13 +114,14 @@ impl Bus {
         Err(anyhow!(reasons.join("; ")))
     }
 
-    fn open(address: &Address, patience: Duration) -> Result<Bus> {
+    fn open(address: &Address, patience: Duration, signals: Signals) -> Result<Bus> {
         let end = Deadline::after(patience);
         let socket = address
             .connect(patience)
             .call(|| format!("connect({address})"))?;
         let mut bus = Bus {
             socket,
+            stop: signals.descriptor()?,
             address: address.clone(),
             serial: 0,
             patience,
@@ -107,6 +141,11 @@ impl Bus {
             bus.ask(BUS, "/org/freedesktop/DBus", BUS, "AddMatch", rule)?;
         }
         Ok(bus)
+    }
+
+    /// From now on no signal ends a wait.
+    pub(super) fn leave_signals_alone(&mut self) {
+        self.stop = None;
     }
 
     /// Calls a method of systemd's manager.
@@ -253,9 +292,13 @@ impl Bus {
             let Some(left) = self.end.left() else {
                 return Err(self.no_answer());
             };
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
+            fds.extend(self.stop.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             match poll(&mut fds, Some(&left)) {
                 Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) if fds[0].revents().is_empty() => {
+                    bail!("ended by a signal while {} had not answered", self.address)
+                }
                 Ok(_) => {}
                 Err(errno) => return Ok(Err(errno).call(|| format!("poll({})", self.address))?),
             }
@@ -309,7 +352,10 @@ mod tests {
     use std::io::Write as _;
 
     fn error_of(addresses: &[Address]) -> String {
-        format!("{:#}", Bus::connect(addresses, SHORT).unwrap_err())
+        format!(
+            "{:#}",
+            Bus::connect(addresses, SHORT, Signals::LeftAlone).unwrap_err()
+        )
     }
 
     #[test]
@@ -347,7 +393,8 @@ mod tests {
             server.call();
             server.wait_for_close();
         });
-        let mut bus = Bus::connect(&[Address::private(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         let error = bus.job("StopUnit", Body::default()).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.starts_with("StopUnit: no answer from"), "{error}");
@@ -361,7 +408,8 @@ mod tests {
             server.job_ended("/job/2", "done");
             server.wait_for_close();
         });
-        let mut bus = Bus::connect(&[Address::private(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         let error = format!("{:#}", bus.job("StopUnit", Body::default()).unwrap_err());
         let expected = "StopUnit: waiting for the end of /job/1: no answer from";
         assert!(error.starts_with(expected), "{error}");
@@ -394,7 +442,8 @@ mod tests {
                 .write_all(b"HTTP/1.1 400 Bad Request")
                 .unwrap();
         });
-        let mut bus = Bus::connect(&[Address::private(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         let error = format!("{:#}", bus.property("Version").unwrap_err());
         assert!(error.contains("is not D-Bus"), "{error}");
     }
@@ -410,7 +459,8 @@ mod tests {
             server.answer("/job/8");
             server.wait_for_close();
         });
-        let mut bus = Bus::connect(&[Address::private(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         assert_eq!(
             bus.job("StartTransientUnit", Body::default()).unwrap(),
             "done"
@@ -427,7 +477,8 @@ mod tests {
             assert_eq!(server.property("257.9"), "Get");
             server.wait_for_close();
         });
-        let mut bus = Bus::connect(&[Address::bus(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::bus(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         assert_eq!(bus.property("Version").unwrap(), "257.9");
     }
 
@@ -437,7 +488,8 @@ mod tests {
             server.greet();
             server.refuse("a.b.NoSuchUnit", "Unit x not loaded.");
         });
-        let mut bus = Bus::connect(&[Address::private(fake.path())], SHORT).unwrap();
+        let mut bus =
+            Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap();
         let error = bus.call("StopUnit", Body::default()).unwrap_err();
         assert_eq!(
             error.downcast_ref::<Refused>().unwrap().name,

@@ -27,15 +27,17 @@ use anyhow::{Result, anyhow};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use super::Hierarchy;
 use super::plan::{Phase, Step};
+use super::{Hierarchy, delegation};
 use crate::error::Problems;
 use address::Address;
-use bus::{Bus, PATIENCE};
+use bus::{Bus, PATIENCE, Signals};
 use names::Names;
 use properties::Property;
 use value::Value;
 
+pub use annotations::UNIT_PROPERTY;
+pub(super) use place::cgroup_of;
 pub(super) use properties::knows;
 pub(super) use unit::Scope;
 
@@ -44,6 +46,10 @@ pub(super) use unit::Scope;
 pub enum Manager {
     /// We, anywhere in the cgroup file system.
     Files,
+    /// We, below a cgroup that was handed over to our caller.
+    Below(PathBuf),
+    /// Nobody: our caller may make none, and the container stays where it is created.
+    Nobody,
     /// We, below a unit that systemd has handed over to our caller; its cgroup.
     Delegated(PathBuf),
     /// systemd, at our word.
@@ -80,14 +86,23 @@ pub struct Systemd {
 }
 
 impl Manager {
-    /// Finds out who makes the cgroup of container `id`. Changes nothing.
+    /// Finds out who makes the cgroup of container `id`, as systemd's wish or as a caller's who is
+    /// `privileged` over the whole tree or not. Changes nothing.
     ///
     /// # Errors
     ///
     /// systemd is wanted and does not answer.
-    pub fn find(systemd: bool, spec: &Spec, id: &str, hierarchy: &Hierarchy) -> Result<Manager> {
-        if !systemd {
+    pub fn find(
+        (systemd, privileged): (bool, bool),
+        spec: &Spec,
+        id: &str,
+        hierarchy: &Hierarchy,
+    ) -> Result<Manager> {
+        if !systemd && privileged {
             return Ok(Manager::Files);
+        }
+        if !systemd {
+            return Ok(delegation::find(configured_path(spec), hierarchy));
         }
         let names = Names::parse(configured_path(spec), id);
         // A path that is wrong is told with all other problems of the configuration.
@@ -172,8 +187,8 @@ impl Whose {
         }
     }
 
-    fn open(self) -> Result<Bus> {
-        let bus = Bus::connect(&self.addresses(), PATIENCE);
+    fn open(self, signals: Signals) -> Result<Bus> {
+        let bus = Bus::connect(&self.addresses(), PATIENCE, signals);
         bus.map_err(|error| self.unreachable(&error))
     }
 
@@ -194,7 +209,7 @@ impl fmt::Display for Whose {
 
 impl Systemd {
     fn connect(whose: Whose) -> Result<Systemd> {
-        let mut bus = whose.open()?;
+        let mut bus = whose.open(Signals::Heeded)?;
         let mut ask = |name| {
             bus.property(name)
                 .map_err(|error| whose.unreachable(&error))
@@ -334,14 +349,14 @@ mod tests {
         });
         let systemd = Systemd {
             whose,
-            bus: Bus::connect(&[Address::private(fake.path())], SHORT).unwrap(),
+            bus: Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap(),
             home: home.into(),
             version: 257,
         };
         let manager = Manager::Systemd(Box::new(systemd));
         let hierarchy = Hierarchy::offering(&["cpu", "memory", "pids", "hugetlb"]);
         let mut problems = Problems::default();
-        let plan = Plan::managed(&spec, "web", &hierarchy, &manager, &mut problems);
+        let plan = Plan::managed(&spec, "web", &hierarchy, (&manager, true), &mut problems);
         let lines = plan.to_string();
         let lines = lines.lines().filter(|line| !line.starts_with("device"));
         let lines = lines.map(|line| format!("{line}\n")).collect();
@@ -419,7 +434,7 @@ late     pids.max 64
         let mut problems = Problems::default();
         let manager = Manager::Delegated("system.slice/a.service".into());
         let hierarchy = Hierarchy::offering(&[]);
-        let plan = Plan::managed(&spec, "web", &hierarchy, &manager, &mut problems);
+        let plan = Plan::managed(&spec, "web", &hierarchy, (&manager, true), &mut problems);
         let text = plan.to_string();
         assert!(
             text.starts_with("mkdir    system.slice/a.service/pod-web\n"),

@@ -5,11 +5,13 @@
 //!
 //! - the configuration names no slice: a slice that is named is where the container is wanted;
 //! - the innermost unit around this process is a service or scope with `Delegate=`, but not a
-//!   user's own systemd, which manages what is below it;
+//!   user's own systemd, which manages what is below it; systemd marks its cgroup, and a user's, which
+//!   does not, puts processes below the unit's cgroup for no other reason;
 //! - nothing runs in the unit's cgroup itself (`DelegateSubgroup=`, or its program did the like):
 //!   otherwise no controller could be enabled below it.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -29,7 +31,7 @@ const MARKS: [&str; 2] = ["user.delegate", "trusted.delegate"];
 /// /proc/self/cgroup can not be read.
 pub(super) fn delegated_unit(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
     let own = cgroup_of("self")?;
-    let unit = innermost_unit(&own).filter(|unit| is_handed_over(hierarchy, unit));
+    let unit = innermost_unit(&own).filter(|unit| is_handed_over(hierarchy, unit, &own));
     Ok(unit.map(Path::to_owned))
 }
 
@@ -38,7 +40,7 @@ pub(super) fn delegated_unit(hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
 /// # Errors
 ///
 /// There is no such process.
-pub(super) fn cgroup_of(process: &str) -> Result<PathBuf> {
+pub(in crate::cgroups) fn cgroup_of(process: &str) -> Result<PathBuf> {
     let file = format!("/proc/{process}/cgroup");
     let text = std::fs::read_to_string(&file).with_context(|| file.clone())?;
     let line = text.lines().find_map(|line| line.strip_prefix("0::/"));
@@ -65,14 +67,16 @@ fn is_users_systemd(path: &Path) -> bool {
     name.is_some_and(|name| name.starts_with("user@") && name.ends_with(".service"))
 }
 
-fn is_handed_over(hierarchy: &Hierarchy, unit: &Path) -> bool {
+fn is_handed_over(hierarchy: &Hierarchy, unit: &Path, own: &Path) -> bool {
     let place = hierarchy.mount_point().join(unit);
+    let owner = |place: &Path| std::fs::metadata(place).ok().map(|found| found.uid());
+    let of_a_user = owner(&place) != owner(hierarchy.mount_point());
     let marked = MARKS.iter().any(|mark| {
         let mut value = [0; 8];
         let length = rustix::fs::getxattr(&place, *mark, &mut value);
         length.is_ok_and(|length| value[..length] == *b"1")
     });
-    marked
+    (marked || of_a_user && own != unit)
         && rustix::fs::access(&place, Access::WRITE_OK).is_ok()
         && tree::open(hierarchy.root(), unit)
             .and_then(|unit| files::read(unit.as_fd(), "cgroup.procs"))

@@ -3,7 +3,7 @@
 use anyhow::{Context, Error, Result, bail};
 
 use super::anchor::Anchor;
-use super::bus::{Bus, Refused};
+use super::bus::{Bus, Refused, Signals};
 use super::message::Body;
 use super::properties::{self, Property};
 use super::value::Value;
@@ -80,6 +80,7 @@ impl Scope {
     /// Stops the scope, as what should follow has failed. The error, with what else went wrong.
     pub(in crate::cgroups) fn take_back(&mut self, error: Error) -> Error {
         self.anchor = None;
+        self.bus.leave_signals_alone();
         match stop(&mut self.bus, &self.unit.name) {
             Ok(()) => error,
             Err(left) => error.context(format!(
@@ -179,6 +180,19 @@ fn is_refused<T>(result: &Result<T>, name: &str) -> bool {
 }
 
 impl Unit {
+    /// Goes to where this process may clone others into the unit's cgroup, if it is a user's: below that
+    /// user's systemd, as for the unit's start.
+    ///
+    /// # Errors
+    ///
+    /// systemd refuses or does not answer.
+    pub fn approach(&self) -> Result<()> {
+        match self.systemd {
+            Whose::User => enter_own_scope(&mut self.systemd.open(Signals::Heeded)?),
+            Whose::System => Ok(()),
+        }
+    }
+
     /// Tells systemd limits, of which it then takes care; it may round them.
     ///
     /// # Errors
@@ -188,7 +202,7 @@ impl Unit {
         if !steps.iter().any(properties::knows) {
             return Ok(());
         }
-        let mut bus = self.systemd.open()?;
+        let mut bus = self.systemd.open(Signals::LeftAlone)?;
         let version = version(&bus.property("Version")?);
         let limits = properties::for_a_living_unit(properties::of(steps.iter(), version));
         set(&mut bus, &self.name, &limits)
@@ -201,7 +215,7 @@ impl Unit {
     ///
     /// systemd refuses or does not answer.
     pub fn stop(&self) -> Result<()> {
-        stop(&mut self.systemd.open()?, &self.name)
+        stop(&mut self.systemd.open(Signals::LeftAlone)?, &self.name)
     }
 }
 
@@ -212,7 +226,7 @@ mod tests {
     use super::*;
 
     fn connect(fake: &Fake) -> Bus {
-        Bus::connect(&[Address::private(fake.path())], SHORT).unwrap()
+        Bus::connect(&[Address::private(fake.path())], SHORT, Signals::LeftAlone).unwrap()
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub struct Context<'a> {
     pub cgroup_tree: &'a Path,
     /// Whose mounts the container's are among.
     pub mount_namespace: MountNamespace,
-    /// A user namespace other than the host's: devices are bound, not made.
-    pub user_namespace: bool,
+    /// Devices are bound, not made: in a user namespace other than the first the kernel makes none.
+    pub binds_devices: bool,
     /// The user namespace that is joined: `idmap` takes the map from there.
     pub joined_user_namespace: Option<&'a Path>,
     /// A cgroup namespace other than the host's.

@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use super::Context;
 use super::words::Words;
-use crate::error::Problems;
+use crate::error::{self, Problems};
 use crate::rootfs::{HostTree, IdMap, Ids, Mount, NewFileSystem, Source};
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::Attributes;
@@ -138,9 +138,10 @@ fn bind_tree(
     context: Context<'_>,
     problems: &mut Problems,
 ) -> Option<HostTree> {
+    // As mount(2), which ignores what is for a file system when it binds.
     for word in &words.file_system {
-        let message = format!("\"{word}\" is no option of a bind mount");
-        problems.add(format!("{json_path}.options"), message);
+        let message = format!("\"{word}\" has no effect on a bind mount");
+        error::warn(&format!("{json_path}.options: {message}"));
     }
     let source_path = format!("{json_path}.source");
     let Some(source) = mount.source() else {

@@ -58,7 +58,7 @@ pub(super) fn plan(
         .iter()
         .filter(|(path, _, _)| !named(path))
         .map(|&(path, major, minor)| {
-            if context.user_namespace {
+            if context.binds_devices {
                 return bound(Path::new("/").join(path), format!("default device /{path}"));
             }
             let path = ContainerPath::new(path);
@@ -76,7 +76,7 @@ pub(super) fn plan(
     for (i, device) in extra.into_iter().enumerate() {
         // The multiplexer of the container's own devpts, whatever the list says.
         if target(device).as_str() != "dev/ptmx" {
-            nodes.push(extra_node(i, device, context.user_namespace, problems));
+            nodes.push(extra_node(i, device, context.binds_devices, problems));
         }
     }
     let links = DEFAULT_LINKS.iter().map(|(path, target)| Node::Link {
@@ -94,7 +94,7 @@ fn target(device: &LinuxDevice) -> ContainerPath {
 fn extra_node(
     index: usize,
     device: &LinuxDevice,
-    user_namespace: bool,
+    binds: bool,
     problems: &mut Problems,
 ) -> Node<HostTree> {
     let kind = match device.typ() {
@@ -103,7 +103,7 @@ fn extra_node(
         LinuxDeviceType::A | LinuxDeviceType::C | LinuxDeviceType::U => 'c',
     };
     let (major, minor) = (device.major() as u32, device.minor() as u32);
-    if user_namespace && kind != 'p' {
+    if binds && kind != 'p' {
         let json_path = format!("linux.devices[{index}].path");
         let path = device.path();
         if !is_device(path, kind, rustix::fs::makedev(major, minor)) {

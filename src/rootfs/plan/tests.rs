@@ -8,7 +8,7 @@ use super::{Context, MountNamespace};
 use crate::error::Problems;
 use crate::rootfs::{HostTree, Plan};
 
-fn plan(config: Value, user_namespace: bool) -> (Plan<HostTree>, String) {
+fn plan(config: Value, binds_devices: bool) -> (Plan<HostTree>, String) {
     let mut config = config;
     config["ociVersion"] = json!("1.3.0");
     let context = Context {
@@ -16,7 +16,7 @@ fn plan(config: Value, user_namespace: bool) -> (Plan<HostTree>, String) {
         rootfs: Path::new("/srv/web/rootfs"),
         cgroup_tree: Path::new("/sys/fs/cgroup"),
         mount_namespace: MountNamespace::New,
-        user_namespace,
+        binds_devices,
         joined_user_namespace: None,
         cgroup_namespace: false,
         no_pivot: false,

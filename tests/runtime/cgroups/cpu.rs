@@ -75,11 +75,13 @@ fn quota_period_and_burst_are_set() {
 fn a_period_alone_and_no_quota_limit_nothing() {
     let period = json!({"cpu": {"period": 1_000_000}});
     assert_eq!(value(period, "cpu.max"), "max 1000000");
-    let none = json!({"cpu": {"quota": -1, "burst": 0}});
-    assert_eq!(
-        seen(none, &["cpu.max", "cpu.max.burst"]),
-        ["max 100000", "0"]
-    );
+    for none in [-1, -9999] {
+        let none = json!({"cpu": {"quota": none, "burst": 0}});
+        assert_eq!(
+            seen(none, &["cpu.max", "cpu.max.burst"]),
+            ["max 100000", "0"]
+        );
+    }
 }
 
 fn an_idle_container_is_idle() {

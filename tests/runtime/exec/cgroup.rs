@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::{
     background, cgroup_of, changed, exec, in_user_namespace, leave, processes, refusal, running, sh,
 };
 use crate::caller::{Running, init_pid, run};
-use crate::support::{Bundle, needs_controllers, tests};
+use crate::support::{Bundle, needs_controllers, program, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -20,6 +20,7 @@ pub fn all() -> Vec<Trial> {
         a_cgroup_below_the_containers_can_be_chosen,
         a_cgroup_that_is_not_there_or_not_below_is_refused,
         a_container_that_left_its_cgroup_is_not_followed,
+        no_process_is_ever_moved_into_a_cgroup,
     ];
     let divided = tests![where_the_container_has_divided_its_cgroup_it_is_that_of_init];
     let divided = needs_controllers(&["hugetlb"], divided);
@@ -73,6 +74,33 @@ fn a_cgroup_below_the_containers_can_be_chosen() {
             .parhelion(&["delete", "--force", &bundle.id])
             .success();
         assert!(!cgroup_of(&bundle).exists());
+    }
+}
+
+/// Each begins in its cgroup, by clone3(2): nothing is written to the file by which one would be moved.
+fn no_process_is_ever_moved_into_a_cgroup() {
+    let trace = |bundle: &Bundle, arguments: &[&str]| {
+        let file = bundle.folder.join("trace");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-e", "trace=open,openat,openat2,creat,clone3", "-o"]);
+        strace.arg(&file).arg(program()).arg("--root");
+        strace.arg(bundle.folder.join("state")).args(arguments);
+        let output = strace.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        fs::read_to_string(file).unwrap()
+    };
+    for bundle in [running(), in_user_namespace(|_config| {})] {
+        let exec = ["exec", &bundle.id, "/bin/cat", "/proc/self/cgroup"];
+        let other = Bundle::new("true");
+        let run = ["run", "--bundle", other.path(), &other.id];
+        for trace in [trace(&bundle, &exec), trace(&other, &run)] {
+            let names = ["cgroup.procs", "cgroup.threads", "/tasks"];
+            let moves = trace.lines().filter(|line| {
+                names.iter().any(|name| line.contains(name)) && !line.contains("O_RDONLY")
+            });
+            assert_eq!(moves.collect::<Vec<_>>(), [""; 0], "{trace}");
+            assert!(trace.contains("CLONE_INTO_CGROUP"), "{trace}");
+        }
     }
 }
 

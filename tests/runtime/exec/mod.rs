@@ -6,6 +6,7 @@ mod hidden;
 mod identity;
 mod passed;
 mod place;
+mod processors;
 mod program;
 mod races;
 mod status;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Trial> {
         identity::all(),
         passed::all(),
         place::all(),
+        processors::all(),
         program::all(),
         status::all(),
         terminal::all(),

@@ -24,6 +24,8 @@ pub fn all() -> Vec<Trial> {
         create_killed_at_every_step_leaves_nothing,
         create_of_a_bundle_with_all_the_trimmings_killed_at_every_step_leaves_nothing,
         create_in_joined_namespaces_killed_at_every_step_leaves_nothing,
+        create_of_a_user_killed_at_every_step_leaves_nothing,
+        create_of_a_user_killed_at_every_step_of_init_leaves_nothing,
         create_killed_at_every_step_of_init_leaves_nothing,
         create_with_trimmings_killed_at_every_step_of_init_leaves_nothing,
         create_in_joined_namespaces_killed_at_every_step_of_init_leaves_nothing,
@@ -143,6 +145,14 @@ fn create_of_a_bundle_with_all_the_trimmings_killed_at_every_step_leaves_nothing
 
 fn create_in_joined_namespaces_killed_at_every_step_leaves_nothing() {
     kill_create(Subject::in_joined_namespaces, Whose::Runtime);
+}
+
+fn create_of_a_user_killed_at_every_step_leaves_nothing() {
+    kill_create(Subject::of_a_user, Whose::Runtime);
+}
+
+fn create_of_a_user_killed_at_every_step_of_init_leaves_nothing() {
+    kill_create(Subject::of_a_user, Whose::Init);
 }
 
 fn create_killed_at_every_step_of_init_leaves_nothing() {

@@ -1,5 +1,6 @@
 //! A bundle whose container is made and killed again and again, and what is looked for afterwards.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -11,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use super::tracer::{Ended, Step};
+use crate::rootless;
 use crate::support::{Bundle, program};
 
 /// How long a process may take to notice that it is alone.
@@ -19,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A bundle whose container is made and killed again and again.
 pub struct Subject {
     pub bundle: Bundle,
+    /// What goes before the program on the command line.
+    prefix: Vec<String>,
     /// Arguments of create and run before the id.
     options: Vec<String>,
     /// Takes terminals, if the container has one.
@@ -37,10 +41,43 @@ impl Subject {
         let options = vec!["--bundle".to_owned(), bundle.path().to_owned()];
         Subject {
             bundle,
+            prefix: Vec::new(),
             options,
             console: None,
             _others: None,
         }
+    }
+
+    /// An ordinary user's, with hooks.
+    pub fn of_a_user() -> Subject {
+        let mut subject = Subject::plain();
+        let user = rootless::user();
+        subject.bundle.edit(|config| {
+            let linux = config["linux"].as_object_mut().unwrap();
+            linux.remove("resources");
+            linux.insert("uidMappings".to_owned(), rootless::one(user));
+            linux.insert("gidMappings".to_owned(), rootless::one(user));
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "user"}));
+            config["mounts"][2]["options"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|option| option != "gid=5");
+            hooks(config);
+        });
+        fs::create_dir(subject.root()).unwrap();
+        rootless::give(&subject.bundle.folder);
+        let user = user.to_string();
+        let setpriv = [
+            "setpriv",
+            "--reuid",
+            &user,
+            "--regid",
+            &user,
+            "--clear-groups",
+        ];
+        subject.prefix = setpriv.map(str::to_owned).to_vec();
+        subject
     }
 
     /// Hooks, a terminal, and user and time namespaces beside the usual ones.
@@ -107,7 +144,10 @@ impl Subject {
 
     /// The program with a verb, the verb's options, and the id.
     pub fn command(&self, verb: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let program = program().into_os_string();
+        let mut words = self.prefix.iter().map(OsString::from).chain([program]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         command.args(["--root", &self.root()]).arg(verb[0]);
         if ["create", "run"].contains(&verb[0]) {
             command.args(&self.options);
@@ -171,13 +211,13 @@ impl Subject {
 
     /// Removes what is left by `delete --force`, and looks whether it is all.
     pub fn nothing_is_left_after_delete(&self, ended: &Ended, step: Step) {
-        let delete = self.bundle.parhelion(&["delete", "--force", self.id()]);
-        let told = delete.stderr();
-        assert!(
-            delete.0.status.success(),
-            "{step:?}: {told}; {}",
-            self.told()
-        );
+        let delete = self
+            .command(&["delete", "--force"])
+            .stdin(Stdio::null())
+            .output();
+        let delete = delete.unwrap();
+        let told = String::from_utf8_lossy(&delete.stderr);
+        assert!(delete.status.success(), "{step:?}: {told}; {}", self.told());
         self.nothing_is_left(ended, step);
     }
 

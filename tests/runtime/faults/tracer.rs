@@ -228,9 +228,15 @@ impl Tracer {
         }
     }
 
+    /// Whoever is being killed at that moment stays traced, and its parent hears of its end only
+    /// after its tracer has.
     fn let_go(&mut self, pid: Pid, signal: Option<Signal>) {
-        resume(ptrace::detach(pid, signal));
-        self.followed.remove(&pid);
+        let detached = ptrace::detach(pid, signal);
+        resume(detached);
+        match detached {
+            Ok(()) => self.followed.remove(&pid),
+            Err(_killed) => self.followed.insert(pid, Now::IsKilled),
+        };
     }
 
     fn ended(&mut self, pid: Pid, status: i32) {

@@ -20,6 +20,7 @@ pub fn all() -> Vec<Trial> {
         each_gets_exactly_its_own_environment_and_arguments,
         the_working_directory_is_the_bundle_outside_and_the_programs_inside,
         a_hook_that_starts_the_container_has_the_programs_privileges,
+        a_hook_that_creates_the_container_has_the_callers_privileges,
         a_hook_may_ignore_its_stdin_and_print_much,
     ]
 }
@@ -171,6 +172,22 @@ fn a_hook_that_starts_the_container_has_the_programs_privileges() {
     live_and_die(&bundle);
     let expected = "hook startContainer\n1000\nCapBnd:\t0000000000000020\n\
         CapAmb:\t0000000000000000\nNoNewPrivs:\t1\n";
+    assert_eq!(seen(&bundle), expected);
+}
+
+fn a_hook_that_creates_the_container_has_the_callers_privileges() {
+    let bundle = sleeping();
+    let script = "grep -E 'Cap(Bnd|Eff)' /proc/self/status";
+    let hook = recorder(&bundle, "createContainer", script);
+    add(&bundle, "createContainer", &[hook]);
+    bundle.edit(|config| {
+        config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"]});
+    });
+    live_and_die(&bundle);
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let own = |set: &str| status.lines().find(|line| line.starts_with(set)).unwrap();
+    let (effective, bounding) = (own("CapEff"), own("CapBnd"));
+    let expected = format!("hook createContainer\n{effective}\n{bounding}\n");
     assert_eq!(seen(&bundle), expected);
 }
 

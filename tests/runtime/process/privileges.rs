@@ -60,7 +60,7 @@ fn user_group_further_groups_and_umask_are_the_ones_asked_for() {
             touch /tmp/f; stat -c '%u:%g %a' /tmp/f";
         let bundle = Bundle::new(&script.replace("grep", "busybox grep"));
         bundle.edit(|config| {
-            let user = json!({"uid": 1000, "gid": 2000, "additionalGids": [3000, 3001]});
+            let user = json!({"uid": 1000, "gid": 2000, "additionalGids": [3001, 3000, 3001]});
             config["process"]["user"] = user;
             if !umask.is_null() {
                 config["process"]["user"]["umask"] = umask.clone();

@@ -18,7 +18,7 @@ mod life;
 mod limits;
 mod names;
 mod unreachable;
-mod user;
+pub mod user;
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {

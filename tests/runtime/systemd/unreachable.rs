@@ -2,11 +2,14 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::thread;
 
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use super::{make, make_with, scope};
+use crate::caller::{self, Running};
 use crate::support::{Bundle, has_systemd, tests};
 
 /// The tests of this file.
@@ -16,6 +19,7 @@ pub fn all() -> Vec<Trial> {
         an_address_of_the_environment_is_the_only_one_tried,
         a_bus_that_hangs_up_is_told,
         a_bus_that_says_nothing_is_waited_for_half_a_minute_and_no_longer,
+        a_signal_ends_the_wait_for_a_bus_that_says_nothing,
     ]
 }
 
@@ -83,4 +87,25 @@ fn a_bus_that_says_nothing_is_waited_for_half_a_minute_and_no_longer() {
         "{error}"
     );
     assert!(!super::cgroup(&bundle).exists(), "{}", scope(&bundle));
+}
+
+fn a_signal_ends_the_wait_for_a_bus_that_says_nothing() {
+    let bundle = Bundle::new("true");
+    let listener = UnixListener::bind(socket(&bundle)).unwrap();
+    let address = format!("unix:path={}", socket(&bundle).display());
+    let words = ["--systemd-cgroup", "run", "--bundle", bundle.path()];
+    let mut command = caller::command(&bundle, &[&words[..], &[&bundle.id]].concat());
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", address);
+    let mut running = Running::spawn(&mut command, Stdio::null());
+    let connection = listener.accept().unwrap();
+    running.signal(Signal::TERM);
+    let (status, _, error) = running.end();
+    assert_eq!(status.code(), Some(1), "{error}");
+    let told = format!(
+        "ended by a signal while {} had not",
+        socket(&bundle).display()
+    );
+    assert!(error.contains(&told), "{error}");
+    assert!(bundle.verb("state").failure().contains("does not exist"));
+    drop(connection);
 }

@@ -59,14 +59,14 @@ fn as_user(bundle: &Bundle, environment: &[String], command: &[&str]) -> Ran {
 }
 
 /// A `systemd --user`, as a service; stopped with the test.
-struct UserSystemd {
-    service: String,
+pub struct UserSystemd {
+    pub service: String,
     /// Its XDG_RUNTIME_DIR.
-    folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 impl UserSystemd {
-    fn start(bundle: &Bundle) -> UserSystemd {
+    pub fn start(bundle: &Bundle) -> UserSystemd {
         let service = format!("{}-user.service", bundle.id);
         let folder = Path::new("/run").join(&bundle.id);
         let unit = format!("--unit={service}");
@@ -109,7 +109,7 @@ impl UserSystemd {
         as_user(bundle, &self.environment(), &command)
     }
 
-    fn show(&self, bundle: &Bundle, unit: &str, property: &str) -> String {
+    pub fn show(&self, bundle: &Bundle, unit: &str, property: &str) -> String {
         let property = format!("--property={property}");
         let command = ["systemctl", "--user", "show", "--value", &property, unit];
         let shown = as_user(bundle, &self.environment(), &command);

@@ -163,6 +163,12 @@ fn processors_weights_and_processes_change() {
     inside.update(&["--pids-limit", "-1"]).success();
     assert_eq!(see(&mut inside, &files), ["0", "0", "max"]);
     assert_eq!(inside.ask("busybox nproc"), "1\n");
+    // The weight is bfq's where the kernel has that, else what it comes to.
+    inside.update(&["--blkio-weight", "500"]).success();
+    let weights = "cd /sys/fs/cgroup; cat io.bfq.weight || cat io.weight";
+    let weight = inside.ask(&format!("({weights}) 2>&-"));
+    let weights = ["default 500\n", "default 4950\n"];
+    assert!(weights.contains(&weight.as_str()), "{weight}");
 }
 
 fn flags_and_resources_have_the_same_effect() {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Limited;
 use crate::caller::wait_for_end;
@@ -18,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         flags_beside_resources_are_warned_about,
         kernel_memory_is_warned_about,
         intel_rdt_of_a_container_without_it_is_refused,
+        intel_rdt_is_changed_in_the_containers_group,
         an_update_that_names_nothing_changes_nothing,
     ];
     all.extend(needs_controllers(
@@ -52,6 +53,7 @@ fn all_that_is_wrong_is_told_at_once_by_flag() {
     let flags = [
         "--cpu-rt-period",
         "5",
+        "--cpu-rt-runtime=5",
         "--cpu-idle=2",
         "--blkio-weight=5",
         "--pids-limit=-2",
@@ -59,6 +61,7 @@ fn all_that_is_wrong_is_told_at_once_by_flag() {
     let told = inside.update(&flags).failure();
     for words in [
         "--cpu-rt-period: exists only in cgroup v1",
+        "--cpu-rt-runtime: exists only in cgroup v1",
         "--cpu-idle: must be 0 or 1, is 2",
         "--blkio-weight: must be 10 to 1000, is 5",
         "--pids-limit: must be 0 or more, or -1 for all, is -2",
@@ -143,6 +146,46 @@ fn intel_rdt_of_a_container_without_it_is_refused() {
     for flag in ["--l3-cache-schema: ", "--mem-bw-schema: "] {
         assert!(told.contains(flag), "{told}");
     }
+}
+
+/// Of a container as one that was created on a host with Intel RDT: its record names its group, which is a
+/// folder here.
+fn intel_rdt_is_changed_in_the_containers_group() {
+    let inside = Limited::start(&json!({}));
+    let group = inside.bundle.folder.join("group");
+    let schemata = group.join("schemata");
+    fs::create_dir(&group).unwrap();
+    fs::write(&schemata, "L3:0=ff\n").unwrap();
+    let record = inside.bundle.folder.join("state").join(&inside.bundle.id);
+    let record = record.join("state.json");
+    let mut stored: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    stored["facts"]["resctrl"] = json!({"control": group, "monitoring": null, "own": false});
+    fs::write(&record, stored.to_string()).unwrap();
+    let now = || fs::read_to_string(&schemata).unwrap();
+
+    inside.update(&["--l3-cache-schema", ""]).success();
+    assert_eq!(now(), "L3:0=ff\n");
+    let both = ["--mem-bw-schema", "MB:0=50", "--l3-cache-schema", "L3:0=f"];
+    inside.update(&both).success();
+    assert_eq!(now(), "L3:0=f\nMB:0=50\n");
+    // As by runc, they hold beside --resources, which has no place for them.
+    let resources = inside.bundle.folder.join("resources");
+    fs::write(&resources, "{}").unwrap();
+    let file = resources.to_str().unwrap();
+    inside
+        .update(&["-r", file, "--l3-cache-schema", "L3:0=3"])
+        .success();
+    assert_eq!(now(), "L3:0=3\n");
+    // What fails afterwards undoes it.
+    let wrong = json!({"unified": {"pids.max": "many"}});
+    fs::write(&resources, wrong.to_string()).unwrap();
+    let refused = inside.update(&["-r", file, "--mem-bw-schema", "MB:0=10"]);
+    refused.failure();
+    assert_eq!(now(), "L3:0=3\n");
+    // What fails before all leaves the limits alone.
+    fs::remove_file(&schemata).unwrap();
+    let told = inside.update(&["--l3-cache-schema", "L3:0=f"]).failure();
+    assert!(told.contains("--l3-cache-schema: "), "{told}");
 }
 
 fn an_update_that_names_nothing_changes_nothing() {

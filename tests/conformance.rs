@@ -1,0 +1,252 @@
+//! docs/conformance.md has a row for each field of runtime-spec 1.3 and for each command and flag, and each row names
+//! a test that there is.
+//!
+//! Whether the test proves the row is for people to read; that none is missing is for machines.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use parhelion::bundle::{FIELDS, Support};
+
+/// The documents of the specification, as the list of paths and the sections of the page name them.
+const DOCUMENTS: [(&str, &str); 3] = [
+    ("config", "## Fields of config.json"),
+    ("features", "## Fields of the features document"),
+    ("state", "## Fields of the state"),
+];
+
+const COMMANDS: &str = "## Commands and flags";
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+}
+
+/// A row of a table: what it is about, what happens, the tests.
+struct Row {
+    subject: String,
+    fate: String,
+    tests: Vec<String>,
+}
+
+/// The rows of the section under this heading.
+fn rows(heading: &str) -> Vec<Row> {
+    let page = read("docs/conformance.md");
+    let section = page.split(&format!("\n{heading}\n")).nth(1);
+    let section = section.unwrap_or_else(|| panic!("docs/conformance.md has no {heading:?}"));
+    let section = section.split("\n## ").next().unwrap();
+    let cells = section.lines().filter(|line| line.starts_with("| `"));
+    cells.map(row).collect()
+}
+
+fn row(line: &str) -> Row {
+    let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+    assert_eq!(cells.len(), 3, "{line}");
+    Row {
+        subject: cells[0].trim_matches('`').to_owned(),
+        fate: cells[1].to_owned(),
+        tests: quoted(cells[2]),
+    }
+}
+
+/// What stands between back quotes.
+fn quoted(text: &str) -> Vec<String> {
+    let parts = text.split('`').skip(1).step_by(2);
+    parts.map(str::to_owned).collect()
+}
+
+/// The paths of one document that stand for values: what only holds others is proved with them.
+fn leaves(document: &str) -> BTreeSet<String> {
+    let list = read("tests/conformance/runtime-spec-1.3.txt");
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let of_document = lines.filter_map(|line| line.strip_prefix(document)?.strip_prefix(' '));
+    let all: BTreeSet<&str> = of_document.collect();
+    let holds_others = |path: &str| {
+        let below = |other: &&str| {
+            let rest = other.strip_prefix(path);
+            rest.is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        all.iter().any(below)
+    };
+    let leaves = all.iter().filter(|path| !holds_others(path));
+    leaves.map(|path| (*path).to_owned()).collect()
+}
+
+/// What a row is about: `windows.**` is all that is below.
+fn meant(subject: &str, all: &BTreeSet<String>) -> Vec<String> {
+    match subject.strip_suffix("**") {
+        Some(above) => all
+            .iter()
+            .filter(|path| path.starts_with(above))
+            .cloned()
+            .collect(),
+        None => all.get(subject).cloned().into_iter().collect(),
+    }
+}
+
+/// Every one of `all` has one row, and no row is about something else.
+fn assert_complete(heading: &str, all: &BTreeSet<String>) {
+    let mut counts: BTreeMap<&String, usize> = all.iter().map(|path| (path, 0)).collect();
+    let mut wrong = Vec::new();
+    for row in rows(heading) {
+        let meant = meant(&row.subject, all);
+        if meant.is_empty() {
+            wrong.push(format!("{}: there is no such thing", row.subject));
+        }
+        for path in meant {
+            *counts.get_mut(&path).unwrap() += 1;
+        }
+    }
+    let uncommon = counts.iter().filter(|(_, count)| **count != 1);
+    wrong.extend(uncommon.map(|(path, count)| format!("{path}: {count} rows")));
+    assert!(wrong.is_empty(), "{heading}\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_field_of_the_specification_has_its_row() {
+    for (document, heading) in DOCUMENTS {
+        let all = leaves(document);
+        assert!(all.len() > 5, "{document}: the list is elsewhere");
+        assert_complete(heading, &all);
+    }
+}
+
+#[test]
+fn every_command_and_every_flag_has_its_row() {
+    let mut program = parhelion::cli::command();
+    program.build();
+    let mut all = flags("", &program);
+    for verb in program.get_subcommands().filter(|v| v.get_name() != "help") {
+        all.insert(verb.get_name().to_owned());
+        all.extend(flags(&format!("{} ", verb.get_name()), verb));
+    }
+    assert!(all.len() > 80, "the definitions are elsewhere");
+    assert_complete(COMMANDS, &all);
+}
+
+/// The flags of a command, hidden ones too, without those that it shares with all.
+fn flags(prefix: &str, command: &clap::Command) -> BTreeSet<String> {
+    let own = command
+        .get_arguments()
+        .filter(|flag| prefix.is_empty() || !flag.is_global_set());
+    let long = own
+        .filter_map(|flag| flag.get_long())
+        .filter(|name| *name != "help");
+    long.map(|name| format!("{prefix}--{name}")).collect()
+}
+
+#[test]
+fn the_table_by_which_config_json_is_read_is_that_of_the_schema() {
+    let list = read("tests/conformance/runtime-spec-1.3.txt");
+    let schema: BTreeSet<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("config "))
+        .collect();
+    let fields: BTreeSet<&str> = FIELDS.iter().map(|field| field.path).collect();
+    assert_eq!(schema, fields);
+}
+
+#[test]
+fn a_row_says_of_a_field_what_the_runtime_does_with_it() {
+    let (_, heading) = DOCUMENTS[0];
+    let all = leaves("config");
+    for row in rows(heading) {
+        for path in meant(&row.subject, &all) {
+            let field = FIELDS.iter().find(|field| field.path == path).unwrap();
+            let refused = field.support != Support::Honoured;
+            let says_so = row.fate.starts_with("refused: for another platform");
+            assert_eq!(says_so, refused, "{path}: {}", row.fate);
+        }
+    }
+}
+
+#[test]
+fn every_row_names_tests_that_there_are() {
+    let known = tests();
+    assert!(
+        known.len() > 900,
+        "the tests are elsewhere: {}",
+        known.len()
+    );
+    let mut wrong = Vec::new();
+    for heading in DOCUMENTS
+        .map(|(_, heading)| heading)
+        .into_iter()
+        .chain([COMMANDS])
+    {
+        for row in rows(heading) {
+            if row.tests.is_empty() {
+                wrong.push(format!("{}: no test", row.subject));
+            }
+            let unknown = row.tests.iter().filter(|test| !known.contains(*test));
+            wrong.extend(unknown.map(|test| format!("{}: there is no test {test}", row.subject)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `unit cgroups::io::tests::...` of src, and
+/// those of the other files in tests under the name of the file.
+fn tests() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let runtime = root.join("tests/runtime");
+    let mut all = BTreeSet::new();
+    for file in rust_files(&runtime) {
+        let module = module(&file, &runtime);
+        let text = fs::read_to_string(&file).unwrap();
+        for list in text.split("tests![").skip(1) {
+            let names = list.split(']').next().unwrap().split(',');
+            let names = names.map(str::trim).filter(|name| !name.is_empty());
+            all.extend(names.map(|name| format!("{module}::{name}")));
+        }
+    }
+    let src = root.join("src");
+    for file in rust_files(&src) {
+        let module = module(&file, &src);
+        let module = module.strip_suffix("::tests").unwrap_or(&module).to_owned();
+        let names = unit_tests(&fs::read_to_string(&file).unwrap());
+        all.extend(
+            names
+                .into_iter()
+                .map(|name| format!("unit {module}::tests::{name}")),
+        );
+    }
+    for name in ["architecture", "conformance", "manual"] {
+        let names = unit_tests(&read(&format!("tests/{name}.rs")));
+        all.extend(names.into_iter().map(|test| format!("{name}::{test}")));
+    }
+    all
+}
+
+/// The names after `#[test]`.
+fn unit_tests(text: &str) -> Vec<String> {
+    let name = |after: &str| {
+        let after = after.split("fn ").nth(1)?;
+        Some(after.split('(').next()?.to_owned())
+    };
+    text.split("#[test]\n").skip(1).filter_map(name).collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// `cgroups::io` for cgroups/io.rs.
+fn module(file: &Path, above: &Path) -> String {
+    let path = file.strip_prefix(above).unwrap().with_extension("");
+    let parts = path.iter().map(|part| part.to_str().unwrap());
+    let parts: Vec<&str> = parts.filter(|part| *part != "mod").collect();
+    parts.join("::")
+}

@@ -1,0 +1,231 @@
+//! From `spec --rootless` to `delete`, and what is refused on the way.
+
+use std::fs;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use super::{Rootless, user};
+use crate::support::{Bundle, tests, wait_until_gone};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        the_default_bundle_of_a_user_runs,
+        a_user_handles_its_container_with_every_verb,
+        a_process_that_joins_is_in_the_namespaces_of_the_container,
+        limits_of_a_process_hold_inside,
+        a_terminal_is_made,
+        without_a_cgroup_what_needs_one_says_so,
+        a_container_that_waits_for_its_start_can_not_be_looked_into,
+        without_a_user_namespace_a_user_is_told_to_add_one,
+        without_a_runtime_directory_a_user_is_told_to_say_one,
+        a_user_does_not_see_the_containers_of_root,
+    ]
+}
+
+fn the_default_bundle_of_a_user_runs() {
+    let rootless = Rootless::new(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; hostname; \
+         echo $$; busybox grep ^CapBnd /proc/self/status",
+    );
+    let seen = rootless.run().success();
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    let user = user();
+    let expected = format!("0 0 0 {user} 1 0 {user} 1 deny parhelion 1 CapBnd: 0000000020000420");
+    assert_eq!(words.join(" "), expected);
+    rootless.nothing_is_left();
+}
+
+fn a_user_handles_its_container_with_every_verb() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.start();
+    let pid = rootless.pid();
+    assert_eq!(rootless.status(), "running");
+    let table = rootless.parhelion(&["list"]).success();
+    assert!(table.contains(rootless.id()), "{table}");
+    let pids: Vec<i32> = serde_json::from_str(
+        &rootless
+            .parhelion(&["ps", "--format", "json", rootless.id()])
+            .success(),
+    )
+    .unwrap();
+    assert_eq!(pids, [pid]);
+    let delete = rootless.verb("delete").failure();
+    assert!(delete.contains("that is not stopped: running"), "{delete}");
+    rootless
+        .parhelion(&["kill", rootless.id(), "KILL"])
+        .success();
+    wait_until_gone(pid);
+    assert_eq!(rootless.status(), "stopped");
+    rootless.verb("delete").success();
+    rootless.nothing_is_left();
+    let gone = rootless.verb("state").failure();
+    assert!(gone.contains("does not exist"), "{gone}");
+}
+
+fn a_process_that_joins_is_in_the_namespaces_of_the_container() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.start();
+    let links =
+        "for kind in cgroup ipc mnt pid user uts; do busybox readlink /proc/self/ns/$kind; done";
+    let inside = rootless.exec(links).success();
+    for (kind, link) in ["cgroup", "ipc", "mnt", "pid", "user", "uts"]
+        .iter()
+        .zip(inside.lines())
+    {
+        let of_init = fs::read_link(format!("/proc/{}/ns/{kind}", rootless.pid())).unwrap();
+        assert_eq!(of_init.to_str(), Some(link));
+    }
+    assert_eq!(inside.lines().count(), 6);
+    let seen = rootless.exec("id -u; cat /proc/self/setgroups; exit 3");
+    assert_eq!(
+        (
+            seen.code(),
+            String::from_utf8_lossy(&seen.0.stdout).as_ref()
+        ),
+        (Some(3), "0\ndeny\n")
+    );
+    rootless
+        .parhelion(&["delete", "--force", rootless.id()])
+        .success();
+    rootless.nothing_is_left();
+}
+
+fn limits_of_a_process_hold_inside() {
+    let script = "cat /proc/self/oom_score_adj; ulimit -n; \
+        read -r line < /proc/self/stat; set -- $line; echo ${19}";
+    let rootless = Rootless::new(&format!("{script}; read -r _ < /tmp/go"));
+    rootless.edit(|config| {
+        config["process"]["oomScoreAdj"] = json!(500);
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}]);
+        config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 5});
+    });
+    let fifo = rootless.bundle.folder.join("rootfs/tmp/go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from(0o666)).unwrap();
+    rootless.start();
+    assert_eq!(rootless.exec(script).success(), "500\n77\n5\n");
+    let pid = rootless.pid();
+    fs::write(&fifo, "\n").unwrap();
+    wait_until_gone(pid);
+    rootless.edit(|config| config["process"]["oomScoreAdj"] = json!(-500));
+    rootless.verb("delete").success();
+    let error = rootless.make("create").failure();
+    assert!(
+        error.contains("process.oomScoreAdj -500: write("),
+        "{error}"
+    );
+    rootless.nothing_is_left();
+}
+
+fn a_terminal_is_made() {
+    let rootless = Rootless::new("busybox tty; stat -c %u /dev/pts/0; exit 7");
+    rootless.edit(|config| config["process"]["terminal"] = json!(true));
+    let run = ["run", "--bundle", rootless.bundle.path(), rootless.id()].join(" ");
+    let program = crate::support::program();
+    let run = format!("{} {run}", program.display());
+    // script(1) gives it a terminal, and its exit code is that of the command.
+    let seen = rootless.run_command(&["script", "-qec", &run, "/dev/null"]);
+    assert_eq!(seen.code(), Some(7), "{}", seen.stderr());
+    // In between, script(1) may show that its own input has ended.
+    let out = String::from_utf8_lossy(&seen.0.stdout).replace(['\r', '^', '@'], "");
+    assert_eq!(out, "/dev/pts/0\n0\n");
+}
+
+fn without_a_cgroup_what_needs_one_says_so() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.start();
+    for arguments in [
+        &["pause", rootless.id()][..],
+        &["update", "--pids-limit", "7", rootless.id()],
+        &["events", "--stats", rootless.id()],
+        &["exec", "--cgroup", "/sub", rootless.id(), "true"],
+    ] {
+        let error = rootless.parhelion(arguments).failure();
+        let expected = "the container has no cgroup of its own, as its user may make none where it was created";
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    assert_eq!(rootless.status(), "running");
+    let pid = rootless.pid();
+    rootless
+        .parhelion(&["kill", "--all", rootless.id(), "KILL"])
+        .success();
+    assert_eq!(
+        rootless.status(),
+        "running",
+        "there is nothing by which all are known: init is not all"
+    );
+    rootless
+        .parhelion(&["kill", rootless.id(), "KILL"])
+        .success();
+    wait_until_gone(pid);
+}
+
+fn a_container_that_waits_for_its_start_can_not_be_looked_into() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.make("create").success();
+    let error = rootless.exec("true").failure();
+    let expected = "may not look into the container's first process, as is so until it is started";
+    assert!(error.contains(expected), "{error}");
+    rootless.verb("start").success();
+    rootless.exec("true").success();
+}
+
+fn without_a_user_namespace_a_user_is_told_to_add_one() {
+    let rootless = Rootless::new("true");
+    rootless.edit(|config| {
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        let namespaces = linux["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "user");
+    });
+    let error = rootless.run().failure();
+    let expected =
+        "linux.namespaces: an ordinary user needs a user namespace: add {\"type\": \"user\"}";
+    assert!(error.contains(expected), "{error}");
+    rootless.nothing_is_left();
+}
+
+fn without_a_runtime_directory_a_user_is_told_to_say_one() {
+    let rootless = Rootless::new("true");
+    let program = crate::support::program();
+    let program = program.to_str().unwrap();
+    let without = ["env", "-u", "XDG_RUNTIME_DIR", program];
+    let error = rootless
+        .run_command(&[&without[..], &["list"]].concat())
+        .failure();
+    assert!(
+        error.contains("XDG_RUNTIME_DIR is not set, which a login sets: say where"),
+        "{error}"
+    );
+    let root = rootless.bundle.folder.join("run/elsewhere");
+    let root = ["--root", root.to_str().unwrap()];
+    let run = ["run", "--bundle", rootless.bundle.path(), rootless.id()];
+    rootless
+        .run_command(&[&without[..], &root, &run].concat())
+        .success();
+}
+
+fn a_user_does_not_see_the_containers_of_root() {
+    let roots = Bundle::new("sleep 1000");
+    roots.create().success();
+    let rootless = Rootless::new("true");
+    let root = roots.folder.join("state");
+    let root = ["--root", root.to_str().unwrap()];
+    for verb in [
+        &["state"][..],
+        &["delete", "--force"],
+        &["exec", "--detach"],
+    ] {
+        let arguments = [&root, verb, &[&roots.id]].concat();
+        let mut arguments = arguments;
+        if verb[0] == "exec" {
+            arguments.push("true");
+        }
+        let error = rootless.parhelion(&arguments).failure();
+        assert!(error.contains("permission denied"), "{error}");
+    }
+    let state: Value = serde_json::from_str(&roots.verb("state").success()).unwrap();
+    assert_eq!(state["status"], "created");
+}
