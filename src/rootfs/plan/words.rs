@@ -40,6 +40,8 @@ impl Words {
 
     fn add(&mut self, word: &str) {
         match effect(word) {
+            // Podman writes one for `--systemd=always`; mount(2) skips it between two commas.
+            None if word.is_empty() => {}
             None => self.file_system.push(word.to_owned()),
             Some(Effect::Nothing) => {}
             Some(Effect::Set(bit)) => {

@@ -67,9 +67,6 @@ fn docker_update_changes_limits() {
     ] {
         assert_eq!(limit(&pid, file), value, "{file}");
     }
-    // What Docker knows of it stays with the container.
-    docker(&["restart", "--time", "0", "updates"]);
-    assert_eq!(limit(&container.pid(), "memory.max"), "104857600");
 }
 
 fn docker_signals_stops_starts_and_restarts() {

@@ -18,6 +18,7 @@ mod docker;
 mod docker_changes;
 mod podman;
 mod pods;
+mod rootless;
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Trial> {
         docker_changes::all(),
         podman::all(),
         pods::all(),
+        rootless::all(),
     ];
     in_the_virtual_host(subjects.into_iter().flatten().collect())
 }

@@ -120,7 +120,12 @@ fn podman_run_gives_back_output_and_code() {
 }
 
 fn podman_executes_further_programs_and_tells_of_a_container() {
-    let container = Container::alone("asked", &["--memory", "100m"], "echo out; exec sleep 1000");
+    // A container that may have systemd inside can divide its cgroup.
+    let flags = ["--memory", "100m", "--systemd", "always"];
+    let container = Container::alone("asked", &flags, "echo out; exec sleep 1000");
+    container
+        .exec(&["busybox", "mkdir", "/sys/fs/cgroup/below"])
+        .success();
     let flags = [
         "--env",
         "A=b",

@@ -17,6 +17,7 @@ pub fn all() -> Vec<Trial> {
         the_last_word_counts,
         a_remount_changes_what_is_there,
         a_remount_of_a_file_system_changes_its_options,
+        an_empty_option_asks_for_nothing,
         tmpcopyup_fills_the_new_file_system,
         tmpcopyup_leaves_the_mode_and_owner_that_an_option_sets,
     ]
@@ -188,6 +189,21 @@ fn a_remount_of_a_file_system_changes_its_options() {
         assert!(seen.options.iter().any(|o| o == expected), "{seen:?}");
     }
     assert!(!seen.options.iter().any(|o| o == "sync"), "{seen:?}");
+}
+
+fn an_empty_option_asks_for_nothing() {
+    let bundle = Bundle::new("stat -c %a /new; ls /etc");
+    std::fs::write(bundle.folder.join("rootfs/etc/seen"), "").unwrap();
+    for (destination, kind, options) in [
+        ("/new", "tmpfs", json!(["", "mode=700", ""])),
+        ("/etc", "bind", json!(["rbind", ""])),
+    ] {
+        let source = bundle.folder.join("rootfs/etc");
+        let mount =
+            json!({"destination": destination, "type": kind, "source": source, "options": options});
+        add(&bundle, mount);
+    }
+    assert_eq!(bundle.run().success(), "700\nseen\n");
 }
 
 fn tmpcopyup_fills_the_new_file_system() {
