@@ -17,6 +17,8 @@ pub fn all() -> Vec<Trial> {
         limits_of_a_process_hold_inside,
         a_terminal_is_made,
         without_a_cgroup_what_needs_one_says_so,
+        all_processes_are_known_by_their_pid_namespace,
+        in_a_shared_pid_namespace_without_a_cgroup_only_the_first_is_known,
         a_container_that_waits_for_its_start_can_not_be_looked_into,
         without_a_user_namespace_a_user_is_told_to_add_one,
         without_a_runtime_directory_a_user_is_told_to_say_one,
@@ -146,19 +148,63 @@ fn without_a_cgroup_what_needs_one_says_so() {
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
     assert_eq!(rootless.status(), "running");
+}
+
+fn all_processes_are_known_by_their_pid_namespace() {
+    let rootless = Rootless::new("trap : TERM; sleep 1000; sleep 1000");
+    rootless.start();
+    let exec = ["exec", "--detach", rootless.id(), "sleep", "1000"];
+    rootless.parhelion(&exec).success();
+    let pids = || -> Vec<i32> {
+        let ps = rootless.parhelion(&["ps", "--format", "json", rootless.id()]);
+        serde_json::from_str(&ps.success()).unwrap()
+    };
+    let before = pids();
+    assert_eq!(before.len(), 3, "{before:?}");
+    let init = rootless.pid();
+    let kill = |signal| {
+        let kill = ["kill", "--all", rootless.id(), signal];
+        rootless.parhelion(&kill).success();
+    };
+    kill("TERM");
+    let others = before.iter().filter(|&&pid| pid != init);
+    others.for_each(|&pid| wait_until_gone(pid));
+    let after = pids();
+    assert!(after.contains(&init), "it does not hear TERM");
+    kill("KILL");
+    after.into_iter().for_each(wait_until_gone);
+    assert!(pids().is_empty());
+    kill("KILL");
+    rootless.verb("delete").success();
+    rootless.nothing_is_left();
+}
+
+fn in_a_shared_pid_namespace_without_a_cgroup_only_the_first_is_known() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        config["mounts"][0] = json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]});
+    });
+    let create = rootless.make("create");
+    let expected =
+        "linux.namespaces: without a cgroup and a new pid namespace, processes that outlive";
+    assert!(create.stderr().contains(expected), "{}", create.stderr());
+    create.success();
+    rootless.verb("start").success();
+    for arguments in [
+        &["ps", rootless.id()][..],
+        &["kill", "--all", rootless.id(), "TERM"],
+    ] {
+        let error = rootless.parhelion(arguments).failure();
+        assert!(error.contains("and it shares its pid namespace"), "{error}");
+    }
     let pid = rootless.pid();
     rootless
-        .parhelion(&["kill", "--all", rootless.id(), "KILL"])
-        .success();
-    assert_eq!(
-        rootless.status(),
-        "running",
-        "there is nothing by which all are known: init is not all"
-    );
-    rootless
-        .parhelion(&["kill", rootless.id(), "KILL"])
+        .parhelion(&["delete", "--force", rootless.id()])
         .success();
     wait_until_gone(pid);
+    rootless.nothing_is_left();
 }
 
 fn a_container_that_waits_for_its_start_can_not_be_looked_into() {
