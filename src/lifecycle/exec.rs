@@ -216,7 +216,8 @@ impl Container {
     /// Whether setgroups(2) is refused inside, as may be where a user has made the user namespace.
     fn has_fixed_groups(&self) -> bool {
         let init = self.init.as_raw_nonzero().to_string();
-        !self.rights.are_the_hosts() && setgroups_is_denied(&init)
+        let may_be = self.has_user_namespace() || !self.rights.are_the_hosts();
+        may_be && setgroups_is_denied(&init)
     }
 
     fn has_user_namespace(&self) -> bool {
