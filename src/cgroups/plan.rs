@@ -119,6 +119,10 @@ impl Plan {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
             Manager::Nobody => {
                 refuse_limits(&steps, problems);
+                if privileged && !devices.allows_everything() {
+                    // Who can make any device node is not to be let use all of them.
+                    problems.add("linux.resources.devices", NEEDS_CGROUP);
+                }
                 None
             }
             Manager::Files | Manager::Below(_) | Manager::Delegated(_) => None,
@@ -224,6 +228,10 @@ impl Step {
     }
 }
 
+/// Why nothing can be limited, and what to do.
+const NEEDS_CGROUP: &str = "needs a cgroup, and this user may make none here: run in one that was handed \
+     over (systemd-run --user --scope -p Delegate=yes), or use --systemd-cgroup";
+
 /// Notes every limit: without a cgroup there is nothing that it could be set on.
 fn refuse_limits(steps: &[Step], problems: &mut Problems) {
     let limits = steps.iter().filter(|step| match &step.action {
@@ -232,9 +240,7 @@ fn refuse_limits(steps: &[Step], problems: &mut Problems) {
     });
     for step in limits {
         if !problems.iter().any(|problem| problem.path == step.field) {
-            let message = "needs a cgroup, and this user may make none here: run in one that was \
-                handed over (systemd-run --user --scope -p Delegate=yes), or use --systemd-cgroup";
-            problems.add(step.field.clone(), message);
+            problems.add(step.field.clone(), NEEDS_CGROUP);
         }
     }
 }
@@ -485,6 +491,43 @@ device   allow a *:* m
             "{problems:?} {plan}"
         );
         assert!(needed_controllers(&plan.steps).is_empty());
+    }
+
+    #[test]
+    fn where_nobody_makes_a_cgroup_nothing_can_be_limited() {
+        let plan = |resources: &str, privileged| {
+            let json =
+                format!(r#"{{"ociVersion": "1.3.0", "linux": {{"resources": {resources}}}}}"#);
+            let spec = serde_json::from_str(&json).unwrap();
+            let mut problems = Problems::default();
+            let manager = (&Manager::Nobody, privileged);
+            let plan = Plan::managed(
+                &spec,
+                "web",
+                &Hierarchy::offering(&ALL),
+                manager,
+                &mut problems,
+            );
+            let fields: Vec<_> = problems
+                .iter()
+                .map(|problem| problem.path.clone())
+                .collect();
+            (plan.to_string(), fields.join(" "))
+        };
+        let (text, fields) = plan(r#"{"memory": {"limit": -1}}"#, false);
+        assert!(text.starts_with("cgroup   the caller's\n"), "{text}");
+        assert!(text.contains("device   allow all\n"), "{text}");
+        assert_eq!(fields, "");
+        let limited = r#"{"memory": {"limit": 4096, "swap": 8192}, "unified": {"pids.max": "5"}}"#;
+        let (_, fields) = plan(limited, false);
+        let expected = "linux.resources.memory.swap linux.resources.memory.limit \
+             linux.resources.unified[\"pids.max\"]";
+        assert_eq!(fields, expected);
+        assert_eq!(plan("{}", true).1, "linux.resources.devices");
+        assert_eq!(
+            plan(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#, true).1,
+            ""
+        );
     }
 
     #[test]

@@ -24,6 +24,9 @@
 //! A process that joins a container (`exec.rs`) hears `Exec` in place of `Plan`, is ready as soon as it is
 //! its user, and hears `Start`.
 //!
+//! A runtime without the host's rights writes the id maps before it sends the plan: it opens what that names
+//! in init's user namespace.
+//!
 //! Where nothing is left to be done when init is ready, the runtime says `Continue` and `Start` before
 //! it hears so, and init does not wait. At any point seed and init may say `Failed`. Either end that finds the other gone gives up, so nothing
 //! waits for ever on a process that was killed.

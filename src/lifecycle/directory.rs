@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::id::ContainerId;
 use crate::error::Kind;
+use crate::sys::attributes::effective_uid;
 use crate::sys::{Call, Errno, SysError, SysResult};
 
 /// The record, as JSON.
@@ -40,6 +41,15 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW);
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
+/// The mode of the folder of all state directories: for their owner only, and a user's sticky, by which
+/// files in XDG_RUNTIME_DIR are kept from being cleaned up (basedir-spec).
+fn root_mode() -> u32 {
+    match effective_uid() {
+        0 => 0o700,
+        _ => 0o1700,
+    }
+}
+
 /// An open state directory.
 #[derive(Debug)]
 pub struct Directory {
@@ -59,7 +69,10 @@ impl Directory {
         let path = root.join(id.as_str());
         let made = match rustix::fs::mkdir(&path, Mode::RWXU) {
             Err(Errno::NOENT) => {
-                let above = DirBuilder::new().recursive(true).mode(0o700).create(root);
+                let above = DirBuilder::new()
+                    .recursive(true)
+                    .mode(root_mode())
+                    .create(root);
                 errno(above).call(|| format!("mkdir({root:?})"))?;
                 rustix::fs::mkdir(&path, Mode::RWXU)
             }

@@ -5,7 +5,7 @@
 //! file; both are checked like config.json itself.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ use super::create::Sown;
 use super::described::Given;
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
-use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
 use super::joinable::{ENDED, explain};
@@ -27,9 +26,9 @@ use super::process::wait_for_exit;
 use super::record::Snapshot;
 use super::rights::{Rights, setgroups_is_denied};
 use super::terminal::Relay;
-use super::{Status, Verb, handover, hooks, limits, permit, query};
+use super::{Status, Verb, handover, hooks, limits, permit, place, query};
 use crate::bundle::Bundle;
-use crate::cgroups::{Cgroup, Hierarchy};
+use crate::cgroups::Cgroup;
 use crate::error::{self, Kind, Problems};
 use crate::init::handshake::{FromInit, ToInit};
 use crate::init::settings::Affinity;
@@ -119,7 +118,7 @@ impl Container {
         let init = status.pid().and_then(Pid::from_raw).context(ENDED)?;
         let rights = Rights::find();
         let places = namespaces::Plan::of_process(init).and_then(|namespaces| {
-            let cgroup = cgroup(&snapshot, init, rights, request.cgroup.as_deref())?;
+            let cgroup = place::cgroup(&snapshot, init, rights, request.cgroup.as_deref())?;
             Ok((namespaces, cgroup))
         });
         let (namespaces, cgroup) = places.map_err(|error| explain(init, pidfd.as_fd(), error))?;
@@ -212,61 +211,13 @@ impl Container {
     /// Whether setgroups(2) is refused inside, as may be where a user has made the user namespace.
     fn has_fixed_groups(&self) -> bool {
         let init = self.init.as_raw_nonzero().to_string();
-        !self.rights.are_the_hosts() && setgroups_is_denied(&init)
+        let may_be = self.has_user_namespace() || !self.rights.are_the_hosts();
+        may_be && setgroups_is_denied(&init)
     }
 
     fn has_user_namespace(&self) -> bool {
         self.namespaces.is_own(namespaces::Kind::User)
     }
-}
-
-/// The cgroup in which the process starts: the one below the container's that was asked for, else the
-/// container's own, or init's where the container has divided its own and no process can be in it.
-fn cgroup(
-    snapshot: &Snapshot,
-    init: Pid,
-    rights: Rights,
-    below: Option<&Path>,
-) -> Result<Option<Cgroup>> {
-    let Some(own) = snapshot.facts.cgroup.as_deref() else {
-        return match below {
-            Some(below) => bail!("--cgroup {below:?}: {NO_CGROUP}"),
-            None => Ok(None),
-        };
-    };
-    let hierarchy = Hierarchy::find()?;
-    if let Some(below) = below {
-        let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        let inside = below.strip_prefix("/").unwrap_or(below);
-        if !inside.components().all(stays) {
-            bail!("--cgroup {below:?}: must be below the container's cgroup");
-        }
-        let found = Cgroup::open(&hierarchy, &own.join(inside))?;
-        let found = found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
-        return found.map(Some);
-    }
-    let found = Cgroup::open(&hierarchy, own)?;
-    let mut found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
-    if found.is_divided()? {
-        let of_init = hierarchy.of_process(init)?;
-        let place = Cgroup::open(&hierarchy, &of_init)?;
-        found = place
-            .with_context(|| format!("the cgroup {of_init:?} of the container's init is gone"))?;
-    }
-    if rights.are_the_hosts() || found.may_be_entered(&hierarchy) {
-        return Ok(Some(found));
-    }
-    if let Some(unit) = &snapshot.facts.unit {
-        unit.approach()?;
-        if found.may_be_entered(&hierarchy) {
-            return Ok(Some(found));
-        }
-    }
-    error::warn(&format!(
-        "the process is not in the container's {found} and its limits: a user may put one there only from \
-         a cgroup that was handed over together with it"
-    ));
-    Ok(None)
 }
 
 /// What the process needs from here on.

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::id::ContainerId;
 use super::process::send_signal;
-use super::query;
 use super::record::Snapshot;
+use super::{ps, query};
 use crate::error::Kind;
 use crate::sys::Errno;
 
@@ -115,6 +116,9 @@ pub enum Target {
 pub fn kill(root: &Path, id: &ContainerId, signal: Signal, target: Target) -> Result<()> {
     let container = Snapshot::read(root, id)?;
     match target {
+        Target::All if container.facts.cgroup.is_none() && container.is_written() => {
+            signal_namespace(&container, signal)
+        }
         Target::All => signal_processes(&container, signal).map(drop),
         Target::Init => {
             // In a pid namespace of its own the kernel ends everything else with init. Without
@@ -152,6 +156,33 @@ fn signal_processes(container: &Snapshot, signal: Signal) -> Result<Reached> {
     // cgroup.kill also reaches processes that are forked meanwhile.
     cgroup.kill_all()?;
     Ok(Reached::Somebody)
+}
+
+/// Signals every process of a container that has no cgroup, and with SIGKILL all at once: the kernel ends
+/// a pid namespace with its init.
+fn signal_namespace(container: &Snapshot, signal: Signal) -> Result<()> {
+    let mut pids = ps::inside(container)?;
+    if signal == Signal::KILL {
+        pids.truncate(1);
+        return match pids.is_empty() {
+            true => Ok(()),
+            false => signal_init(container, signal),
+        };
+    }
+    for pid in pids {
+        let process = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        // One whose number was given to another since it was listed is inside no more.
+        let Some(Ok(process)) =
+            process.filter(|_| ps::inside(container).is_ok_and(|l| l.contains(&pid)))
+        else {
+            continue;
+        };
+        match send_signal(process.as_fd(), signal.number()) {
+            Err(error) if error.errno != Errno::SRCH => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn signal_init(container: &Snapshot, signal: Signal) -> Result<()> {

@@ -29,6 +29,7 @@ mod limits;
 pub mod mounts;
 mod notify;
 mod pid_file;
+mod place;
 mod plans;
 pub mod process;
 pub mod ps;

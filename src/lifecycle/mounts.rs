@@ -18,11 +18,13 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::id::ContainerId;
 use super::record::Record;
+use super::rights::Rights;
+use super::trees::open_inside;
 use super::{Verb, permit, query};
 use crate::bundle::read_mounts;
 use crate::cgroups::Hierarchy;
 use crate::error::{self, Problems};
-use crate::rootfs::{Added, Context as Plans, MountNamespace, Outside, detach};
+use crate::rootfs::{Added, Context as Plans, HostTree, MountNamespace, OpenTree, Outside, detach};
 use crate::sys::confined::ContainerPath;
 use crate::sys::fd::Inheritance;
 use crate::sys::process::{self, CloneRequest, Cloned};
@@ -77,8 +79,7 @@ pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
             namespaces |= kind;
         }
     }
-    let mut inheritance = Inheritance::default();
-    let plan = plan.open(&mut inheritance)?;
+    let (plan, inheritance) = container.open_trees(plan)?;
     let own_network = container.has_own("net")?;
     container.act(namespaces, |root| {
         let outside = Outside {
@@ -144,6 +145,21 @@ impl Inside {
             bail!("the container has no mount namespace of its own: mounts would be the host's");
         }
         Ok(inside)
+    }
+
+    /// Opens what is mounted from the host; a user may do so inside the container's user namespace only.
+    fn open_trees(&self, plan: Added<HostTree>) -> Result<(Added<OpenTree>, Inheritance)> {
+        if Rights::find() == Rights::User {
+            let namespace = self.namespace("user");
+            let user_namespace =
+                File::open(&namespace).with_context(|| format!("{namespace:?}"))?;
+            return open_inside(Some(user_namespace.into()), |inheritance| {
+                plan.open(inheritance)
+            });
+        }
+        let mut inheritance = Inheritance::default();
+        let plan = plan.open(&mut inheritance)?;
+        Ok((plan, inheritance))
     }
 
     fn namespace(&self, file: &str) -> PathBuf {

@@ -20,11 +20,19 @@ use super::record::Snapshot;
 ///
 /// [`crate::error::Kind::NotFound`]; or what the cgroup file system answered.
 pub fn pids(root: &Path, id: &ContainerId) -> Result<Vec<i32>> {
-    let container = Snapshot::read(root, id)?;
-    match (query::cgroup(&container)?, &container.facts.cgroup) {
+    inside(&Snapshot::read(root, id)?)
+}
+
+/// The pids of all processes inside, as for [`pids`].
+///
+/// # Errors
+///
+/// As for [`pids`]; that nothing tells them from others.
+pub(super) fn inside(container: &Snapshot) -> Result<Vec<i32>> {
+    match (query::cgroup(container)?, &container.facts.cgroup) {
         (Some(cgroup), _) => cgroup.pids(),
         (None, Some(_gone)) => Ok(Vec::new()),
-        (None, None) if container.facts.own_pid_namespace => in_namespace_of_init(&container),
+        (None, None) if container.facts.own_pid_namespace => in_namespace_of_init(container),
         (None, None) => bail!("{NO_CGROUP}; and it shares its pid namespace"),
     }
 }

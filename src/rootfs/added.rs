@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{self, Context};
 use super::{HostTree, Mount, OpenTree, Outside, Prepared, Propagation, Source, finish, trees};
@@ -17,7 +18,7 @@ use crate::sys::fd::Inheritance;
 use crate::sys::mount;
 
 /// Mounts to be added, in their order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added<T>(Vec<Mount<T>>);
 
 impl Added<HostTree> {

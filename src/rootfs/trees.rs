@@ -2,7 +2,8 @@
 //!
 //! Runs in the runtime, with the host's privileges and in the host's mount namespace, before the
 //! clone: init in a user namespace could not reach every source, and nothing that it does later
-//! depends on a path of the host.
+//! depends on a path of the host. A runtime that may not mount on the host has a copy of itself run it
+//! inside the container's user namespace, when that is there, with a copy of the host's mounts.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -16,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         trees_of_the_host_are_mounted_with_their_options,
         what_only_root_can_read_stays_unread,
         a_network_of_its_own_comes_with_sysfs,
+        mounts_are_added_to_a_container_that_runs_and_removed,
         a_file_system_of_a_shared_namespace_is_refused_with_advice,
     ]
 }
@@ -102,6 +103,31 @@ fn a_network_of_its_own_comes_with_sysfs() {
         }
     });
     assert_eq!(rootless.run().success(), "lo\nunknown\n1\n");
+}
+
+fn mounts_are_added_to_a_container_that_runs_and_removed() {
+    let rootless = Rootless::new("sleep 1000");
+    let data = rootless.bundle.folder.join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "of the host\n").unwrap();
+    let file = rootless.bundle.folder.join("mounts.json");
+    let list = json!([{"destination": "/tmp/data", "source": data, "options": ["rbind", "ro"]},
+        {"destination": "/tmp/new", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}]);
+    fs::write(&file, list.to_string()).unwrap();
+    rootless.edit(|config| config["root"]["readonly"] = json!(false));
+    rootless.start();
+    let change = |action: &str| {
+        let arguments = ["mounts", action, rootless.id(), file.to_str().unwrap()];
+        rootless.parhelion(&arguments).success();
+    };
+    change("add");
+    let seen = "cat /tmp/data/file; touch /tmp/data/x || echo read-only; touch /tmp/new/x; stat -c %u /tmp/new/x";
+    assert_eq!(rootless.exec(seen).success(), "of the host\nread-only\n0\n");
+    change("remove");
+    assert_eq!(
+        rootless.exec("ls /tmp/data /tmp/new").success(),
+        "/tmp/data:\n\n/tmp/new:\n"
+    );
 }
 
 fn a_file_system_of_a_shared_namespace_is_refused_with_advice() {

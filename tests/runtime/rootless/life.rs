@@ -17,10 +17,15 @@ pub fn all() -> Vec<Trial> {
         limits_of_a_process_hold_inside,
         a_terminal_is_made,
         without_a_cgroup_what_needs_one_says_so,
+        all_processes_are_known_by_their_pid_namespace,
+        in_a_shared_pid_namespace_without_a_cgroup_only_the_first_is_known,
         a_container_that_waits_for_its_start_can_not_be_looked_into,
         without_a_user_namespace_a_user_is_told_to_add_one,
         without_a_runtime_directory_a_user_is_told_to_say_one,
         a_user_does_not_see_the_containers_of_root,
+        root_handles_the_container_of_a_user,
+        containers_of_a_user_share_namespaces,
+        a_program_tells_that_it_is_ready,
     ]
 }
 
@@ -146,19 +151,63 @@ fn without_a_cgroup_what_needs_one_says_so() {
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
     assert_eq!(rootless.status(), "running");
+}
+
+fn all_processes_are_known_by_their_pid_namespace() {
+    let rootless = Rootless::new("trap : TERM; sleep 1000; sleep 1000");
+    rootless.start();
+    let exec = ["exec", "--detach", rootless.id(), "sleep", "1000"];
+    rootless.parhelion(&exec).success();
+    let pids = || -> Vec<i32> {
+        let ps = rootless.parhelion(&["ps", "--format", "json", rootless.id()]);
+        serde_json::from_str(&ps.success()).unwrap()
+    };
+    let before = pids();
+    assert_eq!(before.len(), 3, "{before:?}");
+    let init = rootless.pid();
+    let kill = |signal| {
+        let kill = ["kill", "--all", rootless.id(), signal];
+        rootless.parhelion(&kill).success();
+    };
+    kill("TERM");
+    let others = before.iter().filter(|&&pid| pid != init);
+    others.for_each(|&pid| wait_until_gone(pid));
+    let after = pids();
+    assert!(after.contains(&init), "it does not hear TERM");
+    kill("KILL");
+    after.into_iter().for_each(wait_until_gone);
+    assert!(pids().is_empty());
+    kill("KILL");
+    rootless.verb("delete").success();
+    rootless.nothing_is_left();
+}
+
+fn in_a_shared_pid_namespace_without_a_cgroup_only_the_first_is_known() {
+    let rootless = Rootless::new("sleep 1000");
+    rootless.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        config["mounts"][0] = json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]});
+    });
+    let create = rootless.make("create");
+    let expected =
+        "linux.namespaces: without a cgroup and a new pid namespace, processes that outlive";
+    assert!(create.stderr().contains(expected), "{}", create.stderr());
+    create.success();
+    rootless.verb("start").success();
+    for arguments in [
+        &["ps", rootless.id()][..],
+        &["kill", "--all", rootless.id(), "TERM"],
+    ] {
+        let error = rootless.parhelion(arguments).failure();
+        assert!(error.contains("and it shares its pid namespace"), "{error}");
+    }
     let pid = rootless.pid();
     rootless
-        .parhelion(&["kill", "--all", rootless.id(), "KILL"])
-        .success();
-    assert_eq!(
-        rootless.status(),
-        "running",
-        "there is nothing by which all are known: init is not all"
-    );
-    rootless
-        .parhelion(&["kill", rootless.id(), "KILL"])
+        .parhelion(&["delete", "--force", rootless.id()])
         .success();
     wait_until_gone(pid);
+    rootless.nothing_is_left();
 }
 
 fn a_container_that_waits_for_its_start_can_not_be_looked_into() {
@@ -205,6 +254,85 @@ fn without_a_runtime_directory_a_user_is_told_to_say_one() {
     rootless
         .run_command(&[&without[..], &root, &run].concat())
         .success();
+}
+
+fn root_handles_the_container_of_a_user() {
+    let rootless = Rootless::new("sleep 1000");
+    // Root of a host that lacks CAP_SYS_RESOURCE may not limit another's process.
+    rootless.edit(|config| config["process"]["rlimits"] = json!([]));
+    rootless.start();
+    let state = rootless.state_folder();
+    let root = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(crate::support::program());
+        command.arg("--root").arg(&state).args(arguments);
+        crate::support::Ran(command.output().unwrap())
+    };
+    let seen = root(&[
+        "exec",
+        rootless.id(),
+        "sh",
+        "-c",
+        "id -u; cat /proc/self/uid_map",
+    ]);
+    let words: Vec<String> = seen
+        .success()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(words, ["0", "0", &user().to_string(), "1"]);
+    let pid = rootless.pid();
+    root(&["delete", "--force", rootless.id()]).success();
+    wait_until_gone(pid);
+    rootless.nothing_is_left();
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(state).unwrap().permissions().mode();
+    assert_eq!(
+        mode & 0o7777,
+        0o1700,
+        "kept from being cleaned up, and for the user alone"
+    );
+}
+
+fn containers_of_a_user_share_namespaces() {
+    let first = Rootless::new("sleep 1000");
+    first.start();
+    let pid = first.pid();
+    let script = "for kind in user ipc uts pid; do busybox readlink /proc/self/ns/$kind; done; echo $$ > /dev/null";
+    let second = Rootless::new(script);
+    second.edit(|config| {
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        for namespace in linux["namespaces"].as_array_mut().unwrap() {
+            let kind = namespace["type"].as_str().unwrap().to_owned();
+            if ["user", "ipc", "uts"].contains(&kind.as_str()) {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/{kind}"));
+            }
+        }
+        config.as_object_mut().unwrap().remove("hostname");
+    });
+    let seen = second.run().success();
+    let links: Vec<&str> = seen.lines().collect();
+    for (kind, link) in ["user", "ipc", "uts"].iter().zip(&links) {
+        let of_first = fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        assert_eq!(of_first.to_str(), Some(*link));
+    }
+    let other = fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert_ne!(other.to_str(), Some(links[3]));
+    second.nothing_is_left();
+}
+
+fn a_program_tells_that_it_is_ready() {
+    let mut rootless = Rootless::new("echo $NOTIFY_SOCKET; ls /run/notify; busybox id -u");
+    rootless.edit(|config| config["root"]["readonly"] = json!(false));
+    let socket = rootless.bundle.folder.join("run/caller.sock");
+    let caller = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    super::give(&rootless.bundle.folder.join("run"));
+    rootless.environment = vec![format!("NOTIFY_SOCKET={}", socket.display())];
+    let seen = rootless.run().success();
+    assert_eq!(seen, "/run/notify/notify.sock\nnotify.sock\n0\n");
+    drop(caller);
+    rootless.nothing_is_left();
 }
 
 fn a_user_does_not_see_the_containers_of_root() {

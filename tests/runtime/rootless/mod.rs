@@ -134,7 +134,7 @@ impl Rootless {
         shell.arg(format!("XDG_RUNTIME_DIR={}", self.runtime_folder.display()));
         shell.args(&self.environment);
         shell.args(all);
-        shell.process_group(0);
+        shell.process_group(0).current_dir(&self.bundle.folder);
         shell
     }
 

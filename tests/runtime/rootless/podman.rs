@@ -131,6 +131,13 @@ impl Podman {
             self.call(&["exec", "web", "sh", "-c", "exit 5"]).code(),
             Some(5)
         );
+        let shared = ["network", "pid", "ipc", "uts"].map(|kind| format!("--{kind}=container:web"));
+        let mut beside = vec!["run", "--rm"];
+        beside.extend(shared.iter().map(String::as_str));
+        // Its own line has the words apart.
+        let script = "busybox ps | busybox grep -c 'sleep 100[0]'";
+        beside.extend([IMAGE, "sh", "-c", script]);
+        assert_eq!(self.call(&beside).success(), "1\n");
         let top = self.call(&["top", "web", "args"]).success();
         assert!(top.contains("sleep 1000"), "{top}");
         self.call(&["stop", "--time=0", "web"]).success();
