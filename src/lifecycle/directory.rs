@@ -136,6 +136,11 @@ impl Directory {
         }
     }
 
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of one of the directory's files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -209,6 +214,12 @@ impl Directory {
         let (socket, address) = self.start_socket().call(call)?;
         rustix::net::connect(&socket, &address).call(call)?;
         Ok(socket)
+    }
+
+    /// The folder for the socket of sd_notify(3), if it was made.
+    pub fn notify_folder(&self) -> Option<PathBuf> {
+        let found = rustix::fs::statat(&self.fd, NOTIFY, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok().then(|| self.file(NOTIFY))
     }
 
     /// Makes the folder for the socket of sd_notify(3), which the container's users may enter.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use rustix::process::geteuid;
 
 use super::CreateRequest;
+use super::checkpoint::streams;
 use super::facts::{Facts, now};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
@@ -33,17 +34,13 @@ impl Plans {
         let id = request.id.as_str();
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
-        let context = rootfs::Context {
-            bundle: &bundle.dir,
-            rootfs: &bundle.rootfs,
-            cgroup_tree: hierarchy.mount_point(),
-            mount_namespace: mount_namespace(&namespaces),
-            user_namespace: namespaces.is_own(Kind::User),
-            joined_user_namespace: namespaces.joined(Kind::User),
-            cgroup_namespace: namespaces.is_own(Kind::Cgroup),
-            no_pivot: request.no_pivot,
-        };
-        let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        let rootfs = rootfs(
+            bundle,
+            &namespaces,
+            hierarchy,
+            request.no_pivot,
+            &mut problems,
+        );
         init::landlock::check_landlock(&bundle.spec, &mut problems);
         init::labels::check_labels(&bundle.spec, &mut problems);
         let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
@@ -63,6 +60,27 @@ impl Plans {
             seccomp,
         })
     }
+}
+
+/// What is done to the file system of a container.
+pub(super) fn rootfs(
+    bundle: &Bundle,
+    namespaces: &namespaces::Plan,
+    hierarchy: &Hierarchy,
+    no_pivot: bool,
+    problems: &mut Problems,
+) -> rootfs::Plan<HostTree> {
+    let context = rootfs::Context {
+        bundle: &bundle.dir,
+        rootfs: &bundle.rootfs,
+        cgroup_tree: hierarchy.mount_point(),
+        mount_namespace: mount_namespace(namespaces),
+        user_namespace: namespaces.is_own(Kind::User),
+        joined_user_namespace: namespaces.joined(Kind::User),
+        cgroup_namespace: namespaces.is_own(Kind::Cgroup),
+        no_pivot,
+    };
+    rootfs::Plan::new(&bundle.spec, context, problems)
 }
 
 fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
@@ -97,6 +115,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         keyring: !request.no_new_keyring,
         device_rules: plans.cgroup.device_rules(),
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
+        streams: streams::inherited(spec),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
     }
