@@ -37,7 +37,7 @@ pub const SPECIFICATION_FIRST: &str = "1.0.0";
 
 /// The annotations that change what the runtime does, so that only who may do the same by other
 /// fields should be let set them; a name that ends with "." stands for all that begin so.
-pub const ACTING_ANNOTATIONS: &[&str] = &[];
+pub const ACTING_ANNOTATIONS: &[&str] = &["org.criu.config"];
 
 /// A bundle whose configuration passed every check.
 #[derive(Debug, Clone)]

@@ -117,7 +117,8 @@ impl Criu {
             ..Start::default()
         })?;
         session.send(question)?;
-        let (answer, _no_fd) = session.receive()?;
+        let answered = session.receive();
+        let (answer, _no_fd) = answered.with_context(|| self.program.display().to_string())?;
         match answer.success {
             true => Ok(answer),
             false => bail!("criu does not answer a question: {}", said(&answer)),
@@ -229,10 +230,12 @@ impl Session {
                 RecvFlags::CMSG_CLOEXEC,
             )
         });
-        let received = received.call(|| "recvmsg(criu)".into())?;
-        if received.bytes == 0 {
-            bail!("it has ended");
-        }
+        let received = match received {
+            Ok(received) if received.bytes > 0 => received,
+            // One that ends before it has read what was said resets the connection.
+            Ok(_) | Err(Errno::CONNRESET) => bail!("it has ended"),
+            Err(errno) => Err(errno).call(|| "recvmsg(criu)".into())?,
+        };
         if received.flags.contains(ReturnFlags::TRUNC) {
             bail!("an answer of criu has more than {LONGEST} bytes");
         }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rustix::fd::OwnedFd;
 
-use super::process::{keep_on_exec, unshare};
+use super::process::{join_session_keyring, keep_on_exec, unshare};
 use super::signals::{reset_signals, unblock_signals};
 
 /// What a program starts with.
@@ -20,6 +20,8 @@ pub struct Start {
     pub kept: Vec<RawFd>,
     /// `cgroup.procs` of the cgroup in which it starts, open for writing.
     pub cgroup: Option<OwnedFd>,
+    /// The session keyring that it joins, made if there is none of this name.
+    pub keyring: Option<String>,
     /// `CLONE_NEW*` of namespaces that are made for it, in that cgroup.
     pub namespaces: u64,
 }
@@ -38,6 +40,9 @@ pub fn prepare(command: &mut Command, start: Start) {
         }
         if let Some(cgroup) = &start.cgroup {
             rustix::io::write(cgroup, b"0")?;
+        }
+        if let Some(keyring) = &start.keyring {
+            join_session_keyring(keyring).map_err(|error| error.errno)?;
         }
         if start.namespaces != 0 {
             unshare(start.namespaces).map_err(|error| error.errno)?;

@@ -9,6 +9,7 @@
 
 mod caller;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod devices;
 mod events;
@@ -37,6 +38,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         cgroups::all(),
+        checkpoint::all(),
         cli::all(),
         devices::all(),
         events::all(),

@@ -15,9 +15,9 @@ use crate::error::Problems;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::record::Record;
 use crate::lifecycle::{Verb, delete, notify, permit, plans, query};
-use crate::namespaces;
 use crate::sys::command::Start;
 use crate::sys::{Call, fd};
+use crate::{namespaces, seccomp};
 
 /// The name of CRIU's log.
 const LOG: &str = "dump.log";
@@ -83,6 +83,11 @@ fn options(
         .into_result()
         .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
     outside::check(&namespaces)?;
+    if let Some(plan) = seccomp::Plan::new(&bundle.spec, &mut Problems::default())
+        && plan.listener().is_some()
+    {
+        bail!("linux.seccomp: who is asked about calls (SCMP_ACT_NOTIFY) can not be brought back");
+    }
     let mut options = images.options(&request.images, &record.facts, LOG);
     images.name(&mut options);
     options.number(Number::Pid, pid.unsigned_abs());
@@ -111,7 +116,8 @@ fn options(
     if !request.pre_dump {
         rootfs.mounts.extend(notify::mount_of(record));
         outside::dump_mounts(&rootfs, pid, &mut options)?;
-        streams::dump(&record.facts, images, &mut options)?;
+        let shell_job = request.images.shell_job;
+        streams::dump(&record.facts, shell_job, images, &mut options)?;
     }
     Ok(options)
 }

@@ -20,6 +20,7 @@ use crate::criu::{
     CgroupsMode, Criu, Feature, Flag, Kind, Notice, Options, Request, Session, Text,
 };
 use crate::error::{self, Problems};
+use crate::init;
 use crate::lifecycle::caller::{Start as Caller, check_terminal};
 use crate::lifecycle::create::{make_groups, orphans, undo, with_leftovers};
 use crate::lifecycle::foreground::{Child, Foreground};
@@ -32,7 +33,7 @@ use crate::lifecycle::record::Record;
 use crate::lifecycle::terminal::Relay;
 use crate::lifecycle::{delete, handover, hooks};
 use crate::namespaces;
-use crate::rootfs::{self, HostTree};
+use crate::rootfs::{self, HostTree, Ids};
 use crate::sys::command::Start;
 use crate::sys::fd::Inheritance;
 use crate::sys::{Call, loopback, process};
@@ -165,10 +166,12 @@ impl Bringing<'_> {
         let place = Place::find(cgroup, &plans.namespaces, self.request.images.cgroups)?;
         plans.rootfs.mounts.push(notify::restored_mount(record)?);
         let mut options = self.options(record, cgroup)?;
-        let namespaces = outside::restore_namespaces(&plans.namespaces, &mut options)?;
-        let (session, _open) =
-            self.start(plans.rootfs, record, &place, &namespaces, &mut options)?;
-        drop(namespaces);
+        let mut kept = outside::restore_namespaces(&plans.namespaces, &mut options)?;
+        kept.extend(streams::restore(self.images, &mut options)?);
+        let there = (&place, kept.as_slice());
+        let namespaces = &plans.namespaces;
+        let (session, _open) = self.start(plans.rootfs, namespaces, record, there, &mut options)?;
+        drop(kept);
         cgroup.entered();
         if let Some(groups) = &record.facts.resctrl {
             groups.join(session.pid())?;
@@ -219,17 +222,16 @@ impl Bringing<'_> {
         if let Some(context) = &request.lsm_mount_context {
             options.text(Text::LsmMountContext, context);
         }
-        streams::restore(self.images, &mut options)?;
         Ok(options)
     }
 
-    /// Starts CRIU where it finds the root and the mounts of the host, with the namespaces to join.
+    /// Starts CRIU where it finds the root and the mounts of the host, with the descriptors that it is to have.
     fn start(
         &self,
         rootfs: rootfs::Plan<HostTree>,
+        namespaces: &namespaces::Plan,
         record: &Record,
-        place: &Place,
-        namespaces: &[OwnedFd],
+        (place, kept): (&Place, &[OwnedFd]),
         options: &mut Options,
     ) -> Result<(Session, Images)> {
         let names: Vec<(String, bool)> = outside::trees(&rootfs)
@@ -239,19 +241,37 @@ impl Bringing<'_> {
         let rootfs = rootfs.open(&mut inheritance)?;
         let stage = Stage::enter(record.directory().path())?;
         let Laid { root, mounts } = stage.lay_out(rootfs, inheritance, &names)?;
-        let images = self.images.opened_here()?;
+        // Processes in another user namespace read them, to whom root's files are closed.
+        let mapped = match user_ids(namespaces) {
+            Some(ids) => stage.map(self.images.path(), &ids)?,
+            None => None,
+        };
+        let images = self.images.opened_here(mapped)?;
         images.name(options);
         outside::restore_mounts(&mounts, options);
         options.text(Text::Root, root.to_str().context("--root is not UTF-8")?);
         let session = self.criu.start(Start {
             ends_with_us: true,
-            kept: namespaces.iter().map(AsRawFd::as_raw_fd).collect(),
+            kept: kept.iter().map(AsRawFd::as_raw_fd).collect(),
             cgroup: Some(rustix::io::fcntl_dupfd_cloexec(&place.processes, 3)?),
+            keyring: Some(init::keyring(record.id.as_str())),
             namespaces: place.namespaces,
         })?;
         stage.leave()?;
         Ok((session, images))
     }
+}
+
+/// Which ids a user namespace of the container's own makes of the host's.
+fn user_ids(namespaces: &namespaces::Plan) -> Option<Ids> {
+    if let Some(path) = namespaces.joined(namespaces::Kind::User) {
+        return Some(Ids::Of(path.to_owned()));
+    }
+    let (uids, gids) = namespaces.id_maps()?.lines();
+    Some(Ids::Lines {
+        uid_map: uids.to_owned(),
+        gid_map: gids.to_owned(),
+    })
 }
 
 /// Where CRIU works.

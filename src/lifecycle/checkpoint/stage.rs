@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 
-use crate::rootfs::{OpenTree, Plan, mount_points_below};
+use crate::error;
+use crate::rootfs::{Ids, OpenTree, Plan, mapped_directory, mount_points_below};
 use crate::sys::fd::Inheritance;
 use crate::sys::mount::{self, NewFileSystem};
 use crate::sys::{Call, process};
@@ -99,6 +100,30 @@ impl Stage {
             mounts.extend(below.map(|point| (format!("{name}{}", &point[path.len()..]), point)));
         }
         Ok(Laid { root, mounts })
+    }
+
+    /// The directory at `path` with these ids for its files; None where its file system can not map
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn map(&self, path: &Path, ids: &Ids) -> Result<Option<OwnedFd>> {
+        let mapped = match mapped_directory(path, ids) {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                error::debug(|| format!("map ids of {path:?}: {}", error::in_words(&error)));
+                return Ok(None);
+            }
+        };
+        let place = self.folder.join("images");
+        std::fs::create_dir(&place).with_context(|| format!("make {place:?}"))?;
+        let open = |flags| {
+            let opened = rustix::fs::open(&place, flags | OFlags::CLOEXEC, Mode::empty());
+            opened.call(|| format!("open({place:?})"))
+        };
+        mount::attach(mapped.as_fd(), open(OFlags::PATH)?.as_fd())?;
+        Ok(Some(open(OFlags::RDONLY | OFlags::DIRECTORY)?))
     }
 
     /// Goes back to where this process came from; its children stay.

@@ -3,19 +3,27 @@
 //! `create` notes what they are, `checkpoint` writes it beside the images (runc's descriptors.json), and
 //! at a `restore` the streams of its caller take their place.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, makedev, statx};
+use rustix::termios::isatty;
 
 use super::images::Images;
 use crate::criu::{Options, Text};
 use crate::lifecycle::facts::Facts;
 use crate::sys::process::standard_stream;
+use crate::sys::{Call, Errno};
 
 /// The file that names them, in their order.
 const FILE: &str = "descriptors.json";
+
+/// What the standard streams are called.
+const NAMES: [&str; 3] = ["input", "output", "error"];
+
+/// What nobody reads from and everybody may write to.
+const NULL: &str = "/dev/null";
 
 /// The devices of linux/major.h of which a file is like any other: null, zero and their like.
 const MEMORY_DEVICES: u32 = 1;
@@ -24,6 +32,9 @@ const MEMORY_DEVICES: u32 = 1;
 const PIPE_KIND: &str = "pipe:[";
 const FILE_KIND: &str = "file[";
 const SOCKET_KIND: &str = "socket:[";
+const TERMINAL_KIND: &str = "tty[";
+/// Like a file to CRIU; nobody misses it, whatever the stream is at a restore.
+const NULL_KIND: &str = "null[";
 
 /// What of this process' streams the program of `spec` gets, by the names that CRIU has for them.
 pub fn inherited(spec: &Spec) -> Vec<String> {
@@ -47,8 +58,15 @@ fn name(stream: impl AsFd) -> String {
     match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::Fifo if is_unnamed_pipe(&stream) => format!("{PIPE_KIND}{}]", stat.stx_ino),
         FileType::Fifo | FileType::RegularFile => file(),
-        FileType::CharacterDevice if stat.stx_rdev_major == MEMORY_DEVICES => file(),
+        FileType::CharacterDevice if stat.stx_rdev_major == MEMORY_DEVICES => {
+            format!("{NULL_KIND}{:x}:{:x}]", stat.stx_mnt_id, stat.stx_ino)
+        }
         FileType::Socket => format!("{SOCKET_KIND}{}]", stat.stx_ino),
+        FileType::CharacterDevice if isatty(&stream) => {
+            let device = makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
+            let on = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+            format!("{TERMINAL_KIND}{device:x}:{on:x}]")
+        }
         FileType::CharacterDevice
         | FileType::Directory
         | FileType::BlockDevice
@@ -64,15 +82,18 @@ fn is_unnamed_pipe(stream: impl AsFd) -> bool {
     rustix::fs::fstatfs(stream).is_ok_and(|found| found.f_type as u64 == PIPEFS_MAGIC)
 }
 
-/// Tells a dump of what the container got, and writes it beside the images.
+/// Tells a dump of what the container got, and writes it beside the images. A terminal stays outside only
+/// with `shell_job`, as who restores has to have one too.
 ///
 /// # Errors
 ///
 /// What the file system answered.
-pub fn dump(facts: &Facts, images: &Images, options: &mut Options) -> Result<()> {
+pub fn dump(facts: &Facts, shell_job: bool, images: &Images, options: &mut Options) -> Result<()> {
     for name in &facts.streams {
-        if name.starts_with(FILE_KIND) {
+        if name.starts_with(FILE_KIND) || (shell_job && name.starts_with(TERMINAL_KIND)) {
             options.text(Text::External, name);
+        } else if let Some(rest) = name.strip_prefix(NULL_KIND) {
+            options.text(Text::External, &format!("{FILE_KIND}{rest}"));
         } else if let Some(rest) = name.strip_prefix(SOCKET_KIND) {
             options.text(Text::External, &format!("unix[{rest}"));
         }
@@ -82,25 +103,64 @@ pub fn dump(facts: &Facts, images: &Images, options: &mut Options) -> Result<()>
     images.write(FILE, &text)
 }
 
-/// Tells a restore which of this process' streams are to take the place of what the container had.
+/// Tells a restore which of this process' streams are to take the place of what the container had; the
+/// open ones have to be handed to CRIU.
 ///
 /// # Errors
 ///
-/// The file beside the images can not be read, or is none.
-pub fn restore(images: &Images, options: &mut Options) -> Result<()> {
+/// The file beside the images can not be read, or is none; a stream that can not take a file's place.
+pub fn restore(images: &Images, options: &mut Options) -> Result<Vec<OwnedFd>> {
     let Some(text) = images.read(FILE)? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let names: Vec<String> = serde_json::from_slice(&text)
         .with_context(|| format!("{FILE} beside the images is no list of descriptors"))?;
-    let kinds = [PIPE_KIND, FILE_KIND, SOCKET_KIND];
+    let mut opened = Vec::new();
     for (number, name) in names.iter().enumerate().take(3) {
-        let first = !names[..number].contains(name);
-        if first && kinds.iter().any(|kind| name.starts_with(kind)) {
-            options.inherit(name, number as i32);
+        if names[..number].contains(name) {
+            continue;
+        }
+        let stream = number as i32;
+        if let Some(rest) = name.strip_prefix(NULL_KIND) {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let null = rustix::fs::open(NULL, flags, Mode::empty());
+            let null = null.call(|| format!("open({NULL:?})"))?;
+            options.inherit(&format!("{FILE_KIND}{rest}"), null.as_raw_fd());
+            opened.push(null);
+        } else if name.starts_with(FILE_KIND) {
+            check_is_file(stream)?;
+            options.inherit(name, stream);
+        } else if name.starts_with(TERMINAL_KIND) {
+            check_is_terminal(stream)?;
+            options.inherit(name, stream);
+        } else if name.starts_with(PIPE_KIND) || name.starts_with(SOCKET_KIND) {
+            options.inherit(name, stream);
         }
     }
-    Ok(())
+    Ok(opened)
+}
+
+/// CRIU puts a file where it was, so that what takes its place has to have a position.
+fn check_is_file(stream: i32) -> Result<()> {
+    match rustix::fs::tell(standard_stream(stream)) {
+        Err(Errno::SPIPE) => {
+            let name = NAMES[stream.unsigned_abs() as usize];
+            bail!(
+                "standard {name} was a file when the container was created: it has to be a file \
+                again, or {NULL}"
+            )
+        }
+        // What else is wrong with it, CRIU will say.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn check_is_terminal(stream: i32) -> Result<()> {
+    if isatty(standard_stream(stream)) {
+        return Ok(());
+    }
+    let name = NAMES[stream.unsigned_abs() as usize];
+    bail!("standard {name} was a terminal when the container was created: it has to be one again")
 }
 
 #[cfg(test)]
@@ -111,17 +171,17 @@ mod tests {
     #[test]
     fn streams_from_outside_have_the_names_of_criu() {
         let (pipe, _other_end) = std::io::pipe().unwrap();
-        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pipe));
+        let link = format!("/proc/self/fd/{}", pipe.as_raw_fd());
         let link = std::fs::read_link(link).unwrap();
         assert_eq!(name(&pipe), link.to_str().unwrap());
         let (socket, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(name(&socket).starts_with("socket:["));
-        for path in ["/dev/null", "/proc/self/exe"] {
+        for (path, kind) in [("/dev/null", "null["), ("/proc/self/exe", "file[")] {
             let name = name(File::open(path).unwrap());
-            assert!(name.starts_with("file[") && name.ends_with(']'), "{name}");
+            assert!(name.starts_with(kind) && name.ends_with(']'), "{name}");
         }
         assert_eq!(name(File::open("/").unwrap()), "");
-        let master = File::open("/dev/ptmx").unwrap();
-        assert_eq!(name(master), "", "a terminal");
+        let terminal = name(File::open("/dev/ptmx").unwrap());
+        assert!(terminal.starts_with("tty[502:"), "{terminal}");
     }
 }
