@@ -116,8 +116,7 @@ impl Criu {
             ends_with_us: true,
             ..Start::default()
         })?;
-        session.send(question)?;
-        let answered = session.receive();
+        let answered = session.send(question).and_then(|()| session.receive());
         let (answer, _no_fd) = answered.with_context(|| self.program.display().to_string())?;
         match answer.success {
             true => Ok(answer),
@@ -213,8 +212,10 @@ impl Session {
 
     fn send(&self, message: &Message) -> Result<()> {
         let send = || rustix::net::send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL);
-        rustix::io::retry_on_intr(send).call(|| "send(criu)".into())?;
-        Ok(())
+        match rustix::io::retry_on_intr(send) {
+            Err(Errno::PIPE) => bail!("it has ended"),
+            sent => Ok(sent.map(drop).call(|| "send(criu)".into())?),
+        }
     }
 
     fn receive(&self) -> Result<(Response, Option<OwnedFd>)> {

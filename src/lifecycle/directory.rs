@@ -136,11 +136,6 @@ impl Directory {
         }
     }
 
-    /// The directory's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The path of one of the directory's files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

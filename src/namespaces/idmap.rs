@@ -29,12 +29,6 @@ impl IdMaps {
         }
     }
 
-    /// The lines of uid_map and of gid_map.
-    #[must_use]
-    pub fn lines(&self) -> (&str, &str) {
-        (&self.uids, &self.gids)
-    }
-
     /// Gives the namespace of process `pid` these maps. Each file takes one write, once.
     ///
     /// # Errors

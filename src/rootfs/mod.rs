@@ -37,7 +37,7 @@ pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]
 pub use plan::{Context, MountNamespace};
 #[cfg(feature = "runtime")]
-pub use trees::{mapped_directory, mount_points_below};
+pub use trees::mount_points_below;
 
 /// Everything that is done to the file system. `T` is what a bind mount comes from: a
 /// `HostTree` in the plan that is printed, an [`OpenTree`] in the one that init gets.

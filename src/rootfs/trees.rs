@@ -152,19 +152,6 @@ fn open_in_place(tree: &HostTree, inheritance: &mut Inheritance) -> Result<OpenT
     })
 }
 
-/// A directory of the host as a detached mount on which its files belong to other ids.
-///
-/// # Errors
-///
-/// `EINVAL` on a file system that can not map ids.
-pub fn mapped_directory(path: &Path, ids: &Ids) -> Result<OwnedFd> {
-    let path = path.to_str();
-    let path = path.with_context(|| format!("{path:?} is not UTF-8"))?;
-    let copy = mount::copy_tree(rustix::fs::CWD, path, false)?;
-    mount::map_ids(copy.as_fd(), namespace(ids)?.as_fd(), false)?;
-    Ok(copy)
-}
-
 fn copy(tree: &HostTree) -> Result<OwnedFd> {
     let path = tree
         .path

@@ -92,24 +92,21 @@ impl Images {
     }
 
     /// The same directories, opened in the mount namespace in which this process is now: CRIU mounts in
-    /// its working directory. `mapped` takes the place of the images' where they are read by processes
-    /// with other ids.
+    /// its working directory.
     ///
     /// # Errors
     ///
     /// What the file system answered.
-    pub fn opened_here(&self, mapped: Option<OwnedFd>) -> Result<Images> {
-        let work = self.work.as_ref().map_or(&self.path, |(path, _)| path);
+    pub fn opened_here(&self) -> Result<Images> {
+        let work = match &self.work {
+            Some((path, _)) => Some((path.clone(), open(path)?)),
+            None => None,
+        };
         Ok(Images {
             path: self.path.clone(),
-            images: mapped.map_or_else(|| open(&self.path), Ok)?,
-            work: Some((work.clone(), open(work)?)),
+            images: open(&self.path)?,
+            work,
         })
-    }
-
-    /// The directory of the images.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Tells where the directories are; they have to stay open until the request was served.

@@ -33,7 +33,7 @@ use crate::lifecycle::record::Record;
 use crate::lifecycle::terminal::Relay;
 use crate::lifecycle::{delete, handover, hooks};
 use crate::namespaces;
-use crate::rootfs::{self, HostTree, Ids};
+use crate::rootfs::{self, HostTree};
 use crate::sys::command::Start;
 use crate::sys::fd::Inheritance;
 use crate::sys::{Call, loopback, process};
@@ -168,9 +168,7 @@ impl Bringing<'_> {
         let mut options = self.options(record, cgroup)?;
         let mut kept = outside::restore_namespaces(&plans.namespaces, &mut options)?;
         kept.extend(streams::restore(self.images, &mut options)?);
-        let there = (&place, kept.as_slice());
-        let namespaces = &plans.namespaces;
-        let (session, _open) = self.start(plans.rootfs, namespaces, record, there, &mut options)?;
+        let (session, _open) = self.start(plans.rootfs, record, &place, &kept, &mut options)?;
         drop(kept);
         cgroup.entered();
         if let Some(groups) = &record.facts.resctrl {
@@ -229,9 +227,9 @@ impl Bringing<'_> {
     fn start(
         &self,
         rootfs: rootfs::Plan<HostTree>,
-        namespaces: &namespaces::Plan,
         record: &Record,
-        (place, kept): (&Place, &[OwnedFd]),
+        place: &Place,
+        kept: &[OwnedFd],
         options: &mut Options,
     ) -> Result<(Session, Images)> {
         let names: Vec<(String, bool)> = outside::trees(&rootfs)
@@ -239,17 +237,12 @@ impl Bringing<'_> {
             .collect();
         let mut inheritance = Inheritance::default();
         let rootfs = rootfs.open(&mut inheritance)?;
-        let stage = Stage::enter(record.directory().path())?;
+        let stage = Stage::enter()?;
         let Laid { root, mounts } = stage.lay_out(rootfs, inheritance, &names)?;
-        // Processes in another user namespace read them, to whom root's files are closed.
-        let mapped = match user_ids(namespaces) {
-            Some(ids) => stage.map(self.images.path(), &ids)?,
-            None => None,
-        };
-        let images = self.images.opened_here(mapped)?;
+        let images = self.images.opened_here()?;
         images.name(options);
         outside::restore_mounts(&mounts, options);
-        options.text(Text::Root, root.to_str().context("--root is not UTF-8")?);
+        options.text(Text::Root, root.to_str().context("no UTF-8")?);
         let session = self.criu.start(Start {
             ends_with_us: true,
             kept: kept.iter().map(AsRawFd::as_raw_fd).collect(),
@@ -260,18 +253,6 @@ impl Bringing<'_> {
         stage.leave()?;
         Ok((session, images))
     }
-}
-
-/// Which ids a user namespace of the container's own makes of the host's.
-fn user_ids(namespaces: &namespaces::Plan) -> Option<Ids> {
-    if let Some(path) = namespaces.joined(namespaces::Kind::User) {
-        return Some(Ids::Of(path.to_owned()));
-    }
-    let (uids, gids) = namespaces.id_maps()?.lines();
-    Some(Ids::Lines {
-        uid_map: uids.to_owned(),
-        gid_map: gids.to_owned(),
-    })
 }
 
 /// Where CRIU works.

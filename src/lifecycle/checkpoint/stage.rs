@@ -10,16 +10,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 
-use crate::error;
-use crate::rootfs::{Ids, OpenTree, Plan, mapped_directory, mount_points_below};
+use crate::rootfs::{OpenTree, Plan, mount_points_below};
 use crate::sys::fd::Inheritance;
 use crate::sys::mount::{self, NewFileSystem};
 use crate::sys::{Call, process};
 
+/// Where it is: a directory that every kernel has, that everybody may enter, also processes in another
+/// user namespace, and that is meant to be mounted over (the kernel lets such a namespace have a proc file
+/// system of its own all the same).
+const PLACE: &str = "/proc/fs/nfsd";
+
 /// This process in a mount namespace that only it and its children see, until this value goes.
 pub struct Stage {
     host: Option<(OwnedFd, OwnedFd)>,
-    folder: PathBuf,
 }
 
 /// What CRIU finds on a stage.
@@ -31,12 +34,12 @@ pub struct Laid {
 }
 
 impl Stage {
-    /// Enters a new mount namespace, and mounts an empty file system at `folder` there.
+    /// Enters a new mount namespace, and mounts an empty file system there.
     ///
     /// # Errors
     ///
     /// `EPERM` without CAP_SYS_ADMIN.
-    pub fn enter(folder: &Path) -> Result<Stage> {
+    pub fn enter() -> Result<Stage> {
         let open = |path: &str, flags| {
             let opened = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
             opened.call(|| format!("open({path:?})"))
@@ -46,13 +49,11 @@ impl Stage {
         process::unshare(libc::CLONE_NEWNS as u64)?;
         let stage = Stage {
             host: Some((namespace, directory)),
-            folder: folder.to_owned(),
         };
-        mount::set_root_propagation(libc::MS_PRIVATE, true)?;
+        // Not private: CRIU makes a mount of the container the slave of whatever its source is one of.
+        mount::set_root_propagation(libc::MS_SLAVE, true)?;
         let fs = NewFileSystem::open("tmpfs")?.mount(0)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place =
-            rustix::fs::open(folder, flags, Mode::empty()).call(|| format!("open({folder:?})"))?;
+        let place = open(PLACE, OFlags::PATH | OFlags::DIRECTORY)?;
         mount::attach(fs.as_fd(), place.as_fd())?;
         Ok(stage)
     }
@@ -70,7 +71,7 @@ impl Stage {
         inheritance: Inheritance,
         names: &[(String, bool)],
     ) -> Result<Laid> {
-        let root = self.folder.join("root");
+        let root = Path::new(PLACE).join("root");
         let place = |path: &Path, directory: bool| {
             let made = match directory {
                 true => std::fs::create_dir(path),
@@ -82,7 +83,7 @@ impl Stage {
         };
         let top = place(&root, true)?;
         rustix::process::chdir("/proc/self/fd").call(|| "chdir(\"/proc/self/fd\")".into())?;
-        let numbered = |number: usize| self.folder.join(number.to_string());
+        let numbered = |number: usize| Path::new(PLACE).join(number.to_string());
         plan.lay_out(
             top.as_fd(),
             &mut inheritance.into_inherited(),
@@ -93,37 +94,13 @@ impl Stage {
         let mut mounts = Vec::new();
         for (number, (name, recursive)) in names.iter().enumerate() {
             let path = numbered(number);
-            let path = path.to_str().context("--root is not UTF-8")?;
+            let path = path.to_str().context("no UTF-8")?;
             mounts.push((name.clone(), path.to_owned()));
             let below = mount_points_below(&table, path).into_iter();
             let below = below.filter(|_| *recursive);
             mounts.extend(below.map(|point| (format!("{name}{}", &point[path.len()..]), point)));
         }
         Ok(Laid { root, mounts })
-    }
-
-    /// The directory at `path` with these ids for its files; None where its file system can not map
-    /// them.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel answered.
-    pub fn map(&self, path: &Path, ids: &Ids) -> Result<Option<OwnedFd>> {
-        let mapped = match mapped_directory(path, ids) {
-            Ok(mapped) => mapped,
-            Err(error) => {
-                error::debug(|| format!("map ids of {path:?}: {}", error::in_words(&error)));
-                return Ok(None);
-            }
-        };
-        let place = self.folder.join("images");
-        std::fs::create_dir(&place).with_context(|| format!("make {place:?}"))?;
-        let open = |flags| {
-            let opened = rustix::fs::open(&place, flags | OFlags::CLOEXEC, Mode::empty());
-            opened.call(|| format!("open({place:?})"))
-        };
-        mount::attach(mapped.as_fd(), open(OFlags::PATH)?.as_fd())?;
-        Ok(Some(open(OFlags::RDONLY | OFlags::DIRECTORY)?))
     }
 
     /// Goes back to where this process came from; its children stay.

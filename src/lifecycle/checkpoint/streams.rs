@@ -121,6 +121,14 @@ pub fn restore(images: &Images, options: &mut Options) -> Result<Vec<OwnedFd>> {
             continue;
         }
         let stream = number as i32;
+        // CRIU closes what it is given, and may want its own streams afterwards.
+        let mut give = |name: &str| {
+            let copy = rustix::io::fcntl_dupfd_cloexec(standard_stream(stream), 3);
+            let copy = copy.call(|| format!("fcntl({stream}, F_DUPFD_CLOEXEC)"))?;
+            options.inherit(name, copy.as_raw_fd());
+            opened.push(copy);
+            Ok::<_, anyhow::Error>(())
+        };
         if let Some(rest) = name.strip_prefix(NULL_KIND) {
             let flags = OFlags::RDWR | OFlags::CLOEXEC;
             let null = rustix::fs::open(NULL, flags, Mode::empty());
@@ -129,12 +137,12 @@ pub fn restore(images: &Images, options: &mut Options) -> Result<Vec<OwnedFd>> {
             opened.push(null);
         } else if name.starts_with(FILE_KIND) {
             check_is_file(stream)?;
-            options.inherit(name, stream);
+            give(name)?;
         } else if name.starts_with(TERMINAL_KIND) {
             check_is_terminal(stream)?;
-            options.inherit(name, stream);
+            give(name)?;
         } else if name.starts_with(PIPE_KIND) || name.starts_with(SOCKET_KIND) {
-            options.inherit(name, stream);
+            give(name)?;
         }
     }
     Ok(opened)

@@ -1,6 +1,7 @@
 //! What of a container is the host's: bind mounts above all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -141,9 +142,15 @@ fn a_container_in_a_user_namespace_goes_on() {
         .status();
     assert!(chown.unwrap().success());
     let mut inside = Inside::of(bundle);
+    // Files are opened anew, by the container's own root.
+    let output = inside.bundle.folder.join("output");
+    fs::set_permissions(output, fs::Permissions::from_mode(0o666)).unwrap();
     let look = "cat /proc/self/uid_map; id -u; ls -l /dev/null";
     let before = inside.ask(look);
     checkpoint(&inside.bundle, &[]).success();
+    // And so are the images read.
+    let images = super::images(&inside.bundle);
+    fs::set_permissions(images, fs::Permissions::from_mode(0o711)).unwrap();
     restore(&inside.bundle, &[]).success();
     assert_eq!(inside.ask(look), before);
     assert!(before.contains("200000"), "{before}");

@@ -74,12 +74,13 @@ fn a_missing_criu_is_named_with_its_package() {
     assert!(error.contains("criu is not on PATH"), "{error}");
 }
 
-/// A program that answers the question for its version, whatever it is asked.
+/// A program in the place of criu; bash, as sh can not name a descriptor of two digits, and not its
+/// own printf, which sends lines one by one.
 fn fake(bundle: &Bundle, script: &str) -> String {
     let folder = bundle.folder.join("fake");
     fs::create_dir(&folder).unwrap();
     let program = folder.join("criu");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::write(&program, format!("#!/bin/bash\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     folder.to_str().unwrap().to_owned()
 }
@@ -87,7 +88,7 @@ fn fake(bundle: &Bundle, script: &str) -> String {
 fn a_criu_that_is_too_old_is_named_with_its_version() {
     let bundle = counter();
     // criu_resp: type 10, success, version 3.15.
-    let answer = r"dd bs=4096 count=1 <&$2 >/dev/null 2>&1; printf '\010\012\020\001\122\004\010\003\020\017' >&$2";
+    let answer = r"/bin/dd bs=4096 count=1 <&$2 >/dev/null 2>&1; /usr/bin/printf '\010\012\020\001\122\004\010\003\020\017' >&$2";
     let path = fake(&bundle, answer);
     let error = with_path(
         &bundle,
