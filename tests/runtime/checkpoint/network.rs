@@ -25,9 +25,14 @@ const TALK: &str = "busybox mkfifo /tmp/in /tmp/out; exec 5<>/tmp/in 6<>/tmp/out
     while ! busybox netstat -ltn | busybox grep -q :7007; do :; done;
     busybox nc 127.0.0.1 7007 <&5 >&6 2>/dev/null 3<&- 4<&- &";
 
+/// A line that starts both.
+pub fn talk() -> String {
+    TALK.replace('\n', " ")
+}
+
 fn an_established_connection_goes_on() {
     let mut inside = Inside::of(counter());
-    inside.ask(&TALK.replace('\n', " "));
+    inside.ask(&talk());
     let ask = "echo hello >/tmp/in; read -r line </tmp/out; echo \"$line\"";
     assert_eq!(inside.ask(ask), "hello\n");
     let error = checkpoint(&inside.bundle, &[]).failure();
