@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! sys, error                         import nothing of ours; sys is the only home of unsafe
-//! namespaces cgroups rootfs seccomp  mechanisms; never import each other
+//! namespaces cgroups rootfs seccomp criu  mechanisms; never import each other
 //! bundle                             config.json, checked or refused before any effect
 //! init                               the container's first process, clone to execve
 //! lifecycle                          the recipes behind each OCI verb
@@ -34,6 +34,8 @@ pub mod bundle;
 pub mod cgroups;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "runtime")]
+pub mod criu;
 #[cfg(feature = "runtime")]
 pub mod error;
 pub mod init;

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cgroups", &["sys", "error"]),
     ("rootfs", &["sys", "error"]),
     ("seccomp", &["sys", "error"]),
+    ("criu", &["sys", "error"]),
     ("bundle", &["sys", "error"]),
     ("init", &["sys", "error", "namespaces", "rootfs", "seccomp"]),
     (
@@ -27,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cgroups",
             "rootfs",
             "seccomp",
+            "criu",
             "bundle",
             "init",
         ],

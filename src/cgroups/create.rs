@@ -5,11 +5,11 @@
 //! programs that an earlier container left behind must not hold for this one.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 
 use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
 use super::systemd::{Manager, Scope};
@@ -59,6 +59,35 @@ impl Cgroup {
             }
         }
         self.apply(plan, Phase::Early)
+    }
+
+    /// Makes a cgroup below this one, for somebody who is not of the container.
+    ///
+    /// # Errors
+    ///
+    /// There is one of this name, or the kernel refuses it.
+    pub fn make_below(&self, name: &str) -> Result<Cgroup> {
+        let call = |call: &str| format!("{call}({:?})", self.place(name));
+        rustix::fs::mkdirat(self.fd(), name, Mode::from_raw_mode(0o755)).call(|| call("mkdir"))?;
+        Ok(Cgroup {
+            directory: tree::open(self.fd(), name).call(|| call("open"))?,
+            mount_point: self.mount_point.clone(),
+            path: self.path.join(name),
+            made: 1,
+            scope: None,
+        })
+    }
+
+    /// The file to which a process writes itself into this cgroup.
+    ///
+    /// # Errors
+    ///
+    /// It can not be opened.
+    pub fn entrance(&self) -> Result<OwnedFd> {
+        const FILE: &str = "cgroup.procs";
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(self.fd(), FILE, flags, Mode::empty());
+        Ok(opened.call(|| format!("open({:?})", self.place(FILE)))?)
     }
 
     /// To be called when the container's first process is in the cgroup.

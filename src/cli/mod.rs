@@ -1,6 +1,7 @@
 //! The command line: one clap variant per OCI verb, one lifecycle call each.
 
 mod arguments;
+mod checkpoint;
 mod exec;
 mod output;
 mod update;

@@ -10,6 +10,7 @@ use super::arguments::{
     Container, Creation, Deletion, Killing, Listing, Mounting, Nothing, Processes, Running,
     Specification, Watching,
 };
+use super::checkpoint::{Checkpointing, Restoring};
 use super::exec::Execution;
 use super::update::Updating;
 use super::{Cgroups, FAILURE, output};
@@ -21,8 +22,8 @@ use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::{Signal, Target};
 use crate::lifecycle::select::Pattern;
 use crate::lifecycle::{
-    RunOptions, delete, events, exec, features, freeze, kill, mounts, ps, query, select, start,
-    update,
+    RunOptions, checkpoint, delete, events, exec, features, freeze, kill, mounts, ps, query,
+    select, start, update,
 };
 
 /// The verbs as subcommands: for each its line in the help, its arguments and its name.
@@ -113,6 +114,10 @@ verbs! {
     Events(Watching) = "events",
     /// Add mounts to a container that runs, or remove them
     Mounts(Mounting) = "mounts",
+    /// Write a container's processes to files, from which they go on elsewhere or later
+    Checkpoint(Box<Checkpointing>) = "checkpoint",
+    /// Make a container of such files again
+    Restore(Box<Restoring>) = "restore",
     /// Print what this runtime can do as JSON
     Features(Nothing) = "features",
 }
@@ -166,6 +171,14 @@ impl Verb {
                 mounts::add(root, &id(&mounting.id)?, &mounting.file)?;
             }
             Verb::Mounts(mounting) => mounts::remove(root, &id(&mounting.id)?, &mounting.file)?,
+            Verb::Checkpoint(checkpointing) => {
+                let id = id(&checkpointing.id)?;
+                checkpoint::checkpoint(root, &id, &checkpointing.request()?)?;
+            }
+            Verb::Restore(restoring) => {
+                let request = restoring.request(root.to_owned(), cgroups.systemd)?;
+                return checkpoint::restore(&request);
+            }
             Verb::Features(Nothing {}) => {
                 output::json(&features::features(Verb::NAMES), true)?;
             }
@@ -199,6 +212,8 @@ impl Verb {
             Verb::Update(updating) => Some(&updating.id),
             Verb::Events(watching) => Some(&watching.id),
             Verb::Mounts(mounting) => Some(&mounting.id),
+            Verb::Checkpoint(checkpointing) => Some(&checkpointing.id),
+            Verb::Restore(restoring) => Some(&restoring.id),
             Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
         }
     }

@@ -115,7 +115,7 @@ pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<
     Ok(code)
 }
 
-fn orphans(options: RunOptions) -> Orphans {
+pub(super) fn orphans(options: RunOptions) -> Orphans {
     if options.no_subreaper {
         Orphans::LeftToHost
     } else {
@@ -241,7 +241,11 @@ fn manager(
 }
 
 /// Makes the container's cgroup, if it has one of its own, and its groups in resctrl if it asks for any.
-fn make_groups(plans: &Plans, hierarchy: &Hierarchy, manager: Manager) -> Result<Option<Cgroup>> {
+pub(super) fn make_groups(
+    plans: &Plans,
+    hierarchy: &Hierarchy,
+    manager: Manager,
+) -> Result<Option<Cgroup>> {
     let Some(plan) = &plans.resctrl else {
         return Cgroup::create(&plans.cgroup, hierarchy, manager);
     };
@@ -251,7 +255,7 @@ fn make_groups(plans: &Plans, hierarchy: &Hierarchy, manager: Manager) -> Result
 }
 
 /// Removes what a failed creation left, and keeps its error as the one to be told.
-fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
+pub(super) fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
     let error = match query::cgroup(&record) {
         Ok(Some(cgroup)) => cgroup.explain(error),
         Ok(None) | Err(_) => error,
@@ -259,7 +263,7 @@ fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
     with_leftovers(error, delete::destroy(record))
 }
 
-fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
+pub(super) fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
     match removed {
         Ok(()) => error,
         Err(left) => {

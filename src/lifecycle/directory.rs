@@ -224,6 +224,12 @@ impl Directory {
         Ok(socket)
     }
 
+    /// The folder for the socket of sd_notify(3), if it was made.
+    pub fn notify_folder(&self) -> Option<PathBuf> {
+        let found = rustix::fs::statat(&self.fd, NOTIFY, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok().then(|| self.file(NOTIFY))
+    }
+
     /// Makes the folder for the socket of sd_notify(3), which the container's users may enter.
     ///
     /// # Errors

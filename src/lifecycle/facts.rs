@@ -44,6 +44,10 @@ pub struct Facts {
     /// The rules of the device filter, one per line: the last that the runtime has put into force.
     #[serde(default)]
     pub device_rules: String,
+    /// What of the runtime's standard streams became the program's and comes from outside of the
+    /// container, by the names that CRIU has for such things; empty for those that do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
     /// Hooks for after the start.
     pub poststart: Vec<Hook>,
     /// Hooks for after the deletion.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::checkpoint::OPTIONS_OF_CRIU;
 use crate::bundle::{
     self, ANNOTATIONS_OF_CRUN, FIELDS, Kind, SPECIFICATION, SPECIFICATION_FIRST, Support,
 };
@@ -19,7 +20,12 @@ use crate::seccomp;
 
 /// The annotations that change what the runtime does, so that only who may do the same by other fields
 /// should be let set them; one that ends with "." stands for all that begin so.
-const ACTING_ANNOTATIONS: [&str; 3] = [LANDLOCK, UNIT_PROPERTY, ANNOTATIONS_OF_CRUN];
+const ACTING_ANNOTATIONS: [&str; 4] = [
+    LANDLOCK,
+    UNIT_PROPERTY,
+    ANNOTATIONS_OF_CRUN,
+    OPTIONS_OF_CRIU,
+];
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -31,7 +37,7 @@ pub struct Features {
     mount_options: Vec<&'static str>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
-    potentially_unsafe_config_annotations: [&'static str; 3],
+    potentially_unsafe_config_annotations: [&'static str; 4],
 }
 
 #[derive(Debug, Serialize)]

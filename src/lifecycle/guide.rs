@@ -6,7 +6,6 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, bail};
-use oci_spec::runtime::Hooks;
 
 use super::interrupt::{Interrupt, Stop};
 use super::process::Process;
@@ -48,7 +47,12 @@ impl Guide<'_> {
             (said, _) => bail!("init said {said:?} where it should have made mounts"),
         }
         made(record)?;
-        self.run_creation_hooks(record)?;
+        let stop = Stop {
+            interrupt: self.interrupt,
+            init: self.init.pidfd(),
+        };
+        let pid = self.init.pid().as_raw_nonzero().get();
+        hooks::run_at_creation(self.bundle, record, pid, stop)?;
         if self.waits_when_made {
             self.init.say(&ToInit::Continue)?;
         }
@@ -80,34 +84,5 @@ impl Guide<'_> {
         let pid = self.init.pid().as_raw_nonzero().get();
         let state = hooks::state(record, &Status::Creating, Some(pid));
         handover::send_listener(listener, &record.facts.oci_version, pid, &state, fd)
-    }
-
-    /// The hooks of the runtime's namespaces, while the container's are made and its root is not
-    /// entered yet: prestart first, as it is the older of the two.
-    fn run_creation_hooks(&self, record: &Record) -> Result<()> {
-        let all = self.bundle.spec.hooks().as_ref();
-        #[allow(
-            deprecated,
-            reason = "prestart is deprecated and still what NVIDIA's runtime writes"
-        )]
-        let prestart = |h: &Hooks| h.prestart().clone();
-        let lists = [
-            ("prestart", all.and_then(prestart)),
-            (
-                "createRuntime",
-                all.and_then(|h| h.create_runtime().clone()),
-            ),
-        ];
-        let pid = self.init.pid().as_raw_nonzero().get();
-        let stop = Stop {
-            interrupt: self.interrupt,
-            init: self.init.pidfd(),
-        };
-        let state = hooks::state(record, &Status::Creating, Some(pid));
-        for (name, list) in lists {
-            let list = list.unwrap_or_default();
-            hooks::run(name, &list, &state, &record.facts, Some(stop))?;
-        }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::Serialize;
@@ -23,6 +23,7 @@ use super::Status;
 use super::facts::Facts;
 use super::interrupt::Stop;
 use super::record::Snapshot;
+use crate::bundle::Bundle;
 use crate::sys::{Call, Errno, SysError};
 
 /// How much of a hook's output an error can show: its end, where the reason mostly stands.
@@ -69,6 +70,39 @@ pub fn run(
         .iter()
         .enumerate()
         .try_for_each(|(index, hook)| run_at(name, index, hook, state, facts, stop))
+}
+
+/// Runs the hooks of the runtime's namespaces, while the container's are made and its root is not
+/// entered yet: prestart first, as it is the older of the two. `pid` is init's.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_at_creation(
+    bundle: &Bundle,
+    container: &Snapshot,
+    pid: i32,
+    stop: Stop<'_>,
+) -> Result<()> {
+    let all = bundle.spec.hooks().as_ref();
+    #[allow(
+        deprecated,
+        reason = "prestart is deprecated and still what NVIDIA's runtime writes"
+    )]
+    let prestart = |h: &Hooks| h.prestart().clone();
+    let lists = [
+        ("prestart", all.and_then(prestart)),
+        (
+            "createRuntime",
+            all.and_then(|h| h.create_runtime().clone()),
+        ),
+    ];
+    let state = state(container, &Status::Creating, Some(pid));
+    for (name, list) in lists {
+        let list = list.unwrap_or_default();
+        run(name, &list, &state, &container.facts, Some(stop))?;
+    }
+    Ok(())
 }
 
 /// Runs all hooks of one list, `name`, whatever becomes of each; returns what failed.
@@ -200,7 +234,7 @@ fn spawn(hook: &Hook, facts: &Facts) -> Result<(Child, PipeReader)> {
         })
         .stderr(stderr.map_or_else(|| printed.into(), Stdio::from));
     command.process_group(0);
-    crate::sys::signals::bind_to_us(&mut command);
+    crate::sys::command::bind_to_us(&mut command);
     let child = command.spawn();
     let child = child.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     Ok((child.call(|| "execve".into())?, output))

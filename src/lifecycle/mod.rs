@@ -6,6 +6,7 @@
 //! their way.
 
 mod caller;
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod described;
@@ -119,6 +120,8 @@ pub enum Verb {
     Update,
     /// Add or remove mounts.
     Mounts,
+    /// Write its processes to images.
+    Checkpoint,
     /// Remove what is left, without force.
     Delete,
 }
@@ -158,6 +161,10 @@ pub fn permit(verb: Verb, id: &ContainerId, status: &Status) -> Result<(), Kind>
         (Verb::Resume, Creating | Created { .. } | Running { .. } | Stopped) => {
             wrong("container not paused".into())
         }
+        (Verb::Checkpoint, Running { .. } | Paused { .. }) => Ok(()),
+        (Verb::Checkpoint, Creating | Created { .. } | Stopped) => wrong(format!(
+            "container cannot be checkpointed in {status} state"
+        )),
         // Who deletes has the record's lock, so a container that is still being created is one
         // whose create has died.
         (Verb::Delete, Creating | Created { .. } | Stopped) => Ok(()),
@@ -219,8 +226,8 @@ mod tests {
             Status::Paused { pid: 7 },
             Status::Stopped,
         ];
-        use Verb::{Delete, Pause, Resume, Start, Update};
-        let table: String = [Start, Pause, Resume, Update, Delete]
+        use Verb::{Checkpoint, Delete, Pause, Resume, Start, Update};
+        let table: String = [Start, Pause, Resume, Update, Checkpoint, Delete]
             .into_iter()
             .flat_map(|verb| statuses.iter().map(move |status| (verb, status)))
             .map(|(verb, status)| {
@@ -250,6 +257,11 @@ Update created: ok
 Update running: ok
 Update paused: ok
 Update stopped: container not running
+Checkpoint creating: container cannot be checkpointed in creating state
+Checkpoint created: container cannot be checkpointed in created state
+Checkpoint running: ok
+Checkpoint paused: ok
+Checkpoint stopped: container cannot be checkpointed in stopped state
 Delete creating: ok
 Delete created: ok
 Delete running: cannot delete container web that is not stopped: running

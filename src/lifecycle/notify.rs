@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -67,12 +68,29 @@ pub fn mount(record: &Record) -> Result<Option<Mount<HostTree>>> {
     if variable().is_none() {
         return Ok(None);
     }
-    let path = record.directory().make_notify_folder()?;
+    restored_mount(record).map(Some)
+}
+
+/// The mount that shows its socket to a program that was told of one when it was created; None without.
+pub fn mount_of(record: &Record) -> Option<Mount<HostTree>> {
+    record.directory().notify_folder().map(mount_from)
+}
+
+/// Makes the folder of the socket; the mount that shows it to a program.
+///
+/// # Errors
+///
+/// What the file system answered.
+pub fn restored_mount(record: &Record) -> Result<Mount<HostTree>> {
+    Ok(mount_from(record.directory().make_notify_folder()?))
+}
+
+fn mount_from(path: PathBuf) -> Mount<HostTree> {
     let restricted = libc::MOUNT_ATTR_RDONLY
         | libc::MOUNT_ATTR_NOSUID
         | libc::MOUNT_ATTR_NODEV
         | libc::MOUNT_ATTR_NOEXEC;
-    Ok(Some(Mount {
+    Mount {
         target: ContainerPath::new(FOLDER),
         source: Source::Tree(HostTree {
             path,
@@ -87,7 +105,7 @@ pub fn mount(record: &Record) -> Result<Option<Mount<HostTree>>> {
             json_path: VARIABLE.to_owned(),
         }),
         propagation: Vec::new(),
-    }))
+    }
 }
 
 /// Tells the program where its socket is, when it has one.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::CreateRequest;
+use super::checkpoint::streams;
 use super::facts::{Facts, now};
 use super::rights::Rights;
 use crate::bundle::Bundle;
@@ -38,17 +39,13 @@ impl Plans {
         let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         check_rights(rights, &namespaces, &cgroup, &mut problems);
-        let context = rootfs::Context {
-            bundle: &bundle.dir,
-            rootfs: &bundle.rootfs,
-            cgroup_tree: hierarchy.mount_point(),
-            mount_namespace: mount_namespace(&namespaces),
-            binds_devices: namespaces.is_own(Kind::User) || !rights.are_the_hosts(),
-            joined_user_namespace: namespaces.joined(Kind::User),
-            cgroup_namespace: namespaces.is_own(Kind::Cgroup),
-            no_pivot: request.no_pivot,
-        };
-        let rootfs = rootfs::Plan::new(&bundle.spec, context, &mut problems);
+        let rootfs = rootfs(
+            bundle,
+            (&namespaces, rights),
+            hierarchy,
+            request.no_pivot,
+            &mut problems,
+        );
         init::landlock::check_landlock(&bundle.spec, &mut problems);
         init::labels::check_labels(&bundle.spec, &mut problems);
         let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
@@ -90,6 +87,27 @@ fn check_rights(
     }
 }
 
+/// What is done to the file system of a container.
+pub(super) fn rootfs(
+    bundle: &Bundle,
+    (namespaces, rights): (&namespaces::Plan, Rights),
+    hierarchy: &Hierarchy,
+    no_pivot: bool,
+    problems: &mut Problems,
+) -> rootfs::Plan<HostTree> {
+    let context = rootfs::Context {
+        bundle: &bundle.dir,
+        rootfs: &bundle.rootfs,
+        cgroup_tree: hierarchy.mount_point(),
+        mount_namespace: mount_namespace(namespaces),
+        binds_devices: namespaces.is_own(Kind::User) || !rights.are_the_hosts(),
+        joined_user_namespace: namespaces.joined(Kind::User),
+        cgroup_namespace: namespaces.is_own(Kind::Cgroup),
+        no_pivot,
+    };
+    rootfs::Plan::new(&bundle.spec, context, problems)
+}
+
 fn mount_namespace(namespaces: &namespaces::Plan) -> rootfs::MountNamespace {
     if namespaces.is_new(Kind::Mount) {
         rootfs::MountNamespace::New
@@ -123,6 +141,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         keyring: !request.no_new_keyring,
         device_rules: plans.cgroup.device_rules(),
         own_pid_namespace: plans.namespaces.is_new(Kind::Pid),
+        streams: streams::inherited(spec),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
     }

@@ -25,6 +25,8 @@ mod pivot;
 #[cfg(feature = "runtime")]
 mod plan;
 #[cfg(feature = "runtime")]
+mod stage;
+#[cfg(feature = "runtime")]
 mod trees;
 
 #[cfg(feature = "runtime")]
@@ -34,6 +36,8 @@ pub use mounts::{Outside, Prepared};
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]
 pub use plan::{Context, MountNamespace};
+#[cfg(feature = "runtime")]
+pub use trees::mount_points_below;
 
 /// Everything that is done to the file system. `T` is what a bind mount comes from: a
 /// `HostTree` in the plan that is printed, an [`OpenTree`] in the one that init gets.

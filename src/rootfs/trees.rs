@@ -250,6 +250,17 @@ fn revealing(table: &str) -> Vec<String> {
     table.lines().filter_map(point).collect()
 }
 
+/// Where something is mounted below `top`, by the text of a mountinfo file (proc(5)).
+#[must_use]
+pub fn mount_points_below(table: &str, top: &str) -> Vec<String> {
+    let point = |line: &str| Some(unescape(line.split(' ').nth(4)?));
+    let is_below = |point: &String| {
+        let rest = point.strip_prefix(top.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
+    };
+    table.lines().filter_map(point).filter(is_below).collect()
+}
+
 /// The kernel writes space, tab, newline and backslash as three octal digits (proc(5)).
 fn unescape(field: &str) -> String {
     let escapes = [
@@ -274,5 +285,18 @@ mod tests {
             25 1 0:25 / /mnt/a\\040b\\134c rw - proc proc rw\n\
             26 1 0:26 / /tmp rw - tmpfs tmpfs rw\n";
         assert_eq!(revealing(table), ["/proc", "/sys", "/mnt/a b\\c"]);
+    }
+
+    #[test]
+    fn mounts_below_a_place_are_found() {
+        let table = "22 1 0:21 / / rw - ext4 /dev/vda rw\n\
+            23 1 0:22 / /srv rw - tmpfs tmpfs rw\n\
+            24 1 0:23 / /srv/a\\040b rw - tmpfs tmpfs rw\n\
+            25 1 0:24 / /srv2 rw - tmpfs tmpfs rw\n";
+        assert_eq!(mount_points_below(table, "/srv"), ["/srv/a b"]);
+        assert_eq!(
+            mount_points_below(table, "/"),
+            ["/srv", "/srv/a b", "/srv2"]
+        );
     }
 }

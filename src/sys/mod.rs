@@ -19,6 +19,8 @@ pub mod bitmap;
 #[cfg(feature = "runtime")]
 pub mod bpf;
 pub mod channel;
+#[cfg(feature = "runtime")]
+pub mod command;
 pub mod confined;
 pub mod fd;
 pub mod landlock;

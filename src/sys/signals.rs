@@ -142,19 +142,3 @@ fn set_action(signal: usize, action: &SignalAction) -> Result<usize, Errno> {
     // stack, touches no memory and does not return.
     unsafe { syscall(libc::SYS_rt_sigaction, args) }
 }
-
-/// Lets `command` start with no signal blocked or ignored, as std hands on what the caller does and
-/// a runtime in the foreground has blocked all signals; and lets it end when this process does.
-#[cfg(feature = "runtime")]
-pub fn bind_to_us(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    let prepare = || {
-        reset_signals();
-        unblock_signals();
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        Ok(())
-    };
-    // SAFETY: between fork and execve it makes system calls only and touches no memory that another
-    // thread could hold locked.
-    unsafe { command.pre_exec(prepare) };
-}

@@ -10,6 +10,7 @@
 mod caller;
 mod callers;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod devices;
 mod events;
@@ -40,6 +41,7 @@ fn main() {
     let trials = [
         callers::all(),
         cgroups::all(),
+        checkpoint::all(),
         cli::all(),
         devices::all(),
         events::all(),

@@ -1,0 +1,231 @@
+//! The arguments of `checkpoint` and `restore`, with runc's names and meaning.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::lifecycle::checkpoint::{CgroupsMode, CheckpointRequest, ImagesRequest, RestoreRequest};
+use crate::lifecycle::id::ContainerId;
+use crate::lifecycle::{CreateRequest, RunOptions};
+
+// What both have in common. (A doc comment would be the verb's line in the help.)
+#[derive(Debug, Args)]
+struct Images {
+    /// Directory of the images
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    image_path: PathBuf,
+    /// Directory of criu's logs; the images' without it
+    #[arg(long, value_name = "DIR")]
+    work_path: Option<PathBuf>,
+    /// Keep established TCP connections
+    #[arg(long)]
+    tcp_established: bool,
+    /// Allow unix sockets that lead out of the container
+    #[arg(long)]
+    ext_unix_sk: bool,
+    /// Its terminal or session is the caller's
+    #[arg(long)]
+    shell_job: bool,
+    /// Keep locks on files
+    #[arg(long)]
+    file_locks: bool,
+    /// What becomes of cgroups: soft, full, strict or ignore
+    #[arg(long, value_name = "MODE", default_value = "soft", value_parser = modes())]
+    manage_cgroups_mode: String,
+    /// Leave out what a namespace holds: network, which always is
+    #[arg(long, value_name = "TYPE", value_parser = ["network"])]
+    empty_ns: Vec<String>,
+    /// Free in earlier images what later ones replace
+    #[arg(long)]
+    auto_dedup: bool,
+    /// Memory is asked for when it is used
+    #[arg(long)]
+    lazy_pages: bool,
+}
+
+/// The modes of `--manage-cgroups-mode`; empty is the default, as callers of runc may say it.
+const MODES: [(&str, CgroupsMode); 5] = [
+    ("", CgroupsMode::Soft),
+    ("soft", CgroupsMode::Soft),
+    ("full", CgroupsMode::Full),
+    ("strict", CgroupsMode::Strict),
+    ("ignore", CgroupsMode::Ignore),
+];
+
+fn modes() -> [&'static str; 5] {
+    MODES.map(|(name, _)| name)
+}
+
+impl Images {
+    fn request(self) -> Result<ImagesRequest> {
+        let mode = MODES
+            .iter()
+            .find(|(name, _)| *name == self.manage_cgroups_mode);
+        let work = self.work_path.filter(|path| !path.as_os_str().is_empty());
+        Ok(ImagesRequest {
+            images: absolute("--image-path", &self.image_path)?,
+            work: work
+                .map(|path| absolute("--work-path", &path))
+                .transpose()?,
+            tcp_established: self.tcp_established,
+            external_unix_sockets: self.ext_unix_sk,
+            shell_job: self.shell_job,
+            file_locks: self.file_locks,
+            auto_dedup: self.auto_dedup,
+            lazy_pages: self.lazy_pages,
+            cgroups: mode.map_or(CgroupsMode::Soft, |(_, mode)| *mode),
+        })
+    }
+}
+
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{flag} {path:?}"))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Checkpointing {
+    #[command(flatten)]
+    images: Images,
+    /// Directory of earlier images, relative to --image-path
+    #[arg(long, value_name = "DIR")]
+    parent_path: Option<PathBuf>,
+    /// The container goes on
+    #[arg(long)]
+    leave_running: bool,
+    /// Leave out TCP connections that nobody has accepted
+    #[arg(long)]
+    tcp_skip_in_flight: bool,
+    /// Give files that were deleted a name, for as long as the images are kept
+    #[arg(long)]
+    link_remap: bool,
+    /// Descriptor that gets a zero byte when pages can be asked for
+    #[arg(long, value_name = "FD", allow_negative_numbers = true, default_value_t = -1)]
+    status_fd: i32,
+    /// Where memory is sent to, or with --lazy-pages, asked for
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    page_server: Option<String>,
+    /// Memory only, for a later checkpoint; the container goes on
+    #[arg(long)]
+    pre_dump: bool,
+    pub(super) id: String,
+}
+
+impl Checkpointing {
+    pub(super) fn request(self) -> Result<CheckpointRequest> {
+        let server = self.page_server.filter(|server| !server.is_empty());
+        let parent = self.parent_path.filter(|path| !path.as_os_str().is_empty());
+        Ok(CheckpointRequest {
+            images: self.images.request()?,
+            parent,
+            leave_running: self.leave_running,
+            tcp_skip_in_flight: self.tcp_skip_in_flight,
+            link_remap: self.link_remap,
+            status_fd: (self.status_fd != -1).then_some(self.status_fd),
+            page_server: server.as_deref().map(page_server).transpose()?,
+            pre_dump: self.pre_dump,
+        })
+    }
+}
+
+/// An address, in brackets if it has colons, and a port.
+fn page_server(text: &str) -> Result<(String, u16)> {
+    let parts = text.rsplit_once(':').and_then(|(address, port)| {
+        let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        let plain = (!address.contains([':', '[', ']'])).then_some(address);
+        let address = inner.or(plain).filter(|address| !address.is_empty())?;
+        Some((
+            address.to_owned(),
+            port.parse().ok().filter(|port| *port > 0)?,
+        ))
+    });
+    match parts {
+        Some(parts) => Ok(parts),
+        None => bail!("--page-server {text:?}: must be ADDRESS:PORT, as 10.0.0.7:27"),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restoring {
+    #[command(flatten)]
+    images: Images,
+    /// The bundle's directory
+    #[arg(long, short, default_value = ".")]
+    bundle: PathBuf,
+    /// Unix socket that receives the terminal
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// File that receives the process id
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// Return when the container was restored
+    #[arg(long, short)]
+    detach: bool,
+    /// Leave the container's orphans to the host
+    #[arg(long)]
+    no_subreaper: bool,
+    /// Accepted for callers of runc: criu finds out whether pivot_root is possible
+    #[arg(long)]
+    no_pivot: bool,
+    /// Security label instead of the one that was saved
+    #[arg(long, value_name = "TYPE:LABEL")]
+    lsm_profile: Option<String>,
+    /// SELinux context of mounts instead of the one that was saved
+    #[arg(long, value_name = "CONTEXT")]
+    lsm_mount_context: Option<String>,
+    pub(super) id: String,
+}
+
+impl Restoring {
+    pub(super) fn request(self, root: PathBuf, systemd_cgroup: bool) -> Result<RestoreRequest> {
+        Ok(RestoreRequest {
+            create: CreateRequest {
+                root,
+                id: ContainerId::parse(&self.id)?,
+                bundle: absolute("--bundle", &self.bundle)?,
+                console_socket: self.console_socket,
+                pid_file: self.pid_file,
+                pidfd_socket: None,
+                preserve_fds: 0,
+                no_pivot: self.no_pivot,
+                no_new_keyring: false,
+                systemd_cgroup,
+                rootless: Some(false),
+            },
+            options: RunOptions {
+                detach: self.detach,
+                keep: false,
+                no_subreaper: self.no_subreaper,
+            },
+            images: self.images.request()?,
+            lsm_profile: self.lsm_profile.filter(|profile| !profile.is_empty()),
+            lsm_mount_context: self.lsm_mount_context.filter(|context| !context.is_empty()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_server_is_an_address_and_a_port() {
+        let read = |text| page_server(text).unwrap();
+        assert_eq!(read("10.0.0.7:27"), ("10.0.0.7".into(), 27));
+        assert_eq!(read("host:65535"), ("host".into(), 65535));
+        assert_eq!(read("[::1]:9"), ("::1".into(), 9));
+        for wrong in [
+            "",
+            ":",
+            "host",
+            "host:",
+            ":27",
+            "host:0",
+            "host:65536",
+            "::1:9",
+            "[]:9",
+        ] {
+            assert!(page_server(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
