@@ -107,11 +107,16 @@ fn docker_starts_again_what_failed() {
     assert_eq!(docker(&["logs", "fails"]), "once\nonce\nonce");
 }
 
+/// Of a process and not of all: of a container that ends with it, the shim may come too late to hear.
 fn docker_tells_a_kill_for_want_of_memory() {
-    let script = "x=a; while :; do x=$x$x; done";
+    let script = "(x=a; while :; do x=$x$x; done); echo $?; exec sleep 1000";
     let container = Container::start("eats", &["--memory", "20m"], script);
-    assert_eq!(docker(&["wait", "eats"]), "137");
-    assert_eq!(container.inspect("{{.State.OOMKilled}}"), "true");
+    let filters = ["--filter", "container=eats", "--filter", "event=oom"];
+    let format = ["--since", "1h", "--format", "{{.Action}}"];
+    let words = [&["docker", "events"], &filters[..], &format].concat();
+    let events = Running::spawn(&mut host(&words), Stdio::null());
+    assert_eq!(container.follow().line(), "137");
+    assert_eq!(events.line(), "oom");
 }
 
 fn docker_checks_the_health() {
