@@ -206,7 +206,72 @@ impl Restoring {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    enum Verbs {
+        Checkpoint(Checkpointing),
+        Restore(Restoring),
+    }
+
+    fn checkpointing(words: &str) -> CheckpointRequest {
+        let words = format!("parhelion checkpoint {words} web");
+        match Verbs::parse_from(words.split_whitespace()) {
+            Verbs::Checkpoint(checkpointing) => checkpointing.request().unwrap(),
+            Verbs::Restore(_) => unreachable!("the verb is checkpoint"),
+        }
+    }
+
+    fn restoring(words: &str) -> RestoreRequest {
+        let words = format!("parhelion restore {words} web");
+        match Verbs::parse_from(words.split_whitespace()) {
+            Verbs::Restore(restoring) => restoring.request("/run/p".into(), false).unwrap(),
+            Verbs::Checkpoint(_) => unreachable!("the verb is restore"),
+        }
+    }
+
+    #[test]
+    fn each_flag_is_asked_for_by_its_name_and_no_other() {
+        let none = format!("{:?}", checkpointing(""));
+        for (flag, field) in [
+            ("--tcp-established", "tcp_established"),
+            ("--ext-unix-sk", "external_unix_sockets"),
+            ("--shell-job", "shell_job"),
+            ("--file-locks", "file_locks"),
+            ("--auto-dedup", "auto_dedup"),
+            ("--lazy-pages", "lazy_pages"),
+            ("--leave-running", "leave_running"),
+            ("--tcp-skip-in-flight", "tcp_skip_in_flight"),
+            ("--link-remap", "link_remap"),
+            ("--pre-dump", "pre_dump"),
+        ] {
+            let asked = format!("{:?}", checkpointing(flag));
+            let expected = none.replace(&format!("{field}: false"), &format!("{field}: true"));
+            assert_eq!(asked, expected, "{flag}");
+            assert_ne!(asked, none, "{flag}");
+        }
+        for (mode, cgroups) in MODES {
+            let flag = format!("--manage-cgroups-mode={mode}");
+            assert_eq!(checkpointing(&flag).images.cgroups, cgroups, "{mode:?}");
+        }
+        // The network's content is left out in any case.
+        assert_eq!(format!("{:?}", checkpointing("--empty-ns network")), none);
+    }
+
+    #[test]
+    fn a_restore_is_given_its_labels_and_its_caller() {
+        let plain = restoring("");
+        assert_eq!((plain.lsm_profile, plain.lsm_mount_context), (None, None));
+        assert!(!plain.options.no_subreaper && !plain.create.no_pivot);
+        let asked = restoring(
+            "--lsm-profile apparmor:web --lsm-mount-context a:b:c --no-subreaper --no-pivot",
+        );
+        assert_eq!(asked.lsm_profile.as_deref(), Some("apparmor:web"));
+        assert_eq!(asked.lsm_mount_context.as_deref(), Some("a:b:c"));
+        assert!(asked.options.no_subreaper && asked.create.no_pivot);
+    }
 
     #[test]
     fn a_page_server_is_an_address_and_a_port() {

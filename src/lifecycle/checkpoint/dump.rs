@@ -105,9 +105,7 @@ fn options(
         .to_str()
         .context("root.path: is not UTF-8")?;
     options.text(Text::Root, root);
-    options.flag(Flag::LeaveRunning, request.leave_running);
-    options.flag(Flag::TcpSkipInFlight, request.tcp_skip_in_flight);
-    options.flag(Flag::LinkRemap, request.link_remap);
+    request.set_flags(&mut options);
     if let Some((address, port)) = &request.page_server {
         options.page_server(address, *port);
     }
@@ -128,6 +126,14 @@ fn options(
         streams::dump(&record.facts, shell_job, images, &mut options)?;
     }
     Ok(options)
+}
+
+impl CheckpointRequest {
+    fn set_flags(&self, options: &mut Options) {
+        options.flag(Flag::LeaveRunning, self.leave_running);
+        options.flag(Flag::TcpSkipInFlight, self.tcp_skip_in_flight);
+        options.flag(Flag::LinkRemap, self.link_remap);
+    }
 }
 
 /// The caller's descriptor of `--status-fd`.
@@ -153,4 +159,40 @@ fn say_ready(notice: &Notice, ready: &mut Option<OwnedFd>) -> Result<()> {
         rustix::io::write(&fd, &[0]).call(|| format!("--status-fd: write({})", fd.as_raw_fd()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::checkpoint::testing::request;
+
+    #[test]
+    fn each_flag_of_a_checkpoint_is_handed_to_criu() {
+        let set = |change: fn(&mut CheckpointRequest)| {
+            let mut request = CheckpointRequest {
+                images: request(),
+                parent: None,
+                leave_running: false,
+                tcp_skip_in_flight: false,
+                link_remap: false,
+                status_fd: None,
+                page_server: None,
+                pre_dump: false,
+            };
+            change(&mut request);
+            let mut options = Options::default();
+            request.set_flags(&mut options);
+            options
+        };
+        let only = |flag| {
+            let mut options = Options::default();
+            options.flag(flag, true);
+            options
+        };
+        assert_eq!(set(|_| {}), Options::default());
+        assert_eq!(set(|r| r.leave_running = true), only(Flag::LeaveRunning));
+        assert_eq!(set(|r| r.link_remap = true), only(Flag::LinkRemap));
+        let skips = set(|r| r.tcp_skip_in_flight = true);
+        assert_eq!(skips, only(Flag::TcpSkipInFlight));
+    }
 }

@@ -124,12 +124,7 @@ impl Images {
         options.text(Text::LogFile, log);
         options.flag(Flag::Notify, true);
         options.flag(Flag::OrphanTerminal, true);
-        options.flag(Flag::TcpEstablished, request.tcp_established);
-        options.flag(Flag::ExternalUnixSockets, request.external_unix_sockets);
-        options.flag(Flag::ShellJob, request.shell_job);
-        options.flag(Flag::FileLocks, request.file_locks);
-        options.flag(Flag::AutoDedup, request.auto_dedup);
-        options.flag(Flag::LazyPages, request.lazy_pages);
+        request.set_flags(&mut options);
         options.number(Number::CgroupsMode, request.cgroups as u32);
         // Interfaces and addresses are not the runtime's: a hook or who made the namespace sets them.
         options.number(Number::EmptyNamespaces, libc::CLONE_NEWNET.cast_unsigned());
@@ -164,6 +159,17 @@ impl Images {
     }
 }
 
+impl ImagesRequest {
+    fn set_flags(&self, options: &mut Options) {
+        options.flag(Flag::TcpEstablished, self.tcp_established);
+        options.flag(Flag::ExternalUnixSockets, self.external_unix_sockets);
+        options.flag(Flag::ShellJob, self.shell_job);
+        options.flag(Flag::FileLocks, self.file_locks);
+        options.flag(Flag::AutoDedup, self.auto_dedup);
+        options.flag(Flag::LazyPages, self.lazy_pages);
+    }
+}
+
 fn config_file(facts: &Facts) -> Option<String> {
     match facts.annotations.get(OPTIONS_OF_CRIU) {
         Some(file) => Some(file.clone()).filter(|file| !file.is_empty()),
@@ -183,4 +189,50 @@ fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
     Ok(opened.call(|| format!("open({path:?}, O_DIRECTORY)"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::checkpoint::testing::request;
+
+    #[test]
+    fn each_flag_of_both_verbs_is_handed_to_criu() {
+        let set = |change: fn(&mut ImagesRequest)| {
+            let mut request = request();
+            change(&mut request);
+            let mut options = Options::default();
+            request.set_flags(&mut options);
+            options
+        };
+        let only = |flag| {
+            let mut options = Options::default();
+            options.flag(flag, true);
+            options
+        };
+        assert_eq!(set(|_| {}), Options::default());
+        assert_eq!(
+            set(|r| r.tcp_established = true),
+            only(Flag::TcpEstablished)
+        );
+        assert_eq!(set(|r| r.shell_job = true), only(Flag::ShellJob));
+        assert_eq!(set(|r| r.file_locks = true), only(Flag::FileLocks));
+        assert_eq!(set(|r| r.auto_dedup = true), only(Flag::AutoDedup));
+        assert_eq!(set(|r| r.lazy_pages = true), only(Flag::LazyPages));
+        let external = set(|r| r.external_unix_sockets = true);
+        assert_eq!(external, only(Flag::ExternalUnixSockets));
+    }
+
+    #[test]
+    fn a_file_of_options_is_the_one_that_the_annotation_names() {
+        let annotated = |file: &str| {
+            let annotations = [(OPTIONS_OF_CRIU.to_owned(), file.to_owned())];
+            config_file(&Facts {
+                annotations: annotations.into_iter().collect(),
+                ..Facts::default()
+            })
+        };
+        assert_eq!(annotated("/etc/own.conf").as_deref(), Some("/etc/own.conf"));
+        assert_eq!(annotated(""), None);
+    }
 }

@@ -10,6 +10,8 @@ mod outside;
 mod restore;
 mod stage;
 pub(super) mod streams;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
 

@@ -218,12 +218,7 @@ impl Bringing<'_> {
         let path = cgroup.path().to_str();
         let path = path.context("linux.cgroupsPath: is not UTF-8")?;
         options.cgroup_root(&format!("/{path}"));
-        if let Some(profile) = &request.lsm_profile {
-            options.text(Text::LsmProfile, profile);
-        }
-        if let Some(context) = &request.lsm_mount_context {
-            options.text(Text::LsmMountContext, context);
-        }
+        request.set_labels(&mut options);
         Ok(options)
     }
 
@@ -256,6 +251,17 @@ impl Bringing<'_> {
         })?;
         stage.leave()?;
         Ok((session, images))
+    }
+}
+
+impl RestoreRequest {
+    fn set_labels(&self, options: &mut Options) {
+        if let Some(profile) = &self.lsm_profile {
+            options.text(Text::LsmProfile, profile);
+        }
+        if let Some(context) = &self.lsm_mount_context {
+            options.text(Text::LsmMountContext, context);
+        }
     }
 }
 
