@@ -12,12 +12,23 @@ use rustix::fs::{FileType, OFlags};
 use super::{OpenTree, Plan, Prepared};
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{Call, Errno, SysError};
+use crate::sys::{Call, Errno, SysError, SysResult};
 
 pub(super) const READ_ONLY: Attributes = Attributes {
     set: libc::MOUNT_ATTR_RDONLY,
     clear: 0,
 };
+
+/// Makes a mount of the host's null device, which is to hide a file inside, one through which the device
+/// does not change: its mode stays, and what is mounted on it inside is not seen outside.
+///
+/// # Errors
+///
+/// `EINVAL` for a descriptor that is no mount's root.
+pub fn keep_from_changes(null: BorrowedFd<'_>) -> SysResult<()> {
+    mount::set_attributes(null, READ_ONLY, false)?;
+    mount::set_propagation(null, libc::MS_PRIVATE, false)
+}
 
 impl Prepared {
     /// Takes the closing steps of `plan`. `null` is a detached mount of the host's /dev/null.
@@ -65,9 +76,7 @@ impl Prepared {
     /// Hides directories behind one empty read-only tmpfs, and files behind /dev/null.
     fn mask(&self, plan: &Plan<OpenTree>, null: Option<OwnedFd>) -> anyhow::Result<()> {
         if let Some(null) = &null {
-            // It is the host's: its mode stays, and what is mounted on it inside is not seen there.
-            mount::set_attributes(null.as_fd(), READ_ONLY, false).context("maskedPaths")?;
-            mount::set_propagation(null.as_fd(), libc::MS_PRIVATE, false).context("maskedPaths")?;
+            keep_from_changes(null.as_fd()).context("maskedPaths")?;
         }
         let mut file_cover = null.map(Cover::detached);
         let mut directory_cover = None;

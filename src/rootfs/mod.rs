@@ -31,6 +31,7 @@ mod trees;
 
 #[cfg(feature = "runtime")]
 pub use added::{Added, detach};
+pub use finish::keep_from_changes;
 pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};

@@ -18,7 +18,7 @@ use crate::sys::confined::{ContainerPath, Root};
 use crate::sys::{Call, Errno};
 
 /// What every file is called that hides another.
-const NULL: &str = "/dev/null";
+pub const NULL: &str = "/dev/null";
 
 /// Refuses what CRIU can not write down so that a restore would bring back the same container.
 ///
@@ -168,7 +168,6 @@ pub fn restore_mounts(mounts: &[(String, String)], options: &mut Options) {
     for (name, place) in mounts {
         options.external_mount(name, place);
     }
-    options.external_mount(NULL, NULL);
 }
 
 /// The inside of a container, looked at from the host.

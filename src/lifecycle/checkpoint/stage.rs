@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 
-use crate::rootfs::{OpenTree, Plan, mount_points_below};
+use super::outside::NULL;
+use crate::rootfs::{OpenTree, Plan, keep_from_changes, mount_points_below};
 use crate::sys::fd::Inheritance;
 use crate::sys::mount::{self, NewFileSystem};
 use crate::sys::{Call, process};
@@ -91,7 +92,7 @@ impl Stage {
         )?;
         let table = std::fs::read("/proc/self/mountinfo").context("read the mount table")?;
         let table = String::from_utf8_lossy(&table);
-        let mut mounts = Vec::new();
+        let mut mounts = vec![(NULL.to_owned(), lay_out_null(place)?)];
         for (number, (name, recursive)) in names.iter().enumerate() {
             let path = numbered(number);
             let path = path.to_str().context("no UTF-8")?;
@@ -119,6 +120,19 @@ impl Stage {
         process::join_namespace(namespace.as_fd(), libc::CLONE_NEWNS as u64, "mnt")?;
         Ok(rustix::process::fchdir(&directory).call(|| "fchdir()".into())?)
     }
+}
+
+/// Mounts the host's null device, for CRIU to hide files behind: its copies are as this mount is. Returns
+/// where it is.
+fn lay_out_null(place: impl Fn(&Path, bool) -> Result<OwnedFd>) -> Result<String> {
+    let path = format!("{PLACE}/null");
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let null = rustix::fs::open(NULL, flags, Mode::empty()).call(|| format!("open({NULL:?})"))?;
+    let null = mount::copy_tree(null.as_fd(), "", false)?;
+    keep_from_changes(null.as_fd()).context(NULL)?;
+    let place = place(Path::new(&path), false)?;
+    mount::attach(null.as_fd(), place.as_fd())?;
+    Ok(path)
 }
 
 impl Drop for Stage {

@@ -72,6 +72,7 @@ fn what_the_processes_are_is_the_same() {
         "hostname; id; ulimit -n; cat /proc/1/oom_score_adj",
         "busybox grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|NSpid)' /proc/1/status",
         "cat /proc/self/mountinfo | busybox cut -d ' ' -f 4-6 | busybox sort",
+        "busybox grep shared: /proc/self/mountinfo",
         "cat /proc/self/cgroup; ls /sys/fs/cgroup",
         "ls /dev /proc/sys/kernel | busybox sort; cat /proc/kcore; cat /proc/keys; ls -l /dev/null",
         "touch /proc/sys/kernel/shmmax; touch /sys/x",
