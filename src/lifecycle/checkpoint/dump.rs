@@ -164,7 +164,7 @@ fn say_ready(notice: &Notice, ready: &mut Option<OwnedFd>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::checkpoint::testing::request;
+    use crate::lifecycle::checkpoint::testing::{only, request};
 
     #[test]
     fn each_flag_of_a_checkpoint_is_handed_to_criu() {
@@ -182,11 +182,6 @@ mod tests {
             change(&mut request);
             let mut options = Options::default();
             request.set_flags(&mut options);
-            options
-        };
-        let only = |flag| {
-            let mut options = Options::default();
-            options.flag(flag, true);
             options
         };
         assert_eq!(set(|_| {}), Options::default());

@@ -194,7 +194,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::checkpoint::testing::request;
+    use crate::lifecycle::checkpoint::testing::{only, request};
 
     #[test]
     fn each_flag_of_both_verbs_is_handed_to_criu() {
@@ -203,11 +203,6 @@ mod tests {
             change(&mut request);
             let mut options = Options::default();
             request.set_flags(&mut options);
-            options
-        };
-        let only = |flag| {
-            let mut options = Options::default();
-            options.flag(flag, true);
             options
         };
         assert_eq!(set(|_| {}), Options::default());

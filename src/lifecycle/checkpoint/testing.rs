@@ -1,6 +1,14 @@
 //! What the tests of this folder have in common.
 
 use super::{CgroupsMode, ImagesRequest};
+use crate::criu::{Flag, Options};
+
+/// Options of which one flag is set.
+pub fn only(flag: Flag) -> Options {
+    let mut options = Options::default();
+    options.flag(flag, true);
+    options
+}
 
 /// A request that asks for nothing but images.
 pub fn request() -> ImagesRequest {

@@ -17,6 +17,7 @@ use crate::support::{Bundle, tests};
 pub fn all() -> Vec<Trial> {
     tests![
         a_checkpoint_that_fails_leaves_the_container_running_and_names_its_log,
+        options_of_the_annotations_file_are_taken,
         the_logs_are_in_the_work_path,
         an_id_that_is_taken_is_not_restored,
         a_restore_that_fails_leaves_nothing_and_names_its_log,
@@ -36,6 +37,20 @@ fn a_checkpoint_that_fails_leaves_the_container_running_and_names_its_log() {
     assert!(fs::read_to_string(log).unwrap().contains("Error"));
     assert_eq!(init_pid(&inside.bundle), pid);
     assert_eq!(inside.bundle.status(), "running");
+    assert_eq!(inside.ask("echo here"), "here\n");
+}
+
+fn options_of_the_annotations_file_are_taken() {
+    let bundle = counter();
+    let file = bundle.folder.join("criu.conf");
+    fs::write(&file, "leave-running\n").unwrap();
+    bundle.edit(|config| config["annotations"] = json!({"org.criu.config": file}));
+    let mut inside = Inside::of(bundle);
+    let pid = init_pid(&inside.bundle);
+    checkpoint(&inside.bundle, &["--pre-dump"]).success();
+    fs::write(&file, "no-such-option\n").unwrap();
+    checkpoint(&inside.bundle, &[]).failure();
+    assert_eq!(init_pid(&inside.bundle), pid);
     assert_eq!(inside.ask("echo here"), "here\n");
 }
 
