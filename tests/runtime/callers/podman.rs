@@ -25,6 +25,7 @@ pub fn all() -> Vec<Trial> {
         podman_run_takes_a_terminal,
         podman_run_gives_each_container_ids_of_its_own,
         podman_makes_cgroups_itself_where_it_is_told_to,
+        podman_writes_a_container_down_and_lets_it_go_on,
     ]
 }
 
@@ -316,4 +317,22 @@ fn podman_makes_cgroups_itself_where_it_is_told_to() {
     assert_eq!(limit(&pid, "memory.max"), "52428800");
     drop(container);
     assert!(!cgroup.exists());
+}
+
+fn podman_writes_a_container_down_and_lets_it_go_on() {
+    let script = "busybox mkfifo /tmp/ask; exec 3<>/tmp/ask; i=0; \
+        while read -r line <&3; do i=$((i + 1)); echo $line $i >>/tmp/said; done";
+    let container = Container::alone("counts", &[], script);
+    let ask = |word: &str| {
+        let script = "until test -p /tmp/ask; do :; done; echo $0 >/tmp/ask; \
+            until busybox grep -qs $0 /tmp/said; do :; done; cat /tmp/said";
+        container.exec(&["sh", "-c", script, word]).success()
+    };
+    assert_eq!(ask("one"), "one 1\n");
+    podman(&["container", "checkpoint", "counts"]);
+    let state = "{{.State.Status}} {{.State.Checkpointed}}";
+    assert_eq!(container.inspect(state), "exited true");
+    podman(&["container", "restore", "counts"]);
+    assert_eq!(container.inspect(state), "running false");
+    assert_eq!(ask("two"), "one 1\ntwo 2\n");
 }

@@ -21,6 +21,8 @@ pub fn all() -> Vec<Trial> {
         a_container_in_a_user_namespace_goes_on,
         a_container_in_a_scope_of_systemd_goes_on,
         the_cgroup_mount_of_the_host_is_there_again,
+        locks_on_files_hold_again_where_they_are_asked_for,
+        a_name_that_was_removed_is_there_again_where_it_is_asked_for,
     ]
 }
 
@@ -206,4 +208,48 @@ fn the_cgroup_mount_of_the_host_is_there_again() {
     checkpoint(&inside.bundle, &[]).success();
     restore(&inside.bundle, &[]).success();
     assert_eq!(inside.ask(look), before);
+}
+
+/// flock(1) of the host, which the image does not have.
+const FLOCK: &str =
+    "/data/lib64/ld-linux-x86-64.so.2 --library-path /data/lib/x86_64-linux-gnu /data/bin/flock";
+
+fn locks_on_files_hold_again_where_they_are_asked_for() {
+    let bundle = counter();
+    let usr = std::path::Path::new("/usr");
+    mount(&bundle, usr, "/data", &["bind", "ro", "rprivate"]);
+    let mut inside = Inside::of(bundle);
+    // Who holds the lock waits for what never comes.
+    inside.ask("busybox mkfifo /tmp/never");
+    let hold = format!("{FLOCK} 5; echo >/tmp/held; read line <&6");
+    inside.ask(&format!(
+        "(exec 5>/tmp/locked 6<>/tmp/never 3>&- 4>&-; {hold}) </dev/null >/dev/null 2>&1 &"
+    ));
+    inside.ask("until test -e /tmp/held; do :; done");
+    let taken = format!("{FLOCK} --nonblock /tmp/locked busybox true; echo $?");
+    assert_eq!(inside.ask(&taken), "1\n");
+    checkpoint(&inside.bundle, &["--file-locks"]).success();
+    restore(&inside.bundle, &["--file-locks"]).success();
+    assert_eq!(inside.ask(&taken), "1\n");
+    let error = checkpoint(&inside.bundle, &[]).failure();
+    assert!(error.contains("--file-locks"), "{error}");
+}
+
+/// The file has another name, so that CRIU can not make it anew.
+fn a_name_that_was_removed_is_there_again_where_it_is_asked_for() {
+    let bundle = counter();
+    mount(&bundle, &folder(&bundle, "own"), "/data", &["bind", "rw"]);
+    let mut inside = Inside::of(bundle);
+    inside.ask("busybox mkfifo /tmp/go; busybox ln /data/file /data/other");
+    let hold = "rm /data/file; echo >/tmp/held; read line <&6; cat <&5 >/tmp/said";
+    inside.ask(&format!(
+        "(exec 5</data/file 6<>/tmp/go 3>&- 4>&-; {hold}) </dev/null >/dev/null 2>&1 &"
+    ));
+    inside.ask("until test -e /tmp/held; do :; done");
+    let error = checkpoint(&inside.bundle, &[]).failure();
+    assert!(error.contains("link-remap"), "{error}");
+    checkpoint(&inside.bundle, &["--link-remap"]).success();
+    restore(&inside.bundle, &[]).success();
+    let said = inside.ask("echo >/tmp/go; until test -s /tmp/said; do :; done; cat /tmp/said");
+    assert_eq!(said, "own");
 }
