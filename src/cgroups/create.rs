@@ -146,7 +146,11 @@ impl Cgroup {
             Action::Write { value, missing } => (value, missing),
             Action::CheckBelow(limit) => return self.check_below(&step.file, *limit),
         };
-        let result = self.write(&step.file, value);
+        let mut result = self.write(&step.file, value);
+        if matches!(&result, Err(error) if error.errno == Errno::NOENT) {
+            self.wait_for_files();
+            result = self.write(&step.file, value);
+        }
         match (result, missing) {
             (Ok(()), _) => Ok(()),
             (Err(error), _) if error.errno != Errno::NOENT => Err(error.into()),
@@ -154,6 +158,14 @@ impl Cgroup {
             (Err(_), Missing::Instead { file, value }) => Ok(self.write(file, value)?),
             (Err(error), Missing::Fail) => Err(error.into()),
         }
+    }
+
+    /// Waits until the files are there of controllers that somebody else has just enabled above, as for a
+    /// neighbour: `cgroup.controllers` names them before, and does not wait for the lock that this write of
+    /// nothing takes.
+    fn wait_for_files(&self) {
+        // Not allowed, it was for nobody who divides this cgroup either; the next step tells.
+        let _no_change = files::write(self.fd(), "cgroup.subtree_control", "\n");
     }
 
     pub(super) fn check_below(&self, file: &str, limit: u64) -> Result<()> {

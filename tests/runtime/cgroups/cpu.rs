@@ -1,10 +1,14 @@
 //! Processor time and processors.
 
+use std::fs;
+use std::path::Path;
+use std::sync::Barrier;
+
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{limited, seen, value};
-use crate::support::{needs_controllers, tests};
+use super::{HOST, cgroups_path, limited, seen, value};
+use crate::support::{Bundle, needs_controllers, tests};
 
 pub fn all() -> Vec<Trial> {
     let mut all = needs_controllers(
@@ -12,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         tests![
             shares_become_a_weight,
             without_shares_the_weight_is_the_kernels,
+            neighbours_in_a_new_cgroup_have_their_weights,
             a_quota_counts_against_the_default_period,
             quota_period_and_burst_are_set,
             a_period_alone_and_no_quota_limit_nothing,
@@ -55,6 +60,35 @@ fn shares_become_a_weight() {
 fn without_shares_the_weight_is_the_kernels() {
     assert_eq!(weight(0), "100");
     assert_eq!(value(json!({"cpu": {}}), "cpu.weight"), "100");
+}
+
+/// Whoever comes second finds the controllers named that the first is about to enable.
+fn neighbours_in_a_new_cgroup_have_their_weights() {
+    for round in 0..8 {
+        let pair = [(); 2].map(|()| Bundle::new("sleep 1000"));
+        let above = format!("{}-{round}", pair[0].id);
+        let start = Barrier::new(pair.len());
+        std::thread::scope(|scope| {
+            for bundle in &pair {
+                cgroups_path(bundle, &format!("/{above}/{}", bundle.id));
+                bundle.edit(|config| {
+                    config["linux"]["resources"]["cpu"] = json!({"shares": 1025});
+                });
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    bundle.create().success();
+                });
+            }
+        });
+        let above = Path::new(HOST).join(above);
+        for bundle in &pair {
+            let weight = fs::read_to_string(above.join(&bundle.id).join("cpu.weight"));
+            assert_eq!(weight.unwrap(), "101\n");
+            bundle.verb("delete").success();
+        }
+        fs::remove_dir(above).unwrap();
+    }
 }
 
 fn a_quota_counts_against_the_default_period() {
