@@ -56,7 +56,9 @@ impl Podman {
         };
         let archive = podman.rootless.bundle.folder.join("image.tar");
         let root = podman.rootless.bundle.folder.join("rootfs");
+        // The image's programs are links to one file, which another test may have given to its user.
         let packed = Command::new("tar")
+            .args(["--owner=0", "--group=0"])
             .arg("-C")
             .arg(root)
             .arg("-cf")
