@@ -104,12 +104,12 @@ fn limits_of_a_process_hold_inside() {
     rootless.edit(|config| {
         config["process"]["oomScoreAdj"] = json!(500);
         config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}]);
-        config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 5});
+        config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 19});
     });
     let fifo = rootless.bundle.folder.join("rootfs/tmp/go");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from(0o666)).unwrap();
     rootless.start();
-    assert_eq!(rootless.exec(script).success(), "500\n77\n5\n");
+    assert_eq!(rootless.exec(script).success(), "500\n77\n19\n");
     let pid = rootless.pid();
     fs::write(&fifo, "\n").unwrap();
     wait_until_gone(pid);
