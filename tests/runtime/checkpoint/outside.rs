@@ -202,12 +202,16 @@ fn the_cgroup_mount_of_the_host_is_there_again() {
         namespaces.retain(|entry| entry["type"] != "cgroup");
     });
     let mut inside = Inside::of(bundle);
-    let look = "cat /proc/1/cgroup; ls -d /sys/fs/cgroup/parhelion/*";
-    let before = inside.ask(look);
-    assert!(before.contains(&format!("/sys/fs/cgroup/parhelion/{}", inside.bundle.id)));
+    let own = format!("/sys/fs/cgroup/parhelion/{}", inside.bundle.id);
+    let look = format!("cat /proc/1/cgroup; ls -d {own} {own}/*");
+    let before = inside.ask(&look);
+    assert!(
+        before.contains(&format!("{own}/cgroup.procs\n")),
+        "{before}"
+    );
     checkpoint(&inside.bundle, &[]).success();
     restore(&inside.bundle, &[]).success();
-    assert_eq!(inside.ask(look), before);
+    assert_eq!(inside.ask(&look), before);
 }
 
 /// flock(1) of the host, which the image does not have.
