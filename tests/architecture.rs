@@ -5,8 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use sources::rust_files;
 
 /// Each layer and the layers it may import, from the lowest up: the table of `src/lib.rs`.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -48,20 +52,6 @@ impl Source {
     fn layer(&self) -> &str {
         &self.module[0]
     }
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 fn root() -> &'static Path {

@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use parhelion::bundle::{FIELDS, Support};
+use sources::rust_files;
 
 /// The documents of the specification, as the list of paths and the sections of the page name them.
 const DOCUMENTS: [(&str, &str); 3] = [
@@ -232,19 +235,6 @@ fn unit_tests(text: &str) -> Vec<String> {
         Some(after.split('(').next()?.to_owned())
     };
     text.split("#[test]\n").skip(1).filter_map(name).collect()
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// `cgroups::io` for cgroups/io.rs.

@@ -1,6 +1,7 @@
 //! A caller of the program, for tests: one that reads it line by line, sends it signals, gives it a
 //! terminal or sockets, and waits for a process by its pidfd. Nothing here waits for ever.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +22,7 @@ use crate::support::{Bundle, program};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with the bundle's state directory and `arguments`.
-pub fn command(bundle: &Bundle, arguments: &[&str]) -> Command {
+pub fn command(bundle: &Bundle, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(program());
     command.arg("--root").arg(bundle.folder.join("state"));
     command.args(arguments);
@@ -30,7 +31,7 @@ pub fn command(bundle: &Bundle, arguments: &[&str]) -> Command {
 
 /// The program called from a shell whose `script` ends with `exec "$@"`, for what only the process
 /// itself can change before it executes another: descriptors, signals, umask.
-pub fn from_shell(bundle: &Bundle, script: &str, arguments: &[&str]) -> Command {
+pub fn from_shell(bundle: &Bundle, script: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script, "sh"]).arg(program());
     command.arg("--root").arg(bundle.folder.join("state"));

@@ -44,24 +44,26 @@ pub fn program() -> PathBuf {
     )
 }
 
+/// `trials`, if this host has what they need; otherwise what it `lacks` is said loudly, and where all tests
+/// are to run, that is the end.
+pub fn only_where(has: bool, lacks: &str, trials: Vec<Trial>) -> Vec<Trial> {
+    if has || trials.is_empty() {
+        return trials;
+    }
+    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
+    assert!(!all, "on this host all tests are to run, and {lacks}");
+    let count = trials.len();
+    println!("NOT HERE: {count} tests, as {lacks}: make test runs them in the virtual host");
+    Vec::new()
+}
+
 /// `trials`, if this host's cgroup v2 tree has the controllers; said loudly where it has not.
 pub fn needs_controllers(names: &[&str], trials: Vec<Trial>) -> Vec<Trial> {
     let offered = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
     let offers = |name: &&&str| offered.split_whitespace().any(|offered| offered == **name);
     let missing: Vec<&&str> = names.iter().filter(|name| !offers(name)).collect();
-    if missing.is_empty() {
-        return trials;
-    }
-    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
-    assert!(
-        !all,
-        "this host must have the cgroup controllers {missing:?}"
-    );
-    let count = trials.len();
-    println!(
-        "NOT HERE: {count} tests, as cgroup v2 has no controller {missing:?}: make test runs them in the virtual host"
-    );
-    Vec::new()
+    let lacks = format!("cgroup v2 has no controller {missing:?}");
+    only_where(missing.is_empty(), &lacks, trials)
 }
 
 /// The busybox of all bundles.
@@ -253,14 +255,5 @@ pub fn has_systemd() -> bool {
 
 /// `trials`, if systemd manages this host; said loudly where it does not.
 pub fn needs_systemd(trials: Vec<Trial>) -> Vec<Trial> {
-    if has_systemd() {
-        return trials;
-    }
-    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
-    assert!(!all, "this host must be managed by systemd");
-    let count = trials.len();
-    println!(
-        "NOT HERE: {count} tests, as systemd does not run: make test runs them in the virtual host"
-    );
-    Vec::new()
+    only_where(has_systemd(), "systemd does not run", trials)
 }

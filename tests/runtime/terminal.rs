@@ -1,5 +1,6 @@
 //! Terminals: given by create, handed over by run.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -63,7 +64,7 @@ fn run_on(slave: &OwnedFd, bundle: &Bundle) -> Foreground {
 }
 
 /// The program with `slave` as its controlling terminal and its three streams.
-fn call_on(slave: &OwnedFd, bundle: &Bundle, arguments: &[&str]) -> Foreground {
+fn call_on(slave: &OwnedFd, bundle: &Bundle, arguments: &[impl AsRef<OsStr>]) -> Foreground {
     start_on(slave, &command(bundle, arguments))
 }
 
@@ -118,7 +119,7 @@ impl Pty {
     }
 
     /// The program on this terminal.
-    pub fn call(&self, bundle: &Bundle, arguments: &[&str]) -> Foreground {
+    pub fn call(&self, bundle: &Bundle, arguments: &[impl AsRef<OsStr>]) -> Foreground {
         call_on(&self.slave, bundle, arguments)
     }
 

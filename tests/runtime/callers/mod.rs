@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Ran, program};
+use crate::support::{Bundle, Ran, only_where, program};
 
 mod containerd;
 mod docker;
@@ -35,15 +35,9 @@ pub fn all() -> Vec<Trial> {
 
 /// `trials`, if this is the virtual host; said loudly where it is not.
 fn in_the_virtual_host(trials: Vec<Trial>) -> Vec<Trial> {
-    if std::env::var_os("PARHELION_TEST_ALL").is_some() {
-        return trials;
-    }
-    let count = trials.len();
-    println!(
-        "NOT HERE: {count} tests, as they change the settings of Docker, containerd and Podman: \
-         make test runs them in the virtual host"
-    );
-    Vec::new()
+    let is_it = std::env::var_os("PARHELION_TEST_ALL").is_some();
+    let lacks = "they change the settings of Docker, containerd and Podman";
+    only_where(is_it, lacks, trials)
 }
 
 /// The name of the image that each caller gets.

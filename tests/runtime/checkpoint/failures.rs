@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{checkpoint, counter, counting, images, is_gone, restore};
+use super::{checkpoint, counter, counting, images, is_gone, restore, restoring};
 use crate::caller::{Running, from_shell, init_pid};
 use crate::inside::Inside;
 use crate::support::{Bundle, tests};
@@ -109,16 +109,8 @@ fn held_up() -> (Inside, fs::File) {
     (inside, both.unwrap())
 }
 
-fn restoring(bundle: &Bundle, mut started: fs::File) -> Running {
-    let images = images(bundle);
-    let arguments = [
-        "restore",
-        "--image-path",
-        &images,
-        "--bundle",
-        bundle.path(),
-        &bundle.id,
-    ];
+fn start_held_up(bundle: &Bundle, mut started: fs::File) -> Running {
+    let arguments = restoring(bundle, &[], &bundle.id);
     // Its output was a file, which no pipe can be.
     let script = format!("exec \"$@\" >>{}/output", bundle.path());
     let mut restore = from_shell(bundle, &script, &arguments);
@@ -131,7 +123,7 @@ fn restoring(bundle: &Bundle, mut started: fs::File) -> Running {
 
 fn a_runtime_that_is_killed_while_it_restores_leaves_what_delete_removes() {
     let (inside, started) = held_up();
-    let mut running = restoring(&inside.bundle, started);
+    let mut running = start_held_up(&inside.bundle, started);
     running.signal(Signal::KILL);
     assert_eq!(running.end().0.code(), None);
     assert_eq!(inside.bundle.status(), "creating");
@@ -147,7 +139,7 @@ fn a_runtime_that_is_killed_while_it_restores_leaves_what_delete_removes() {
 
 fn a_restore_that_is_asked_to_end_leaves_nothing() {
     let (inside, started) = held_up();
-    let mut running = restoring(&inside.bundle, started);
+    let mut running = start_held_up(&inside.bundle, started);
     running.signal(Signal::TERM);
     let (status, _, errors) = running.end();
     assert_eq!(status.code(), Some(1));

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{checkpoint, counter, counting, images, is_gone, restore, restore_as};
+use super::{checkpoint, counter, counting, is_gone, restore, restore_as, restoring};
 use crate::caller::{Running, command, init_pid, state, wait_for_end};
 use crate::inside::Inside;
 use crate::support::tests;
@@ -123,13 +123,9 @@ fn a_restored_container_can_be_written_down_again() {
     }
 }
 
-fn another_id_gets_another_cgroup() {
-    let mut inside = counting();
-    checkpoint(&inside.bundle, &[]).success();
-    let other = format!("{}-other", inside.bundle.id);
-    restore_as(&inside.bundle, &other, &[]).success();
-    assert_eq!(inside.ask("echo $i"), "2\n");
-    let told = inside.bundle.parhelion(&["state", &other]).success();
+/// The container `other` is in the cgroup of its id, and sees no other; it is deleted.
+fn ends_in_its_own_cgroup(inside: &mut Inside, other: &str) {
+    let told = inside.bundle.parhelion(&["state", other]).success();
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", told["pid"])).unwrap();
     assert!(
@@ -139,8 +135,17 @@ fn another_id_gets_another_cgroup() {
     assert_eq!(inside.ask("cat /proc/self/cgroup"), "0::/\n");
     inside
         .bundle
-        .parhelion(&["delete", "--force", &other])
+        .parhelion(&["delete", "--force", other])
         .success();
+}
+
+fn another_id_gets_another_cgroup() {
+    let mut inside = counting();
+    checkpoint(&inside.bundle, &[]).success();
+    let other = format!("{}-other", inside.bundle.id);
+    restore_as(&inside.bundle, &other, &[]).success();
+    assert_eq!(inside.ask("echo $i"), "2\n");
+    ends_in_its_own_cgroup(&mut inside, &other);
     assert!(is_gone(&inside.bundle));
 }
 
@@ -151,27 +156,14 @@ fn processes_stay_where_criu_is_when_cgroups_are_ignored() {
     let other = format!("{}-other", inside.bundle.id);
     restore_as(&inside.bundle, &other, &flags).success();
     assert_eq!(inside.ask("echo $i"), "2\n");
-    let told = inside.bundle.parhelion(&["state", &other]).success();
-    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", told["pid"])).unwrap();
-    assert!(
-        cgroup.ends_with(&format!("/parhelion/{other}\n")),
-        "{cgroup}"
-    );
-    assert_eq!(inside.ask("cat /proc/self/cgroup"), "0::/\n");
-    inside
-        .bundle
-        .parhelion(&["delete", "--force", &other])
-        .success();
+    ends_in_its_own_cgroup(&mut inside, &other);
 }
 
 fn a_restore_in_the_foreground_ends_with_the_programs_code() {
     let mut inside = counting();
     checkpoint(&inside.bundle, &[]).success();
     let bundle = &inside.bundle;
-    let images = images(bundle);
-    let flags = ["restore", "--image-path", &images];
-    let arguments = [&flags[..], &["--bundle", bundle.path(), &bundle.id]].concat();
+    let arguments = restoring(bundle, &[], &bundle.id);
     // Its output was a file, which no pipe can be.
     let mut refused = Running::spawn(&mut command(bundle, &arguments), Stdio::null());
     let (status, _, errors) = refused.end();
@@ -256,15 +248,7 @@ fn the_output_goes_to_whoever_restores() {
     assert_eq!(before.line(), "out 1");
     checkpoint(&bundle, &[]).success();
     before.ends_with(137);
-    let images = images(&bundle);
-    let arguments = [
-        "restore",
-        "--image-path",
-        &images,
-        "--bundle",
-        bundle.path(),
-        &bundle.id,
-    ];
+    let arguments = restoring(&bundle, &[], &bundle.id);
     let mut after = Running::spawn(&mut command(&bundle, &arguments), Stdio::null());
     say("echo out $i >/proc/1/fd/1; echo err >/proc/1/fd/2\n");
     assert_eq!(after.line(), "out 2");

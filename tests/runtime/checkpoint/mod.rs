@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::caller::command;
 use crate::inside::Inside;
-use crate::support::{Bundle, Ran};
+use crate::support::{Bundle, Ran, only_where};
 
 mod failures;
 mod hooks;
@@ -42,16 +42,7 @@ pub fn all() -> Vec<Trial> {
 fn needs_criu(trials: Vec<Trial>) -> Vec<Trial> {
     let checked = Command::new("criu").arg("check").output();
     let works = checked.is_ok_and(|ended| ended.status.success());
-    if works {
-        return trials;
-    }
-    let all = std::env::var_os("PARHELION_TEST_ALL").is_some();
-    assert!(!all, "criu must work on this host");
-    let count = trials.len();
-    println!(
-        "NOT HERE: {count} tests, as criu does not work: make test runs them in the virtual host"
-    );
-    Vec::new()
+    only_where(works, "criu does not work", trials)
 }
 
 /// A bundle that counts the lines it is given: for [`Inside::of`]. The line `end N` ends it.
@@ -95,13 +86,17 @@ fn restore(bundle: &Bundle, flags: &[&str]) -> Ran {
     restore_as(bundle, &bundle.id, flags)
 }
 
+/// The words of a `restore` of the bundle's images.
+fn restoring(bundle: &Bundle, flags: &[&str], id: &str) -> Vec<String> {
+    let images = images(bundle);
+    let ours = ["--image-path", &images, "--bundle", bundle.path()];
+    let words = [&["restore"], &ours[..], flags, &[id]].concat();
+    words.into_iter().map(str::to_owned).collect()
+}
+
 /// As [`restore`], under another id.
 fn restore_as(bundle: &Bundle, id: &str, flags: &[&str]) -> Ran {
-    let images = images(bundle);
-    let mut arguments = vec!["restore", "--detach", "--image-path", &images];
-    arguments.extend(["--bundle", bundle.path()]);
-    arguments.extend(flags);
-    arguments.push(id);
+    let arguments = restoring(bundle, &[&["--detach"], flags].concat(), id);
     let errors = bundle.folder.join("errors");
     let output = File::options()
         .append(true)

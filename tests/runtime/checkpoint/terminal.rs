@@ -6,10 +6,10 @@ use std::io::Write;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{checkpoint, images};
+use super::{checkpoint, images, restoring};
 use crate::caller::{Socket, next_line, read_lines};
 use crate::support::{Bundle, tests};
-use crate::terminal::Pty;
+use crate::terminal::{Foreground, Pty};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -62,61 +62,46 @@ fn the_console_socket_gets_the_restored_terminal() {
     assert_eq!(next_line(&lines), "two is 2");
 }
 
+/// `run` of the bundle on this terminal, up to its first count.
+fn counts_one(pty: &mut Pty, bundle: &Bundle) -> Foreground {
+    let running = pty.call(bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
+    assert_eq!(pty.line(), "ready");
+    pty.type_keys(b"one\n");
+    assert_eq!(pty.line(), "one");
+    assert_eq!(pty.line(), "one is 1");
+    running
+}
+
+/// `restore` of the bundle on another terminal, from its second count to its end.
+fn restored_counts_two(bundle: &Bundle, flags: &[&str]) {
+    let mut pty = Pty::new();
+    let arguments = restoring(bundle, flags, &bundle.id);
+    let mut restored = pty.call(bundle, &arguments);
+    pty.type_keys(b"two\n");
+    while !pty.line().ends_with(" is 2") {}
+    pty.type_keys(b"end\n");
+    assert_eq!(restored.code(), Some(5));
+}
+
 fn a_restore_in_the_foreground_relays_the_terminal() {
     let bundle = reader();
     let mut before = Pty::new();
-    let mut running = before.call(&bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
-    assert_eq!(before.line(), "ready");
-    before.type_keys(b"one\n");
-    assert_eq!(before.line(), "one");
-    assert_eq!(before.line(), "one is 1");
+    let mut running = counts_one(&mut before, &bundle);
     checkpoint(&bundle, &[]).success();
     assert_eq!(running.code(), Some(137));
-    let images = images(&bundle);
-    let mut after = Pty::new();
-    let arguments = [
-        "restore",
-        "--image-path",
-        &images,
-        "--bundle",
-        bundle.path(),
-        &bundle.id,
-    ];
-    let mut restored = after.call(&bundle, &arguments);
-    after.type_keys(b"two\n");
-    let mut line = after.line();
-    while !line.ends_with(" is 2") {
-        line = after.line();
-    }
-    after.type_keys(b"end\n");
-    assert_eq!(restored.code(), Some(5));
+    restored_counts_two(&bundle, &[]);
 }
 
 fn a_shell_on_the_callers_terminal_goes_on_there() {
     let bundle = reader();
     bundle.edit(|config| config["process"]["terminal"] = json!(false));
     let mut before = Pty::new();
-    let mut running = before.call(&bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
-    assert_eq!(before.line(), "ready");
-    before.type_keys(b"one\n");
-    assert_eq!(before.line(), "one");
-    assert_eq!(before.line(), "one is 1");
+    let mut running = counts_one(&mut before, &bundle);
     let error = checkpoint(&bundle, &[]).failure();
     assert!(error.contains("criu: Error ("), "{error}");
     checkpoint(&bundle, &["--shell-job"]).success();
     assert_eq!(running.code(), Some(137));
-    let images = images(&bundle);
-    let mut after = Pty::new();
-    let flags = ["restore", "--shell-job", "--image-path", &images];
-    let arguments = [&flags[..], &["--bundle", bundle.path(), &bundle.id]].concat();
-    let mut restored = after.call(&bundle, &arguments);
-    after.type_keys(b"two\n");
-    let mut line = after.line();
-    while !line.ends_with(" is 2") {
-        line = after.line();
-    }
-    after.type_keys(b"end\n");
-    assert_eq!(restored.code(), Some(5));
+    restored_counts_two(&bundle, &["--shell-job"]);
 }
 
 fn a_terminal_in_the_background_needs_a_socket() {

@@ -222,13 +222,7 @@ fn a_container_that_waits_for_its_start_can_not_be_looked_into() {
 
 fn without_a_user_namespace_a_user_is_told_to_add_one() {
     let rootless = Rootless::new("true");
-    rootless.edit(|config| {
-        let linux = config["linux"].as_object_mut().unwrap();
-        linux.remove("uidMappings");
-        linux.remove("gidMappings");
-        let namespaces = linux["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != "user");
-    });
+    rootless.leave_out_user_namespace();
     let error = rootless.run().failure();
     let expected =
         "linux.namespaces: an ordinary user needs a user namespace: add {\"type\": \"user\"}";

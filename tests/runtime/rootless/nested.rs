@@ -25,12 +25,9 @@ fn nested(script: &str, unshare: &[&str]) -> Rootless {
 }
 
 fn without_user_namespace(rootless: &Rootless) {
+    rootless.leave_out_user_namespace();
     rootless.edit(|config| {
-        let linux = config["linux"].as_object_mut().unwrap();
-        linux.remove("uidMappings");
-        linux.remove("gidMappings");
-        let namespaces = linux["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != "user");
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.push(json!({"type": "network"}));
     });
 }
