@@ -12,7 +12,6 @@ use super::plan::{Exec, Plan};
 use super::spawn::{Init, Seed, read_pid};
 use crate::namespaces::IdMaps;
 use crate::sys::Call;
-use crate::sys::channel;
 use crate::sys::fd::Inheritance;
 
 /// Init, ordered and not seen yet.
@@ -32,7 +31,8 @@ impl Birth {
     ///
     /// That seed and init are gone, and their last words.
     pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
-        send_task(&self.seed, &ToInit::Plan(Box::new(plan)), inheritance)
+        self.seed
+            .give_task(&ToInit::Plan(Box::new(plan)), inheritance)
     }
 
     /// Sends a process that joins a container its plan, and what that names.
@@ -41,7 +41,8 @@ impl Birth {
     ///
     /// As for [`Birth::send_plan`].
     pub fn send_exec(&self, plan: Exec, inheritance: &Inheritance) -> Result<()> {
-        send_task(&self.seed, &ToInit::Exec(Box::new(plan)), inheritance)
+        self.seed
+            .give_task(&ToInit::Exec(Box::new(plan)), inheritance)
     }
 
     /// Readable when init is there, or will not be.
@@ -89,18 +90,6 @@ impl Birth {
         }
         Ok(init)
     }
-}
-
-/// Sends the process that comes from this seed its task, and what that names.
-pub(super) fn send_task(seed: &Seed, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
-    let all = inheritance.descriptors().iter();
-    let all: Vec<_> = all.map(AsFd::as_fd).collect();
-    let last = all.len() - all.len() % channel::DESCRIPTORS;
-    let (first, rest) = all.split_at(last);
-    for some in first.chunks(channel::DESCRIPTORS) {
-        seed.say(&ToInit::Inherit, some)?;
-    }
-    seed.say(task, rest)
 }
 
 /// Where init's process id is told. Who is told there and was not heard is killed, and waited for:

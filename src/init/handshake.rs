@@ -37,12 +37,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::plan::{Exec, Plan};
 use crate::sys::Errno;
-use crate::sys::channel::Channel;
+use crate::sys::channel::{Channel, DESCRIPTORS};
 use crate::sys::spawn::{Message, Step};
 
 /// What the seed hears, with descriptors in this order.
@@ -158,6 +158,25 @@ pub fn send_with<M: Serialize>(
 ) -> Result<()> {
     let bytes = postcard::to_allocvec(message).map_err(|e| anyhow::anyhow!("{e}"))?;
     Ok(channel.send_with(&bytes, fds)?)
+}
+
+/// Sends one message and any number of descriptors: as many as do not go with it, go before with `more`.
+///
+/// # Errors
+///
+/// As for [`Channel::send_with`].
+pub fn send_with_all<M: Serialize>(
+    channel: &Channel,
+    (more, message): (&M, &M),
+    fds: &[OwnedFd],
+) -> Result<()> {
+    let all: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+    let last = all.len() - all.len() % DESCRIPTORS;
+    let (first, rest) = all.split_at(last);
+    for some in first.chunks(DESCRIPTORS) {
+        send_with(channel, more, some)?;
+    }
+    send_with(channel, message, rest)
 }
 
 /// The next message, with the descriptors that came along; None when the other end is gone.

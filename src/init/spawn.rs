@@ -14,7 +14,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
-use super::birth::{Birth, Told, send_task};
+use super::birth::{Birth, Told};
 use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
 use super::plan::{Plan, UserNamespace};
 use super::sealed;
@@ -157,6 +157,13 @@ impl Seed {
         handshake::send_with(&self.talk, message, fds).map_err(|_gone| self.said_last())
     }
 
+    /// Gives who comes from it its task, and what that names.
+    pub(super) fn give_task(&self, task: &ToInit, inheritance: &Inheritance) -> Result<()> {
+        let messages = (&ToInit::Inherit, task);
+        handshake::send_with_all(&self.talk, messages, inheritance.descriptors())
+            .map_err(|_gone| self.said_last())
+    }
+
     /// Why it ended without a clone: its own words, if it had any. They are there by now, and are
     /// not waited for: init, if there is one, holds the other end open.
     pub(super) fn said_last(&self) -> anyhow::Error {
@@ -244,7 +251,8 @@ impl Init {
     /// Init is gone, and its last words.
     pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
         let waits = matches!(plan.user_namespace, UserNamespace::New);
-        send_task(&self.seed, &ToInit::Plan(Box::new(plan)), inheritance)?;
+        self.seed
+            .give_task(&ToInit::Plan(Box::new(plan)), inheritance)?;
         match waits {
             true => self.say(&ToInit::Mapped),
             false => Ok(()),

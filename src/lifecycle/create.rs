@@ -12,17 +12,16 @@ use anyhow::Result;
 use super::caller::{Caller, Start, check_terminal};
 use super::descriptors::Passed;
 use super::foreground::{Child, Foreground, Orphans};
+use super::ground::{Ground, undo};
 use super::interrupt::Interrupt;
 use super::notify::Notify;
 use super::pid_file::PidFile;
-use super::plans::{Plans, facts};
 use super::record::Record;
 use super::rights::Rights;
 use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
-use super::{CreateRequest, RunOptions, delete, limits, query, start};
+use super::{CreateRequest, RunOptions, delete, limits, start};
 use crate::bundle::Bundle;
-use crate::cgroups::{Cgroup, Hierarchy, Manager};
 use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
 use crate::init::{Init, Seed};
@@ -186,91 +185,28 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         // Takes longest of all, and nothing of it is left when something else is wrong.
         seed.enter(&namespaces)?;
     }
-    let hierarchy = Hierarchy::find()?;
-    let manager = manager(request, &bundle, &hierarchy, rights)?;
-    let host = (&hierarchy, &manager, rights);
-    let plans = Plans::new(&bundle, request, namespaces, host, problems)?; // nothing has changed yet
-    let mut record = Record::reserve(&request.root, &request.id, facts(&bundle, &plans, request))?;
-    let mut cgroup = match make_groups(&plans, &hierarchy, manager) {
-        Ok(cgroup) => cgroup,
-        // Only the record: a cgroup that was there before is not ours.
-        Err(error) => return Err(with_leftovers(error, record.remove())),
-    };
+    let (plans, mut ground) = Ground::lay(request, &bundle, namespaces, rights, problems)?;
     let parts = Parts {
         bundle: &bundle,
         plans,
         seed,
         rights,
-        cgroup: cgroup.as_mut(),
+        cgroup: ground.cgroup.as_mut(),
     };
-    match set_up(request, parts, &mut record, &caller) {
+    match set_up(request, parts, &mut ground.record, &caller) {
         Ok(SetUp {
             init,
             terminal,
             pid_file,
             is_told,
-        }) => {
-            cgroup.iter_mut().for_each(Cgroup::keep);
-            Ok(Made {
-                record,
-                init,
-                terminal,
-                pid_file,
-                is_told,
-                interrupt: caller.interrupt,
-            })
-        }
-        Err(error) => {
-            let error = cgroup.iter().fold(error, |error, c| c.explain(error));
-            drop(cgroup);
-            Err(undo(record, error))
-        }
-    }
-}
-
-/// Who makes the container's cgroup.
-fn manager(
-    request: &CreateRequest,
-    bundle: &Bundle,
-    hierarchy: &Hierarchy,
-    rights: Rights,
-) -> Result<Manager> {
-    let everywhere = !request.rootless.unwrap_or(!rights.are_the_hosts());
-    let wanted = (request.systemd_cgroup, everywhere);
-    Manager::find(wanted, &bundle.spec, request.id.as_str(), hierarchy)
-}
-
-/// Makes the container's cgroup, if it has one of its own, and its groups in resctrl if it asks for any.
-pub(super) fn make_groups(
-    plans: &Plans,
-    hierarchy: &Hierarchy,
-    manager: Manager,
-) -> Result<Option<Cgroup>> {
-    let Some(plan) = &plans.resctrl else {
-        return Cgroup::create(&plans.cgroup, hierarchy, manager);
-    };
-    plan.carry_out()?;
-    Cgroup::create(&plans.cgroup, hierarchy, manager)
-        .map_err(|error| with_leftovers(error, plan.groups().remove()))
-}
-
-/// Removes what a failed creation left, and keeps its error as the one to be told.
-pub(super) fn undo(record: Record, error: anyhow::Error) -> anyhow::Error {
-    let error = match query::cgroup(&record) {
-        Ok(Some(cgroup)) => cgroup.explain(error),
-        Ok(None) | Err(_) => error,
-    };
-    with_leftovers(error, delete::destroy(record))
-}
-
-pub(super) fn with_leftovers(error: anyhow::Error, removed: Result<()>) -> anyhow::Error {
-    match removed {
-        Ok(()) => error,
-        Err(left) => {
-            let left = error::in_words(&left);
-            error.context(format!(
-                "not all of it could be removed ({left}) after this failure"
-            ))
-        }
+        }) => Ok(Made {
+            record: ground.keep_cgroup(),
+            init,
+            terminal,
+            pid_file,
+            is_told,
+            interrupt: caller.interrupt,
+        }),
+        Err(error) => Err(ground.take_back(error)),
     }
 }

@@ -19,6 +19,7 @@ pub mod facts;
 pub mod features;
 pub mod foreground;
 pub mod freeze;
+mod ground;
 mod guide;
 pub mod handover;
 pub mod hooks;

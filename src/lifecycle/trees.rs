@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error;
 use crate::init::handshake;
-use crate::sys::channel::{self, Channel};
+use crate::sys::channel::Channel;
 use crate::sys::fd::Inheritance;
 use crate::sys::process::{self, CloneRequest, Cloned};
 
@@ -71,13 +71,8 @@ fn tell<T: Serialize>(talk: &Channel, opened: Result<T>, inheritance: &Inheritan
             return handshake::send(talk, &Said::<T>::Failed(error::in_words(&error)));
         }
     };
-    let all: Vec<_> = inheritance.descriptors().iter().map(AsFd::as_fd).collect();
-    let last = all.len() - all.len() % channel::DESCRIPTORS;
-    let (first, rest) = all.split_at(last);
-    for some in first.chunks(channel::DESCRIPTORS) {
-        handshake::send_with(talk, &Said::<T>::More, some)?;
-    }
-    handshake::send_with(talk, &Said::Opened(opened), rest)
+    let messages = (&Said::More, &Said::Opened(opened));
+    handshake::send_with_all(talk, messages, inheritance.descriptors())
 }
 
 fn hear<T: DeserializeOwned>(talk: &Channel) -> Result<(T, Inheritance)> {

@@ -87,10 +87,10 @@ fn options(
         false,
         &mut problems,
     );
+    outside::check(&namespaces, &mut problems);
     problems
         .into_result()
         .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
-    outside::check(&namespaces)?;
     if let Some(plan) = seccomp::Plan::new(&bundle.spec, &mut Problems::default())
         && plan.listener().is_some()
     {

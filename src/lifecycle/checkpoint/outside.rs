@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{FileType, OFlags};
 
 use crate::bundle::Bundle;
 use crate::criu::{Options, Text};
+use crate::error::Problems;
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{HostTree, Node, Plan, Source, mount_points_below};
 use crate::sys::confined::{ContainerPath, Root};
@@ -20,23 +21,17 @@ use crate::sys::{Call, Errno};
 /// What every file is called that hides another.
 pub const NULL: &str = "/dev/null";
 
-/// Refuses what CRIU can not write down so that a restore would bring back the same container.
-///
-/// # Errors
-///
-/// The field that asks for it.
-pub fn check(namespaces: &namespaces::Plan) -> Result<()> {
+/// Adds to `problems` what CRIU can not write down so that a restore would bring back the same container.
+pub fn check(namespaces: &namespaces::Plan, problems: &mut Problems) {
+    const FIELD: &str = "linux.namespaces";
     if !namespaces.is_new(Kind::Mount) {
-        bail!(
-            "linux.namespaces: a checkpoint needs a mount namespace of the container's own, made for it"
-        );
+        let text = "a checkpoint needs a mount namespace of the container's own, made for it";
+        problems.add(FIELD, text);
     }
     if namespaces.joined(Kind::Cgroup).is_some() {
-        bail!(
-            "linux.namespaces: criu can not bring a container back into a cgroup namespace of others"
-        );
+        let text = "criu can not bring a container back into a cgroup namespace of others";
+        problems.add(FIELD, text);
     }
-    Ok(())
 }
 
 /// Namespaces that CRIU knows by a descriptor, and their names in its images; runc's names.

@@ -15,19 +15,20 @@ use super::images::Images;
 use super::stage::{Laid, Stage};
 use super::{RestoreRequest, outside, require_root, streams};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Cgroup, DeviceFilter, Hierarchy, Manager};
+use crate::cgroups::{self, Cgroup, DeviceFilter};
 use crate::criu::{
     CgroupsMode, Criu, Feature, Flag, Kind, Notice, Options, Request, Session, Text,
 };
 use crate::error::{self, Problems};
 use crate::init;
 use crate::lifecycle::caller::{Start as Caller, check_terminal};
-use crate::lifecycle::create::{make_groups, orphans, undo, with_leftovers};
+use crate::lifecycle::create::orphans;
 use crate::lifecycle::foreground::{Child, Foreground};
+use crate::lifecycle::ground::Ground;
 use crate::lifecycle::interrupt::{Interrupt, Stop};
 use crate::lifecycle::notify::{self, Notify};
 use crate::lifecycle::pid_file::PidFile;
-use crate::lifecycle::plans::{Plans, facts};
+use crate::lifecycle::plans::Plans;
 use crate::lifecycle::process::Process;
 use crate::lifecycle::record::Record;
 use crate::lifecycle::rights::Rights;
@@ -111,20 +112,9 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     check_terminal(&bundle.spec, create, start)?;
     let mut problems = Problems::default();
     let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
-    let hierarchy = Hierarchy::find()?;
-    let id = create.id.as_str();
-    let wanted = (create.systemd_cgroup, true);
-    let manager = Manager::find(wanted, &bundle.spec, id, &hierarchy)?;
-    let host = (&hierarchy, &manager, Rights::Host);
-    let plans = Plans::new(&bundle, create, namespaces, host, problems)?; // nothing has changed yet
-    outside::check(&plans.namespaces)?;
-    let mut record = Record::reserve(&create.root, &create.id, facts(&bundle, &plans, create))?;
-    let cgroup = make_groups(&plans, &hierarchy, manager);
-    let mut cgroup = match cgroup.and_then(|made| made.context("a cgroup is needed")) {
-        Ok(cgroup) => cgroup,
-        // Only the record: a cgroup that was there before is not ours.
-        Err(error) => return Err(with_leftovers(error, record.remove())),
-    };
+    outside::check(&namespaces, &mut problems);
+    let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
+    let (plans, mut ground) = laid;
     let bringing = Bringing {
         request,
         bundle: &bundle,
@@ -132,21 +122,14 @@ fn make(request: &RestoreRequest) -> Result<Made> {
         interrupt: &interrupt,
         criu: &criu,
     };
-    match bringing.back(plans, &mut record, &mut cgroup) {
-        Ok((init, terminal, pid_file)) => {
-            cgroup.keep();
-            Ok(Made {
-                record,
-                init,
-                terminal,
-                pid_file,
-            })
-        }
-        Err(error) => {
-            let error = cgroup.explain(error);
-            drop(cgroup);
-            Err(undo(record, error))
-        }
+    match bringing.back(plans, &mut ground) {
+        Ok((init, terminal, pid_file)) => Ok(Made {
+            record: ground.keep_cgroup(),
+            init,
+            terminal,
+            pid_file,
+        }),
+        Err(error) => Err(ground.take_back(error)),
     }
 }
 
@@ -163,9 +146,10 @@ impl Bringing<'_> {
     fn back(
         &self,
         mut plans: Plans,
-        record: &mut Record,
-        cgroup: &mut Cgroup,
+        ground: &mut Ground,
     ) -> Result<(Child, Option<OwnedFd>, Option<PidFile>)> {
+        let Ground { record, cgroup } = ground;
+        let cgroup = cgroup.as_mut().context("a cgroup is needed")?;
         let filter = plans.cgroup.load_device_filter()?;
         let place = Place::find(cgroup, &plans.namespaces, self.request.images.cgroups)?;
         plans.rootfs.mounts.push(notify::restored_mount(record)?);
