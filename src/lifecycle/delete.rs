@@ -112,7 +112,8 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
             error::debug(|| format!("delete {id}: before its lock: {}", error::in_words(&error)));
             return Unread::wait(root, id);
         }
-        // Again: a create may clone its init only now. A lock has no event to wait for with it.
+        // Again: a create may clone its init only now. A lock has no event to wait for with it: inotify
+        // tells of a close before the kernel gives up the lock that goes with it (fs/file_table.c, __fput).
         std::thread::sleep(LOCK_RETRY);
     }
 }
