@@ -10,13 +10,12 @@ mod verbs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Log, LogFormat};
 use crate::lifecycle;
 use crate::lifecycle::create::{self, Sown};
-use crate::lifecycle::rights::Rights;
 
 /// The exit code of a failure, as a rule.
 const FAILURE: i32 = 1;
@@ -116,7 +115,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         .context("a command is needed: see `parhelion --help`")?;
     let root = match arguments.root {
         Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
-        None => default_root()?,
+        None => lifecycle::default_root()?,
     };
     let cgroups = Cgroups {
         systemd: arguments.systemd_cgroup,
@@ -136,20 +135,6 @@ struct Cgroups {
     systemd: bool,
     /// They are an ordinary user's; None: as the rights are.
     rootless: Option<bool>,
-}
-
-/// `/run/parhelion`, or its like below a user's own runtime directory. Root of a user namespace is such
-/// a user where its environment names that directory, as Podman's does, and else the root of a container.
-fn default_root() -> Result<PathBuf> {
-    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    let folder = match (Rights::find(), folder) {
-        (Rights::Host, _) | (Rights::Namespace, None) => "/run".into(),
-        (Rights::Namespace | Rights::User, Some(folder)) => folder,
-        (Rights::User, None) => bail!(
-            "XDG_RUNTIME_DIR is not set, which a login sets: say where state is kept with --root"
-        ),
-    };
-    Ok(PathBuf::from(folder).join("parhelion"))
 }
 
 #[cfg(test)]

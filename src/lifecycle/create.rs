@@ -17,7 +17,6 @@ use super::interrupt::Interrupt;
 use super::notify::Notify;
 use super::pid_file::PidFile;
 use super::record::Record;
-use super::rights::Rights;
 use super::set_up::{Parts, SetUp, set_up};
 use super::terminal::Relay;
 use super::{CreateRequest, RunOptions, delete, limits, start};
@@ -26,6 +25,7 @@ use crate::error::{self, Problems};
 use crate::init::handshake::ToInit;
 use crate::init::{Init, Seed};
 use crate::namespaces;
+use crate::sys::rights::Rights;
 
 /// Starts the seed of a container before it is known whether one will be made: it takes as long to
 /// get ready as the command line and the bundle take to read. None where the caller passes on

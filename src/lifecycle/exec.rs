@@ -24,7 +24,6 @@ use super::joinable::{ENDED, explain};
 use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
-use super::rights::{Rights, setgroups_is_denied};
 use super::terminal::Relay;
 use super::{Status, Verb, handover, hooks, limits, permit, place, query};
 use crate::bundle::Bundle;
@@ -37,6 +36,7 @@ use crate::namespaces;
 use crate::seccomp;
 use crate::sys::Call;
 use crate::sys::fd::Inheritance;
+use crate::sys::rights::{Rights, setgroups_is_denied};
 
 /// What `exec` is asked to do.
 #[derive(Debug, Clone)]

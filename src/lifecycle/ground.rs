@@ -5,12 +5,12 @@ use anyhow::Result;
 
 use super::plans::{Plans, facts};
 use super::record::Record;
-use super::rights::Rights;
 use super::{CreateRequest, delete, query};
 use crate::bundle::Bundle;
 use crate::cgroups::{Cgroup, Hierarchy, Manager};
 use crate::error::{self, Problems};
 use crate::namespaces;
+use crate::sys::rights::Rights;
 
 /// A record and the cgroup that it names, if there is one of the container's own.
 pub(super) struct Ground {

@@ -161,20 +161,16 @@ fn signal_processes(container: &Snapshot, signal: Signal) -> Result<Reached> {
 /// Signals every process of a container that has no cgroup, and with SIGKILL all at once: the kernel ends
 /// a pid namespace with its init.
 fn signal_namespace(container: &Snapshot, signal: Signal) -> Result<()> {
-    let mut pids = ps::inside(container)?;
+    let Some(namespace) = ps::Namespace::of(container)? else {
+        return Ok(());
+    };
     if signal == Signal::KILL {
-        pids.truncate(1);
-        return match pids.is_empty() {
-            true => Ok(()),
-            false => signal_init(container, signal),
-        };
+        return signal_init(container, signal);
     }
-    for pid in pids {
+    for pid in namespace.pids()? {
         let process = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         // One whose number was given to another since it was listed is inside no more.
-        let Some(Ok(process)) =
-            process.filter(|_| ps::inside(container).is_ok_and(|l| l.contains(&pid)))
-        else {
+        let Some(Ok(process)) = process.filter(|_| namespace.has(pid)) else {
             continue;
         };
         match send_signal(process.as_fd(), signal.number()) {

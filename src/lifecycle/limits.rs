@@ -7,10 +7,10 @@ use rustix::process::Pid;
 
 use super::facts::Facts;
 use super::record::Record;
-use super::rights::Rights;
 use crate::init;
 use crate::init::settings::Scheduling;
 use crate::namespaces::{self, Kind, Plan};
+use crate::sys::rights::Rights;
 use crate::sys::{Call, Errno};
 
 /// True when there is nothing to apply.

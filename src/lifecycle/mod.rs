@@ -38,7 +38,6 @@ pub mod ps;
 pub mod query;
 mod reap;
 pub mod record;
-pub mod rights;
 pub mod select;
 mod set_up;
 pub mod start;
@@ -51,7 +50,10 @@ pub mod update;
 use std::fmt;
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
+
 use crate::error::Kind;
+use crate::sys::rights::Rights;
 use id::ContainerId;
 
 /// Makes this process ready for any verb, whatever its caller has left it with. Call it first.
@@ -211,6 +213,24 @@ pub struct RunOptions {
     pub keep: bool,
     /// Leave orphans of the container to the host's init.
     pub no_subreaper: bool,
+}
+
+/// `/run/parhelion`, or its like below a user's own runtime directory. Root of a user namespace is such
+/// a user where its environment names that directory, as Podman's does, and else the root of a container.
+///
+/// # Errors
+///
+/// XDG_RUNTIME_DIR is not set for a user.
+pub fn default_root() -> Result<PathBuf> {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let folder = match (Rights::find(), folder) {
+        (Rights::Host, _) | (Rights::Namespace, None) => "/run".into(),
+        (Rights::Namespace | Rights::User, Some(folder)) => folder,
+        (Rights::User, None) => bail!(
+            "XDG_RUNTIME_DIR is not set, which a login sets: say where state is kept with --root"
+        ),
+    };
+    Ok(PathBuf::from(folder).join("parhelion"))
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::id::ContainerId;
 use super::record::Record;
-use super::rights::Rights;
 use super::trees::open_inside;
 use super::{Verb, permit, query};
 use crate::bundle::read_mounts;
@@ -28,6 +27,7 @@ use crate::rootfs::{Added, Context as Plans, HostTree, MountNamespace, OpenTree,
 use crate::sys::confined::ContainerPath;
 use crate::sys::fd::Inheritance;
 use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::rights::Rights;
 
 /// The largest file that is read.
 const MAX_SIZE: u64 = 8 << 20;

@@ -7,9 +7,9 @@ use rustix::process::Pid;
 
 use super::freeze::NO_CGROUP;
 use super::record::Snapshot;
-use super::rights::Rights;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error;
+use crate::sys::rights::Rights;
 
 /// The cgroup in which the process starts: the one below the container's that was asked for, else the
 /// container's own, or init's where the container has divided its own and no process can be in it. None

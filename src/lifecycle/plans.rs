@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use super::CreateRequest;
 use super::checkpoint::streams;
 use super::facts::{Facts, now};
-use super::rights::Rights;
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};
@@ -16,6 +15,7 @@ use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree};
 use crate::seccomp;
 use crate::sys::attributes::effective_uid;
+use crate::sys::rights::Rights;
 
 /// What is decided before the first effect.
 pub(super) struct Plans {

@@ -3,14 +3,13 @@
 //! The cgroup knows them, or their pid namespace where there is no cgroup; ps(1) of the host describes
 //! them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::freeze::NO_CGROUP;
 use super::id::ContainerId;
-use super::process::Process;
 use super::query;
 use super::record::Snapshot;
 
@@ -18,47 +17,66 @@ use super::record::Snapshot;
 ///
 /// # Errors
 ///
-/// [`crate::error::Kind::NotFound`]; or what the cgroup file system answered.
+/// [`crate::error::Kind::NotFound`]; what the cgroup file system answered; that nothing tells them from
+/// others.
 pub fn pids(root: &Path, id: &ContainerId) -> Result<Vec<i32>> {
-    inside(&Snapshot::read(root, id)?)
-}
-
-/// The pids of all processes inside, as for [`pids`].
-///
-/// # Errors
-///
-/// As for [`pids`]; that nothing tells them from others.
-pub(super) fn inside(container: &Snapshot) -> Result<Vec<i32>> {
-    match (query::cgroup(container)?, &container.facts.cgroup) {
+    let container = Snapshot::read(root, id)?;
+    match (query::cgroup(&container)?, &container.facts.cgroup) {
         (Some(cgroup), _) => cgroup.pids(),
         (None, Some(_gone)) => Ok(Vec::new()),
-        (None, None) if container.facts.own_pid_namespace => in_namespace_of_init(container),
-        (None, None) => bail!("{NO_CGROUP}; and it shares its pid namespace"),
+        (None, None) => Namespace::of(&container)?.map_or(Ok(Vec::new()), |inside| inside.pids()),
     }
 }
 
-/// The processes in init's pid namespace, which is the container's alone.
-fn in_namespace_of_init(container: &Snapshot) -> Result<Vec<i32>> {
-    let init = container.init.as_ref();
-    let Some(_alive) = init.map(Process::open).transpose()?.flatten() else {
-        return Ok(Vec::new());
-    };
-    // One that is gone, or is somebody else's and does not let itself be looked into, is not inside.
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = init.and_then(|init| namespace(&init.pid.to_string()));
-    let own = own.context("the pid namespace of the container's init can not be seen")?;
-    let inside = |entry: std::io::Result<std::fs::DirEntry>| {
-        let name = entry.ok()?.file_name();
-        let pid = name.to_str()?;
-        let number = pid.parse().ok()?;
-        (namespace(pid)? == own).then_some(number)
-    };
-    let mut pids: Vec<i32> = std::fs::read_dir("/proc")
-        .context("/proc")?
-        .filter_map(inside)
-        .collect();
-    pids.sort_unstable();
-    Ok(pids)
+/// The pid namespace of a container that has no cgroup, which is the container's alone: its link in /proc.
+pub(super) struct Namespace(PathBuf);
+
+impl Namespace {
+    /// None when the container has stopped.
+    ///
+    /// # Errors
+    ///
+    /// It shares its pid namespace with others; or its init does not let itself be looked into.
+    pub fn of(container: &Snapshot) -> Result<Option<Namespace>> {
+        if !container.facts.own_pid_namespace {
+            bail!("{NO_CGROUP}; and it shares its pid namespace");
+        }
+        let Some(init) = &container.init else {
+            return Ok(None);
+        };
+        let Some(_alive) = init.open()? else {
+            return Ok(None);
+        };
+        let own =
+            link(init.pid).context("the pid namespace of the container's init can not be seen")?;
+        Ok(Some(Namespace(own)))
+    }
+
+    /// Whether the process is inside. One that is gone, or is somebody else's and does not let itself be
+    /// looked into, is not.
+    pub fn has(&self, pid: i32) -> bool {
+        link(pid).is_some_and(|link| link == self.0)
+    }
+
+    /// Its processes, in the order of their pids.
+    ///
+    /// # Errors
+    ///
+    /// /proc can not be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let pid = |entry: std::io::Result<std::fs::DirEntry>| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            self.has(pid).then_some(pid)
+        };
+        let all = std::fs::read_dir("/proc").context("/proc")?;
+        let mut pids: Vec<i32> = all.filter_map(pid).collect();
+        pids.sort_unstable();
+        Ok(pids)
+    }
+}
+
+fn link(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 /// What ps(1) prints with these options (`-ef` without any), but only the container's processes.

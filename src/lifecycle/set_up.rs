@@ -9,7 +9,6 @@ use super::guide::Guide;
 use super::pid_file::PidFile;
 use super::plans::Plans;
 use super::record::Record;
-use super::rights::{Rights, setgroups_is_denied};
 use super::trees::open_inside;
 use super::{CreateRequest, Status, hooks, limits, notify};
 use crate::bundle::Bundle;
@@ -20,6 +19,7 @@ use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, HostTree, OpenTree};
 use crate::seccomp;
 use crate::sys::fd::Inheritance;
+use crate::sys::rights::{Rights, setgroups_is_denied};
 use crate::sys::{Errno, SysError};
 
 /// What a container is made of.

@@ -29,6 +29,8 @@ pub mod mount;
 #[cfg(feature = "runtime")]
 pub mod netlink;
 pub mod process;
+#[cfg(feature = "runtime")]
+pub mod rights;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;

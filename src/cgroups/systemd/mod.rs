@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Phase, Step};
 use super::{Hierarchy, delegation};
 use crate::error::Problems;
+use crate::sys::rights::Rights;
 use address::Address;
 use bus::{Bus, PATIENCE, Signals};
 use names::Names;
@@ -124,15 +125,13 @@ impl Whose {
     /// A user has its own; root in a user namespace is such a user, unless nothing in its
     /// environment leads to one: then it is the root of a container with a systemd inside.
     fn ours() -> Whose {
-        let first_namespace = std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
         let leads_to_one = ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"]
             .iter()
             .any(|name| std::env::var_os(name).is_some());
-        let root = rustix::process::geteuid().is_root();
-        match root && (first_namespace || !leads_to_one) {
-            true => Whose::System,
-            false => Whose::User,
+        match Rights::find() {
+            Rights::Host => Whose::System,
+            Rights::Namespace if !leads_to_one => Whose::System,
+            Rights::Namespace | Rights::User => Whose::User,
         }
     }
 

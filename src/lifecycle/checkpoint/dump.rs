@@ -14,9 +14,9 @@ use crate::criu::{Criu, Feature, Flag, Kind, Notice, Number, Options, Request, T
 use crate::error::Problems;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::record::Record;
-use crate::lifecycle::rights::Rights;
 use crate::lifecycle::{Verb, delete, notify, permit, plans, query};
 use crate::sys::command::Start;
+use crate::sys::rights::Rights;
 use crate::sys::{Call, fd};
 use crate::{namespaces, seccomp};
 

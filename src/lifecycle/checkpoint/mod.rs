@@ -19,8 +19,8 @@ use super::{CreateRequest, RunOptions};
 
 use anyhow::{Result, bail};
 
-use super::rights::Rights;
 pub use crate::criu::CgroupsMode;
+use crate::sys::rights::Rights;
 pub use dump::checkpoint;
 pub(super) use images::OPTIONS_OF_CRIU;
 pub use restore::restore;

@@ -31,13 +31,13 @@ use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::plans::Plans;
 use crate::lifecycle::process::Process;
 use crate::lifecycle::record::Record;
-use crate::lifecycle::rights::Rights;
 use crate::lifecycle::terminal::Relay;
 use crate::lifecycle::{delete, handover, hooks};
 use crate::namespaces;
 use crate::rootfs::{self, HostTree};
 use crate::sys::command::Start;
 use crate::sys::fd::Inheritance;
+use crate::sys::rights::Rights;
 use crate::sys::{Call, loopback, process};
 
 /// The name of CRIU's log.

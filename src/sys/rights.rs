@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::sys::attributes::effective_uid;
+use super::attributes::effective_uid;
 
 /// The link of the first user namespace: its inode is the same at every boot (`PROC_USER_INIT_INO`).
 const FIRST: &[u8] = b"user:[4026531837]";
