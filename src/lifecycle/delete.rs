@@ -12,16 +12,12 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 
 use super::id::ContainerId;
-use super::process::{Process, send_signal, wait_for_exit};
+use super::process::{END_LIMIT, Process, send_signal, wait_for_exit};
 use super::record::{Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
 use crate::cgroups::{Cgroup, Unit};
 use crate::error::{self, Kind};
 use crate::sys::Errno;
-
-/// How long killed processes may take to end. The kernel needs microseconds, unless one is stuck
-/// in a device or a network file system.
-const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How soon the lock of a container that somebody is changing is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(5);

@@ -20,6 +20,10 @@ use crate::sys::{Call, Errno, SysError, SysResult};
 /// Where the start time stands in /proc/PID/stat, counted from the field after the name.
 const START_TIME_AFTER_NAME: usize = 19;
 
+/// How long a process that was killed or gave up may take to end. The kernel needs microseconds,
+/// unless it is frozen or stuck in a device or a network file system.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// linux/magic.h, `PID_FS_MAGIC`: the file system of pidfds whose inodes tell processes apart.
 const PIDFS_MAGIC: u64 = 0x5049_4446;
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::id::ContainerId;
 use super::notify::Notify;
+use super::process::{END_LIMIT, Process, wait_for_exit};
 use super::record::Record;
 use super::{Status, Verb, hooks, permit, query};
 use crate::error;
@@ -27,8 +28,13 @@ pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
     let gate: OwnedFd = record.connect_to_init()?;
     let talk = Channel::over(gate);
     let notify = Notify::listen(&record)?;
-    handshake::send(&talk, &ToInit::Start).context("init has ended")?;
-    wait_until_executed(&talk)?;
+    let executed = handshake::send(&talk, &ToInit::Start)
+        .context("init has ended")
+        .and_then(|()| wait_until_executed(&talk));
+    if let Err(reason) = executed {
+        wait_until_ended(record.init.as_ref())?;
+        return Err(reason);
+    }
     if let Some(pid) = status.pid() {
         run_poststart_hooks(&record, pid);
     }
@@ -39,6 +45,15 @@ pub fn start(root: &Path, id: &ContainerId) -> Result<()> {
         && let Some(pidfd) = init.open()?
     {
         notify.until_ready(init.pid, pidfd.as_fd())?;
+    }
+    Ok(())
+}
+
+/// Init says why it gives up before it ends: whoever reads it is to find the container stopped.
+fn wait_until_ended(init: Option<&Process>) -> Result<()> {
+    if let Some(pidfd) = init.map(Process::open).transpose()?.flatten() {
+        // One that does not end in time is running, as `state` will tell.
+        wait_for_exit(pidfd.as_fd(), Some(END_LIMIT))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
@@ -83,12 +83,15 @@ pub fn wait_for_exit(pid: i32) {
 
 /// Waits until there is something to read.
 pub fn wait_readable(fd: &impl AsFd) {
-    let limit = Timespec {
-        tv_sec: PATIENCE.as_secs().try_into().unwrap(),
-        tv_nsec: 0,
-    };
-    let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit));
-    assert_eq!(ready, Ok(1), "nothing happened in {PATIENCE:?}");
+    assert!(
+        is_readable_within(fd, PATIENCE),
+        "nothing happened in {PATIENCE:?}"
+    );
+}
+
+fn is_readable_within(fd: &impl AsFd, limit: Duration) -> bool {
+    let limit = limit.try_into().unwrap();
+    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)).unwrap() == 1
 }
 
 /// A command that runs, read line by line. Killed on drop.
@@ -135,6 +138,13 @@ impl Running {
         let pid = Pid::from_raw(self.pid()).unwrap();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         pidfd_send_signal(&pidfd, signal).unwrap();
+    }
+
+    /// Whether it ends in this time.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let pid = Pid::from_raw(self.pid()).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        is_readable_within(&pidfd, limit)
     }
 
     /// Waits for its end: the status, the rest of stdout, and stderr.

@@ -6,7 +6,13 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use nix::libc::PTRACE_EVENT_EXIT;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::json;
 
+use crate::caller::{self, Running};
 use crate::support::{Bundle, program, tests};
 
 /// The tests of this file.
@@ -17,6 +23,7 @@ pub fn all() -> Vec<Trial> {
         create_and_delete_by_force_at_once_leave_a_container_or_nothing,
         of_two_deletes_at_once_neither_fails_by_the_other,
         a_kill_during_create_ends_it_or_comes_too_early,
+        a_start_that_fails_returns_when_the_container_has_stopped,
     ]
 }
 
@@ -235,4 +242,34 @@ fn a_kill_during_create_ends_it_or_comes_too_early() {
         }
         nothing_is_left(&bundle, &bundle.id, &made.told);
     }
+}
+
+/// Init is held where it ends, with its last words said.
+fn a_start_that_fails_returns_when_the_container_has_stopped() {
+    let bundle = Bundle::new("");
+    bundle.edit(|config| config["hooks"]["startContainer"] = json!([{ "path": "/bin/false" }]));
+    bundle.create().success();
+    let init = Pid::from_raw(caller::init_pid(&bundle));
+    ptrace::seize(init, Options::PTRACE_O_TRACEEXIT).unwrap();
+    let mut start = caller::command(&bundle, &["start", &bundle.id]);
+    let mut start = Running::spawn(&mut start, Stdio::null());
+    let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+    let next = || waitpid(init, Some(flags)).unwrap();
+    let mut held = next();
+    // Its hook's SIGCHLD.
+    while let WaitStatus::Stopped(_, signal) = held {
+        ptrace::cont(init, signal).unwrap();
+        held = next();
+    }
+    let ends = matches!(held, WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_EXIT));
+    assert!(ends, "{held:?}");
+    assert!(
+        !start.ends_within(Duration::from_millis(300)),
+        "it has returned"
+    );
+    ptrace::detach(init, None).unwrap();
+    let (status, _, told) = start.end();
+    assert!(!status.success() && told.contains("/bin/false"), "{told}");
+    assert_eq!(bundle.status(), "stopped");
+    bundle.verb("delete").success();
 }
