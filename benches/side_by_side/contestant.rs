@@ -48,12 +48,18 @@ pub struct Outcomes {
     pub failures: usize,
 }
 
+/// The kernel floor, by system calls alone.
 pub const FLOOR: &str = "floor";
+/// The same program with what every C program has, a libc: static glibc, as parhelion's.
+pub const FLOOR_WITH_LIBC: &str = "floor+libc";
 
-/// The floor, parhelion and every other runtime on PATH, with notes on those that need less work
+/// The floors, parhelion and every other runtime on PATH, with notes on those that need less work
 /// than the whole bundle or cannot run it at all.
 pub fn find(host: &Host) -> Result<(Vec<Contestant>, Vec<String>)> {
-    let mut found = vec![Contestant::new(host, FLOOR, host.floor.clone())?];
+    let mut found = vec![
+        Contestant::new(host, FLOOR, host.floor.clone())?,
+        Contestant::new(host, FLOOR_WITH_LIBC, host.floor_with_libc.clone())?,
+    ];
     let mut notes = Vec::new();
     let ours = std::env::var_os("PARHELION")
         .or_else(|| option_env!("CARGO_BIN_EXE_parhelion").map(OsString::from));
@@ -80,6 +86,10 @@ pub fn find(host: &Host) -> Result<(Vec<Contestant>, Vec<String>)> {
     Ok((able, notes))
 }
 
+fn is_floor(name: &str) -> bool {
+    name == FLOOR || name == FLOOR_WITH_LIBC
+}
+
 fn on_path(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders)
@@ -91,10 +101,9 @@ impl Contestant {
     fn new(host: &Host, name: &str, program: PathBuf) -> Result<Self> {
         let program = fs::canonicalize(&program).with_context(|| format!("{program:?}"))?;
         let bundle = bundle::write(host, name, Variant::default())?;
-        let version = if name == FLOOR {
-            String::new()
-        } else {
-            version(&program)
+        let version = match is_floor(name) {
+            true => String::new(),
+            false => version(&program),
         };
         Ok(Self {
             name: name.into(),
@@ -136,9 +145,14 @@ impl Contestant {
         Ok(())
     }
 
-    /// The floor has no filter.
+    /// No runtime, but what one is measured against.
+    pub fn is_floor(&self) -> bool {
+        is_floor(&self.name)
+    }
+
+    /// A floor has no filter.
     pub fn can(&self, shape: Shape) -> bool {
-        shape != Shape::RunFiltered || self.name != FLOOR
+        shape != Shape::RunFiltered || !self.is_floor()
     }
 
     pub fn outcomes(&self, shape: Shape) -> &Outcomes {
@@ -191,8 +205,8 @@ impl Contestant {
     }
 
     fn container_pid(&self, host: &Host) -> Result<i32> {
-        let path = if self.name == FLOOR {
-            host.cgroup_path(FLOOR).join("cgroup.procs")
+        let path = if self.is_floor() {
+            host.cgroup_path(&self.name).join("cgroup.procs")
         } else {
             self.pid_file()
         };
@@ -233,9 +247,9 @@ impl Contestant {
 
     fn arguments(&self, host: &Host, verb: &str, bundle: &Path) -> Result<Vec<OsString>> {
         let makes = matches!(verb, "run" | "create");
-        if self.name == FLOOR {
+        if self.is_floor() {
             let rootfs = bundle::rootfs(host)?;
-            let cgroup = host.cgroup_path(FLOOR);
+            let cgroup = host.cgroup_path(&self.name);
             let all: &[&Path] = match makes {
                 true => &[Path::new(verb), &rootfs, &cgroup, Path::new("/bin/true")],
                 false => &[Path::new(verb), &cgroup],
@@ -259,7 +273,7 @@ impl Contestant {
 
     /// After a failure: first as a user would, then by force.
     fn clean_up(&self, host: &Host) -> Result<()> {
-        if self.name != FLOOR {
+        if !self.is_floor() {
             let state = self.state_folder(host);
             let mut delete = Command::new(&self.program);
             delete.arg("--root").arg(&state).args(["delete", "--force"]);

@@ -16,6 +16,7 @@ pub struct Host {
     /// The cgroup's path below the root of the cgroup tree, as in `cgroupsPath`.
     pub cgroup: String,
     pub floor: PathBuf,
+    pub floor_with_libc: PathBuf,
     pub stopwatch: PathBuf,
     /// A command that takes longer has failed.
     pub limit: Duration,
@@ -39,6 +40,7 @@ impl Host {
             folder: std::env::temp_dir().join(&name),
             cgroup: format!("/{name}"),
             stopwatch: floor.with_file_name("stopwatch"),
+            floor_with_libc: floor.with_file_name("floor-libc"),
             floor,
             limit: Duration::from_millis(u64::try_from(limit)?),
             enabled: missing_below_root()?,

@@ -6,7 +6,7 @@
 //! With `--smallest-memory`: the smallest memory limit under which each runtime starts a container.
 //! How a contestant is called is `contestant.rs`; what it is given, `bundle.rs` and `host.rs`.
 //!
-//! Environment: FLOOR (the program of floor.c; stopwatch.c's lies beside it), PARHELION,
+//! Environment: FLOOR (the program of floor.c; floor-libc and stopwatch lie beside it), PARHELION,
 //! BUSYBOX (static), BENCH_ROUNDS, BENCH_TIMEOUT_MS. `--json` prints JSON in place of tables.
 
 mod bundle;

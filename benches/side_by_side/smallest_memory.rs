@@ -4,7 +4,7 @@
 //! A limit counts as enough when three containers of three are created, started, end well and are
 //! deleted; the search halves the interval down to the step below.
 
-use crate::contestant::{Contestant, FLOOR, Shape};
+use crate::contestant::{Contestant, Shape};
 use crate::host::Host;
 use crate::table;
 use anyhow::{Result, ensure};
@@ -27,7 +27,7 @@ pub fn measure(host: &Host, found: &[Contestant], notes: &[String], json: bool) 
         "version".into(),
     ]];
     let mut values = Vec::new();
-    for contestant in found.iter().filter(|contestant| contestant.name != FLOOR) {
+    for contestant in found.iter().filter(|contestant| !contestant.is_floor()) {
         let smallest = search(host, contestant)?.map(|limit| limit >> 10);
         let shown = smallest.map_or(format!("over {}", HIGHEST >> 10), |kib| kib.to_string());
         rows.push(vec![

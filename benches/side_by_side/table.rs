@@ -1,13 +1,13 @@
 //! What the benchmark prints: medians, spread, ratios, failures. Pure but for the printing.
 
 use crate::SHAPES;
-use crate::contestant::{Contestant, FLOOR, Outcomes, Sample, Shape};
+use crate::contestant::{Contestant, FLOOR, FLOOR_WITH_LIBC, Outcomes, Sample, Shape};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 
-const HEAD: [&str; 9] = [
+const HEAD: [&str; 10] = [
     "runtime",
     "median ms",
     "p10",
@@ -15,6 +15,7 @@ const HEAD: [&str; 9] = [
     "CPU ms",
     "peak KiB",
     "x floor",
+    "x floor+libc",
     "x crun",
     "failed",
 ];
@@ -55,7 +56,7 @@ pub fn print_text(contestants: &[Contestant], notes: &[String], rounds: usize) -
         write_aligned(&mut out, &rows)?;
     }
     writeln!(out, "\nVersions:")?;
-    for contestant in contestants.iter().filter(|c| c.name != FLOOR) {
+    for contestant in contestants.iter().filter(|c| !c.is_floor()) {
         writeln!(out, "  {}: {}", contestant.name, contestant.version)?;
     }
     writeln!(
@@ -136,6 +137,7 @@ fn row(line: &Line, all: &[Line]) -> Vec<String> {
         figures.peak_kib.to_string(),
         line.bare
             .map_or_else(|| ratio(FLOOR), |bare| ms(figures.median - bare)),
+        ratio(FLOOR_WITH_LIBC),
         ratio("crun"),
         failed,
     ]
