@@ -44,8 +44,17 @@ pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
     let record = match unread.read() {
         Ok(record) => record,
         Err((error, unread)) if force == Force::Yes => {
-            unread.remove()?;
-            return Err(error.context("deleted without knowing its processes and cgroup"));
+            if !unread.remove()? {
+                return Err(error.context("deleted without knowing its processes and cgroup"));
+            }
+            let error =
+                error.context("deleted with its processes and cgroup, without poststop hooks");
+            error::warn(&format!(
+                "delete {:?}: {}",
+                id.as_str(),
+                error::in_words(&error)
+            ));
+            return Ok(());
         }
         Err((error, _)) => return Err(error),
     };
@@ -242,11 +251,16 @@ mod tests {
     #[test]
     fn a_damaged_record_needs_force_and_is_told() {
         let root = Root::new();
-        Record::reserve(root.path(), &id("web"), facts())
-            .unwrap()
-            .keep();
-        fs::write(root.path().join("web/state.json"), "").unwrap();
+        let damaged = || {
+            let record = Record::reserve(root.path(), &id("web"), facts());
+            record.unwrap().keep();
+            fs::write(root.path().join("web/state.json"), "").unwrap();
+        };
+        damaged();
         delete(root.path(), &id("web"), Force::No).unwrap_err();
+        delete(root.path(), &id("web"), Force::Yes).unwrap();
+        damaged();
+        fs::remove_file(root.path().join("web/cgroup")).unwrap();
         let error = delete(root.path(), &id("web"), Force::Yes)
             .unwrap_err()
             .to_string();

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::id::ContainerId;
+use super::trail;
 use crate::error::Kind;
 use crate::sys::attributes::effective_uid;
 use crate::sys::{Call, Errno, SysError, SysResult};
@@ -34,7 +35,7 @@ pub const NOTIFY_SOCKET: &str = "notify.sock";
 
 /// All files a state directory may hold, the record last: until then it says what is left. Nothing
 /// else is ever removed, so that a wrong `--root` cannot cost anybody's data.
-const FILES: [&str; 4] = [STATE_NEW, START_SOCKET, INIT_LOCK, STATE];
+const FILES: [&str; 5] = [STATE_NEW, START_SOCKET, INIT_LOCK, trail::CGROUP, STATE];
 
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
@@ -55,6 +56,12 @@ fn root_mode() -> u32 {
 pub struct Directory {
     path: PathBuf,
     fd: OwnedFd,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Directory {

@@ -44,6 +44,7 @@ pub mod start;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trail;
 mod trees;
 pub mod update;
 

@@ -20,6 +20,7 @@ use super::directory::{Directory, STATE};
 use super::facts::Facts;
 use super::id::ContainerId;
 use super::process::Process;
+use super::trail;
 use crate::error::{Kind, rfc3339};
 
 /// The content of state.json.
@@ -146,6 +147,9 @@ impl Record {
             on_drop: OnDrop::Remove,
         };
         record.write()?;
+        if let Some(cgroup) = &record.facts.cgroup {
+            trail::lay(&record.directory, cgroup)?;
+        }
         Ok(record)
     }
 
@@ -319,16 +323,19 @@ impl Unread {
         }
     }
 
-    /// Removes the state directory without knowing what it spoke of.
+    /// Removes a container without knowing what it was: what is in the cgroup of which there is still a
+    /// trail, and the state directory. True when there was one.
     ///
     /// # Errors
     ///
     /// What could not be removed; or that the directory does not look like a container's.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(self) -> Result<bool> {
         if !self.directory.holds_only_our_files()? {
             bail!("not removed: files that are no container's lie there too");
         }
-        Ok(self.directory.remove()?)
+        let ended = trail::end(&self.directory)?;
+        self.directory.remove()?;
+        Ok(ended)
     }
 }
 
@@ -343,6 +350,10 @@ fn read_contents(directory: &Directory) -> Result<(Facts, Option<Process>)> {
                 )
             })?;
             Ok((facts, init))
+        }
+        None if trail::find(directory)?.is_some() => {
+            let lost = directory.file(STATE);
+            bail!("{}: missing: the record of a container", lost.display())
         }
         None => {
             let created = rfc3339(directory.modified()?);

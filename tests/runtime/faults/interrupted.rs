@@ -119,7 +119,9 @@ fn create_that_waits_for(name: &str) -> (Failing, Child) {
     failing
         .0
         .edit(|config| config["hooks"] = json!({ name: [hook] }));
-    let mut command = Command::new(program());
+    // A shell has what it starts in the background ignore SIGINT and SIGQUIT, perhaps these tests.
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program());
     command.args(failing.create(&[]));
     let (create, _) = begin(&failing, command);
     (failing, create)

@@ -1,5 +1,6 @@
 //! What is left after a failure: nothing that `delete --force` does not remove.
 
+mod damage;
 mod every_step;
 mod exec_steps;
 mod failed_create;
@@ -14,6 +15,7 @@ use libtest_mimic::Trial;
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
     let files = [
+        damage::all(),
         every_step::all(),
         exec_steps::all(),
         failed_create::all(),

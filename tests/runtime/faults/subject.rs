@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -18,6 +19,13 @@ use crate::support::{Bundle, program};
 /// How long a process may take to notice that it is alone.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How many users a container has.
+const IDS: u32 = 1000;
+
+/// So many keys a user may have left before more are made: a hundred below what is allowed as a rule
+/// (keyrings(7), /proc/sys/kernel/keys/maxkeys).
+const KEYS: usize = 100;
+
 /// A bundle whose container is made and killed again and again.
 pub struct Subject {
     pub bundle: Bundle,
@@ -29,6 +37,8 @@ pub struct Subject {
     console: Option<UnixListener>,
     /// Whose namespaces are joined.
     _others: Option<Others>,
+    /// Whose the container's keyring is, on the host.
+    owner: u32,
 }
 
 impl Subject {
@@ -45,6 +55,7 @@ impl Subject {
             options,
             console: None,
             _others: None,
+            owner: 0,
         }
     }
 
@@ -52,6 +63,7 @@ impl Subject {
     pub fn of_a_user() -> Subject {
         let mut subject = Subject::plain();
         let user = rootless::user();
+        subject.owner = user;
         subject.bundle.edit(|config| {
             let linux = config["linux"].as_object_mut().unwrap();
             linux.remove("resources");
@@ -84,12 +96,14 @@ impl Subject {
     pub fn with_trimmings() -> Subject {
         let mut subject = Subject::plain();
         let folder = &subject.bundle.folder;
-        std::os::unix::fs::chown(folder.join("rootfs"), Some(100_000), Some(100_000)).unwrap();
+        let owner = another_owner();
+        std::os::unix::fs::chown(folder.join("rootfs"), Some(owner), Some(owner)).unwrap();
+        subject.owner = owner;
         subject.bundle.edit(|config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.extend([json!({"type": "user"}), json!({"type": "time"})]);
             config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1000}});
-            own_ids(config);
+            own_ids(config, owner);
             hooks(config);
             config["process"]["terminal"] = json!(true);
         });
@@ -109,7 +123,9 @@ impl Subject {
         let mut subject = Subject::plain();
         let others = Others::new();
         let rootfs = subject.bundle.folder.join("rootfs");
-        std::os::unix::fs::chown(rootfs, Some(100_000), Some(100_000)).unwrap();
+        let owner = another_owner();
+        std::os::unix::fs::chown(rootfs, Some(owner), Some(owner)).unwrap();
+        subject.owner = owner;
         subject.bundle.edit(|config| {
             for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
                 match namespace["type"].as_str() {
@@ -120,7 +136,7 @@ impl Subject {
             }
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.push(json!({"type": "user"}));
-            own_ids(config);
+            own_ids(config, owner);
             hooks(config);
             // procfs and sysfs belong to the joined namespaces, which the new user does not own.
             config["mounts"] = json!([{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}]);
@@ -242,7 +258,35 @@ impl Subject {
         if let Some(console) = &self.console {
             while console.accept().is_ok() {}
         }
+        self.keyrings_are_given_back();
     }
+
+    /// The kernel takes back keyrings that nobody holds some time later, and counts them until then.
+    fn keyrings_are_given_back(&self) {
+        if self.owner == 0 {
+            return;
+        }
+        let tries = LIMIT.as_millis() / 2;
+        for _ in 0..tries {
+            if keys_of(self.owner) < KEYS {
+                return;
+            }
+            // No event tells of it.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("user {} has still {} keys", self.owner, keys_of(self.owner));
+    }
+}
+
+/// The keys that count against a user's quota (proc(5), /proc/key-users).
+fn keys_of(user: u32) -> usize {
+    let users = fs::read_to_string("/proc/key-users").unwrap();
+    let start = format!("{user}:");
+    let line = users
+        .lines()
+        .find(|line| line.trim_start().starts_with(&start));
+    let quota = line.map(|line| line.split_whitespace().nth(3).unwrap());
+    quota.map_or(0, |quota| quota.split('/').next().unwrap().parse().unwrap())
 }
 
 /// True for a process that waits for its start or runs the program, and is not ending.
@@ -263,8 +307,14 @@ fn describe(pid: u32) -> Option<(String, String)> {
     Some((exe.to_string_lossy().into_owned(), call))
 }
 
-fn own_ids(config: &mut Value) {
-    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+/// A user of the host whom no other test uses.
+fn another_owner() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1_000_000);
+    NEXT.fetch_add(IDS, Ordering::Relaxed)
+}
+
+fn own_ids(config: &mut Value, owner: u32) {
+    let map = json!([{"containerID": 0, "hostID": owner, "size": IDS}]);
     config["linux"]["uidMappings"] = map.clone();
     config["linux"]["gidMappings"] = map;
 }
