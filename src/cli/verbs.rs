@@ -127,10 +127,11 @@ impl Verb {
     pub(super) fn run(self, root: PathBuf, cgroups: Cgroups, sown: Sown) -> Result<i32> {
         let (name, object) = (self.name(), self.object().map(str::to_owned));
         let done = self.act(&root, cgroups, sown);
-        done.with_context(|| match object {
-            Some(id) => format!("{name} {id:?}"),
-            None => name.to_owned(),
-        })
+        done.map_err(crate::lifecycle::explain)
+            .with_context(|| match object {
+                Some(id) => format!("{name} {id:?}"),
+                None => name.to_owned(),
+            })
     }
 
     fn act(self, root: &Path, cgroups: Cgroups, sown: Sown) -> Result<i32> {

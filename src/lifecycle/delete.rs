@@ -145,13 +145,12 @@ fn end_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<()> {
 
 /// Kills every process; the living init, if it is there.
 fn kill_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<Option<OwnedFd>> {
-    let init = match &container.init {
-        Some(init) => init.open()?,
-        None => None,
-    };
+    // Opened before it is killed, and if it can not be, the others are killed all the same.
+    let init = container.init.as_ref().map(Process::open).transpose();
     if let Some(cgroup) = cgroup {
         cgroup.kill_all()?;
     }
+    let init = init?.flatten();
     if let Some(pidfd) = &init {
         // Normally dead by now; it lives if someone has moved it out of its cgroup.
         match send_signal(pidfd.as_fd(), libc::SIGKILL) {

@@ -62,6 +62,15 @@ pub fn prepare() {
     crate::sys::signals::keep_ended_children();
 }
 
+/// An error of a verb, with its reason where that is the host's state and no call's.
+#[must_use]
+pub fn explain(error: anyhow::Error) -> anyhow::Error {
+    match std::fs::exists("/proc/self") {
+        Ok(false) => error.context("procfs, which is needed, is not mounted at /proc"),
+        Ok(true) | Err(_) => error,
+    }
+}
+
 /// What a container is at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {

@@ -16,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         a_damaged_container_is_listed_as_a_warning_beside_the_others,
         without_a_trail_of_its_cgroup_a_damaged_container_is_not_said_to_be_gone,
         files_of_others_keep_a_damaged_container_from_being_removed,
+        without_procfs_every_verb_says_so_and_force_ends_the_container,
     ]
 }
 
@@ -169,4 +170,39 @@ fn files_of_others_keep_a_damaged_container_from_being_removed() {
     assert_eq!(fs::read_to_string(victim.file("theirs")).unwrap(), "kept");
     fs::remove_file(victim.file("theirs")).unwrap();
     victim.force_removes_all();
+}
+
+/// Procfs is taken away from this thread and what it starts.
+fn without_procfs_every_verb_says_so_and_force_ends_the_container() {
+    let without = || {
+        let victim = Victim::new();
+        let fresh = Bundle::new("true");
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        nix::mount::umount2("/proc", nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let says_so = |told: &str| {
+            let words = ": procfs, which is needed, is not mounted at /proc: ";
+            assert!(told.contains(words) && told.lines().count() == 1, "{told}");
+        };
+        says_so(&fresh.create().failure());
+        says_so(&fresh.run().failure());
+        assert_eq!(
+            fs::read_dir(fresh.folder.join("state")).map_or(0, Iterator::count),
+            0
+        );
+        for verb in ["state", "start", "pause"] {
+            says_so(&victim.bundle.verb(verb).failure());
+        }
+        let force = ["delete", "--force", &victim.bundle.id];
+        says_so(&victim.bundle.parhelion(&force).failure());
+        wait_for_exit(victim.pid);
+        victim
+    };
+    let victim = std::thread::spawn(without).join();
+    let victim = victim.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // With it, what is left is removed.
+    victim
+        .bundle
+        .parhelion(&["delete", "--force", &victim.bundle.id])
+        .success();
+    assert!(!fs::exists(victim.cgroup()).unwrap());
 }

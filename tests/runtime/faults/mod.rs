@@ -5,6 +5,7 @@ mod every_step;
 mod exec_steps;
 mod failed_create;
 mod interrupted;
+mod memory;
 mod old_kernel;
 mod races;
 mod subject;
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         exec_steps::all(),
         failed_create::all(),
         interrupted::all(),
+        memory::all(),
         old_kernel::all(),
         races::all(),
     ];

@@ -1,6 +1,7 @@
 //! Several commands on one container, or on neighbours, at the same moment.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Trial> {
     tests![
         of_fifty_parallel_creates_of_one_id_one_wins,
         neighbours_are_created_and_deleted_in_parallel,
+        eight_callers_make_two_hundred_containers_and_nothing_is_left,
         create_and_delete_by_force_at_once_leave_a_container_or_nothing,
         of_two_deletes_at_once_neither_fails_by_the_other,
         a_kill_during_create_ends_it_or_comes_too_early,
@@ -167,6 +169,64 @@ fn neighbours_are_created_and_deleted_in_parallel() {
         }
     });
     assert_eq!(states(&bundle), 0);
+}
+
+/// How many processes live in cgroups of containers whose id starts so.
+fn processes_of(start: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let lives = |process: &Path| {
+        let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        // One that has ended has no program, but may have to wait for its parent.
+        cgroup.contains(start) && fs::read_link(process.join("exe")).is_ok()
+    };
+    all.filter(|entry| lives(&entry.path())).count()
+}
+
+fn eight_callers_make_two_hundred_containers_and_nothing_is_left() {
+    const CALLERS: usize = 8;
+    const EACH: usize = 25;
+    let bundle = Bundle::new("sleep 1000");
+    let mounts = || {
+        fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .count()
+    };
+    let before = mounts();
+    let (begun, all_live) = (Barrier::new(CALLERS), Barrier::new(CALLERS + 1));
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (bundle, begun, all_live) = (&bundle, &begun, &all_live);
+            scope.spawn(move || {
+                let ids = (0..EACH).map(|n| format!("{}-{caller}-{n}", bundle.id));
+                let ids: Vec<_> = ids.collect();
+                begun.wait();
+                let mut failures = Vec::new();
+                for id in &ids {
+                    let made = create(bundle, caller, id);
+                    let started = answer(bundle, caller, &["start"], &[], id);
+                    failures.extend([made, started].into_iter().filter(|a| !a.ended_well));
+                }
+                // Twice: between the two, somebody counts.
+                all_live.wait();
+                all_live.wait();
+                for id in &ids {
+                    let gone = delete(bundle, caller, id);
+                    failures.extend(Some(gone).filter(|answer| !answer.ended_well));
+                    assert!(!fs::exists(cgroup(id)).unwrap());
+                }
+                let told: Vec<_> = failures.into_iter().map(|answer| answer.told).collect();
+                assert!(told.is_empty(), "{told:?}");
+            });
+        }
+        all_live.wait();
+        let alive = (states(&bundle), processes_of(&bundle.id));
+        all_live.wait();
+        assert_eq!(alive, (CALLERS * EACH, CALLERS * EACH));
+    });
+    assert_eq!(states(&bundle), 0);
+    assert_eq!(processes_of(&bundle.id), 0);
+    assert_eq!(mounts(), before);
 }
 
 fn create_and_delete_by_force_at_once_leave_a_container_or_nothing() {
