@@ -10,10 +10,10 @@ mod verbs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{CommandFactory, Parser};
 
-use crate::error::{self, Log, LogFormat};
+use crate::error::{self, Destination, Level, Log, LogFormat};
 use crate::lifecycle;
 use crate::lifecycle::create::{self, Sown};
 
@@ -31,14 +31,23 @@ struct Arguments {
     /// Directory of all containers' state
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// File that receives warnings and errors
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    /// What receives warnings and errors: a file, file:PATH, journald:[NAME] or syslog:[NAME]
+    #[arg(long, value_name = "DESTINATION")]
+    log: Option<OsString>,
     /// Format of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
-    /// Log every decision
-    #[arg(long)]
+    /// Log what matters so much and more: error, warning, info or debug
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "warning",
+        overrides_with = "debug"
+    )]
+    #[arg(value_parser = Level::ALL.map(Level::name))]
+    log_level: String,
+    /// Log every decision, as --log-level debug
+    #[arg(long, overrides_with = "log_level")]
     debug: bool,
     /// Leave cgroups to systemd
     #[arg(long)]
@@ -68,24 +77,41 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
     };
-    let format = if arguments.log_format == "json" {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    error::set_log(Log {
-        path: arguments.log.clone(),
-        format,
-        debug: arguments.debug,
-    });
+    let (log, is_right) = arguments.log();
+    error::set_log(log);
     let failure = arguments
         .verb
         .as_ref()
         .map_or(FAILURE, verbs::Verb::failure);
-    run(arguments, sown).unwrap_or_else(|error| {
+    let done = is_right.and_then(|()| run(arguments, sown));
+    done.unwrap_or_else(|error| {
         error::report(&error);
         failure
     })
+}
+
+impl Arguments {
+    /// The log that is asked for, and what is wrong with it: then there is none.
+    fn log(&self) -> (Log, Result<()>) {
+        let wanted = self.log.as_deref().map(Destination::parse).transpose();
+        let level = Level::ALL.into_iter().find(|l| l.name() == self.log_level);
+        let (destination, parsed) = match wanted {
+            Ok(destination) => (destination, Ok(())),
+            Err(wrong) => (None, Err(anyhow!("--log: {wrong}"))),
+        };
+        let log = Log {
+            destination,
+            format: match self.log_format.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            level: match self.debug {
+                true => Level::Debug,
+                false => level.unwrap_or(Level::Warning),
+            },
+        };
+        (log, parsed)
+    }
 }
 
 /// The definition of the command line, for completions and manual pages.
