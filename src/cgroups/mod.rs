@@ -47,6 +47,7 @@ mod tree;
 mod unified;
 mod update;
 mod watch;
+mod without;
 
 pub use devices::DeviceFilter;
 pub use events::Deadline;
@@ -54,7 +55,7 @@ pub use hierarchy::Hierarchy;
 pub use plan::{Draft, Plan};
 pub use pressure::Pressure;
 pub use stats::Stats;
-pub use systemd::{Manager, Systemd, UNIT_PROPERTY, Unit, Whose};
+pub use systemd::{Manager, ManagerChoice, Systemd, UNIT_PROPERTY, Unit, Whose};
 pub use update::Change;
 pub use watch::{Happening, Threshold, Watch, Woken};
 

@@ -13,7 +13,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
 use super::systemd::{Manager, ScopePlan, Unit};
-use super::{CONTROLLERS, Cgroup, network, owner, path, unified};
+use super::{CONTROLLERS, Cgroup, network, owner, path, unified, without};
 use crate::error::Problems;
 
 /// A container's cgroup: what will be made and written. Prints one step per line.
@@ -117,11 +117,10 @@ impl Plan {
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
         let scope = match manager {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
-            Manager::Nobody => {
-                refuse_limits(&steps, problems);
-                if privileged && !devices.allows_everything() {
-                    // Who can make any device node is not to be let use all of them.
-                    problems.add("linux.resources.devices", NEEDS_CGROUP);
+            Manager::Nobody | Manager::Disabled => {
+                without::refuse(manager, &steps, problems);
+                if privileged {
+                    without::refuse_devices(manager, &devices, problems);
                 }
                 None
             }
@@ -224,23 +223,6 @@ impl Step {
             Some("pids") => Phase::Late,
             _ if file.starts_with("cpu.max") => Phase::Late,
             Some(_) | None => Phase::Early,
-        }
-    }
-}
-
-/// Why nothing can be limited, and what to do.
-const NEEDS_CGROUP: &str = "needs a cgroup, and this user may make none here: run in one that was handed \
-     over (systemd-run --user --scope -p Delegate=yes), or use --systemd-cgroup";
-
-/// Notes every limit: without a cgroup there is nothing that it could be set on.
-fn refuse_limits(steps: &[Step], problems: &mut Problems) {
-    let limits = steps.iter().filter(|step| match &step.action {
-        Action::Write { missing, .. } => *missing != Missing::Ignore,
-        Action::CheckBelow(_) => true,
-    });
-    for step in limits {
-        if !problems.iter().any(|problem| problem.path == step.field) {
-            problems.add(step.field.clone(), NEEDS_CGROUP);
         }
     }
 }

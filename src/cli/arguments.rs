@@ -161,7 +161,7 @@ impl Creation {
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            systemd_cgroup: cgroups.systemd,
+            cgroup_manager: cgroups.manager,
             rootless: cgroups.rootless,
         })
     }

@@ -10,12 +10,12 @@ mod verbs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, Parser};
 
 use crate::error::{self, Destination, Level, Log, LogFormat};
-use crate::lifecycle;
 use crate::lifecycle::create::{self, Sown};
+use crate::lifecycle::{self, ManagerChoice};
 
 /// The exit code of a failure, as a rule.
 const FAILURE: i32 = 1;
@@ -52,6 +52,9 @@ struct Arguments {
     /// Leave cgroups to systemd
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Who makes cgroups: cgroupfs, as by default, systemd, or disabled: nobody
+    #[arg(long, value_name = "MANAGER", value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
     /// Treat cgroups as an ordinary user's: below the caller's own, or none where there are no limits
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
@@ -136,6 +139,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         output::version()?;
         return Ok(0);
     }
+    let manager = manager(&arguments)?;
     let verb = arguments
         .verb
         .context("a command is needed: see `parhelion --help`")?;
@@ -144,7 +148,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         None => lifecycle::default_root()?,
     };
     let cgroups = Cgroups {
-        systemd: arguments.systemd_cgroup,
+        manager,
         rootless: match arguments.rootless.as_str() {
             "true" => Some(true),
             "false" => Some(false),
@@ -154,11 +158,25 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
     verb.run(root, cgroups, sown)
 }
 
+/// Who is asked to make cgroups, by the two flags that say it.
+fn manager(arguments: &Arguments) -> Result<ManagerChoice> {
+    let choice = match arguments.cgroup_manager.as_deref() {
+        None if arguments.systemd_cgroup => ManagerChoice::Systemd,
+        None | Some("cgroupfs") => ManagerChoice::Files,
+        Some("disabled") => ManagerChoice::Nobody,
+        Some(_) => ManagerChoice::Systemd,
+    };
+    if arguments.systemd_cgroup && choice != ManagerChoice::Systemd {
+        bail!("--systemd-cgroup and another --cgroup-manager exclude each other: give one of them");
+    }
+    Ok(choice)
+}
+
 /// What the caller says of cgroups.
 #[derive(Debug, Clone, Copy)]
 struct Cgroups {
-    /// systemd makes them.
-    systemd: bool,
+    /// Who makes them.
+    manager: ManagerChoice,
     /// They are an ordinary user's; None: as the rights are.
     rootless: Option<bool>,
 }

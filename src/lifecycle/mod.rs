@@ -52,6 +52,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+pub use crate::cgroups::ManagerChoice;
 use crate::error::Kind;
 use crate::sys::rights::Rights;
 use id::ContainerId;
@@ -198,8 +199,8 @@ pub struct CreateRequest {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// Leave the cgroup to systemd, in a scope of its own.
-    pub systemd_cgroup: bool,
+    /// Who is asked to make the cgroup.
+    pub cgroup_manager: ManagerChoice,
     /// Whether the cgroup is an ordinary user's, which may be missing; None: as the rights are.
     pub rootless: Option<bool>,
 }

@@ -36,6 +36,7 @@ impl Plans {
     ) -> Result<Plans> {
         let id = request.id.as_str();
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
+        warn_of_path(bundle, manager);
         let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         check_rights(rights, &namespaces, &cgroup, &mut problems);
@@ -64,6 +65,15 @@ impl Plans {
             rootfs,
             seccomp,
         })
+    }
+}
+
+/// A place for a cgroup that nobody is to make.
+fn warn_of_path(bundle: &Bundle, manager: &Manager) {
+    let linux = bundle.spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    if matches!(manager, Manager::Disabled) && path.is_some() {
+        error::warn("linux.cgroupsPath: has no effect: --cgroup-manager disabled makes no cgroup");
     }
 }
 

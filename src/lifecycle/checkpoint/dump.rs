@@ -14,7 +14,7 @@ use crate::criu::{Criu, Feature, Flag, Kind, Notice, Number, Options, Request, T
 use crate::error::Problems;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::record::Record;
-use crate::lifecycle::{Verb, delete, notify, permit, plans, query};
+use crate::lifecycle::{Verb, delete, freeze, notify, permit, plans, query};
 use crate::sys::command::Start;
 use crate::sys::rights::Rights;
 use crate::sys::{Call, fd};
@@ -114,7 +114,7 @@ fn options(
         options.text(Text::Parent, parent);
         options.flag(Flag::TrackMemory, true);
     }
-    let cgroup = query::cgroup(record)?.context("the container's cgroup is gone")?;
+    let cgroup = freeze::present_cgroup(record)?;
     let frozen = hierarchy.mount_point().join(cgroup.path());
     let frozen = frozen.to_str().context("linux.cgroupsPath: is not UTF-8")?;
     options.text(Text::FreezeCgroup, frozen);

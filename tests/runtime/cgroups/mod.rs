@@ -16,6 +16,7 @@ mod cpu;
 mod devices;
 mod io;
 mod kill;
+mod manager;
 mod memory;
 mod path;
 mod pause;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Trial> {
         devices::all(),
         io::all(),
         kill::all(),
+        manager::all(),
         memory::all(),
         path::all(),
         pause::all(),
