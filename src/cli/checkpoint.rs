@@ -187,6 +187,7 @@ impl Restoring {
                 root,
                 id: ContainerId::parse(&self.id)?,
                 bundle: absolute("--bundle", &self.bundle)?,
+                config: None,
                 console_socket: self.console_socket,
                 pid_file: self.pid_file,
                 pidfd_socket: None,

@@ -20,6 +20,9 @@ pub struct Facts {
     pub oci_version: String,
     /// The bundle's directory, absolute.
     pub bundle: PathBuf,
+    /// The file of its configuration, absolute, where that is not the bundle's own config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
     /// The root file system as the host sees it, absolute.
     pub rootfs: PathBuf,
     /// The cgroup's path in the hierarchy; `None` where it has none of its own.

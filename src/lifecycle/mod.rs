@@ -187,6 +187,8 @@ pub struct CreateRequest {
     pub id: ContainerId,
     /// The bundle's directory, absolute.
     pub bundle: PathBuf,
+    /// The file of the configuration, absolute, where it is not the bundle's own config.json.
+    pub config: Option<PathBuf>,
     /// A unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
     /// A file that receives init's pid.

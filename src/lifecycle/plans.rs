@@ -52,7 +52,7 @@ impl Plans {
         let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
         problems
             .into_result()
-            .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
+            .with_context(|| format!("{:?}", bundle.config))?;
         error::debug(|| {
             let seccomp = seccomp.as_ref().map(ToString::to_string);
             let seccomp = seccomp.unwrap_or_default();
@@ -136,6 +136,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
     Facts {
         oci_version: spec.version().clone(),
         bundle: bundle.dir.clone(),
+        config: request.config.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: plans.cgroup.path().map(Path::to_path_buf),
         resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),

@@ -47,7 +47,8 @@ pub fn checkpoint(root: &Path, id: &ContainerId, request: &CheckpointRequest) ->
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
-    let bundle = Bundle::load(&record.facts.bundle)?;
+    let facts = &record.facts;
+    let bundle = Bundle::load(&facts.bundle, facts.config.as_deref())?;
     let images = Images::make(&request.images, request.parent.as_deref())?;
     let options = options(&record, &bundle, &images, request, pid)?;
     let session = criu.start(Start::default())?;
@@ -90,7 +91,7 @@ fn options(
     outside::check(&namespaces, &mut problems);
     problems
         .into_result()
-        .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
+        .with_context(|| format!("{:?}", bundle.config))?;
     if let Some(plan) = seccomp::Plan::new(&bundle.spec, &mut Problems::default())
         && plan.listener().is_some()
     {

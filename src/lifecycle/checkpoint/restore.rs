@@ -104,7 +104,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
         criu.require(Feature::LazyPages)?;
     }
     let images = Images::of_checkpoint(&request.images)?;
-    let bundle = Bundle::load(&create.bundle)?;
+    let bundle = Bundle::load(&create.bundle, create.config.as_deref())?;
     for warning in &bundle.warnings {
         error::warn(warning);
     }
