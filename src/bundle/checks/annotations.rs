@@ -42,18 +42,9 @@ const KNOWN: &[(&str, Fate)] = &[
         "run.oci.seccomp.plugins",
         Refused("not supported: name a listener by linux.seccomp.listenerPath"),
     ),
-    (
-        "run.oci.seccomp.receiver",
-        Refused("not supported: name the listener by linux.seccomp.listenerPath"),
-    ),
-    (
-        "run.oci.seccomp_bpf_data",
-        Refused("not supported: give the filter as linux.seccomp"),
-    ),
-    (
-        "run.oci.seccomp_fail_unknown_syscall",
-        WithoutEffect("unknown names of system calls are left out"),
-    ),
+    ("run.oci.seccomp.receiver", Honoured),
+    ("run.oci.seccomp_bpf_data", Honoured),
+    ("run.oci.seccomp_fail_unknown_syscall", Honoured),
     (
         "run.oci.systemd.force_cgroup_v1",
         Refused("not supported: there is only cgroup v2"),
@@ -65,10 +56,11 @@ const KNOWN: &[(&str, Fate)] = &[
 ];
 
 /// Those that name a path.
-const PATHS: [&str; 3] = [
+const PATHS: [&str; 4] = [
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.pidfd_receiver",
+    "run.oci.seccomp.receiver",
 ];
 
 /// All rules on `annotations`.
