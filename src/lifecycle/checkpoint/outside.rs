@@ -111,7 +111,7 @@ pub fn name(target: &ContainerPath) -> String {
 pub fn trees(plan: &Plan<HostTree>) -> impl Iterator<Item = (&ContainerPath, bool)> {
     let mounts = plan.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Tree(tree) => Some((&mount.target, tree.recursive)),
-        Source::New(_) | Source::Remount { .. } => None,
+        Source::New(_) | Source::Remount { .. } | Source::Link(_) => None,
     });
     let nodes = plan.nodes.iter().filter_map(|node| match node {
         Node::Bound { path, .. } => Some((path, false)),
