@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail};
 use rustix::fs::{Mode, OFlags};
 
+use super::inner::Made;
 use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
 use super::systemd::{Manager, Scope};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
@@ -49,10 +50,14 @@ impl Cgroup {
         }
     }
 
-    fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+    fn prepare(&mut self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
         enable(self, &plan.steps, hierarchy)?;
+        if let Some(inner) = &plan.inner {
+            self.make_inner(inner)?;
+        }
         if let Some(owner) = plan.owner {
-            match owner::give(self.fd(), owner) {
+            let inner = self.inner.as_deref().map(Made::root);
+            match owner::give(inner.unwrap_or(self.fd()), owner) {
                 // It is the caller's then, and the container has that user's cgroup read-only.
                 Err(Errno::PERM) if !plan.privileged => {}
                 given => given.call(|| format!("chown({:?}, {owner})", self.place("")))?,
@@ -75,6 +80,7 @@ impl Cgroup {
             path: self.path.join(name),
             made: 1,
             scope: None,
+            inner: None,
         })
     }
 

@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
+use super::inner::{Inner, InnerPlan};
 use super::systemd::{Manager, ScopePlan, Unit};
 use super::{CONTROLLERS, Cgroup, network, owner, path, unified, without};
 use crate::error::Problems;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub(super) scope: Option<ScopePlan>,
     /// The user who may divide the cgroup further, when that is not root.
     pub(super) owner: Option<u32>,
+    /// The cgroups below it in which processes begin.
+    pub(super) inner: Option<InnerPlan>,
     /// Whether the caller has rights over the whole tree and its devices.
     pub(super) privileged: bool,
     pub(super) steps: Vec<Step>,
@@ -130,6 +133,7 @@ impl Plan {
             path: scope.as_ref().map(|scope| scope.path.clone()).or(path),
             scope,
             owner: owner::plan(spec),
+            inner: InnerPlan::new(spec, manager, problems),
             privileged,
             steps,
             devices: match privileged {
@@ -151,6 +155,12 @@ impl Plan {
     #[must_use]
     pub fn unit(&self) -> Option<&Unit> {
         self.scope.as_ref().map(|scope| &scope.unit)
+    }
+
+    /// Where below the cgroup the first process begins, when that is not in it.
+    #[must_use]
+    pub fn inner(&self) -> Option<&Inner> {
+        self.inner.as_ref().map(|inner| &inner.place)
     }
 
     /// True when something is left for [`super::Cgroup::apply_late`].
@@ -341,6 +351,9 @@ impl fmt::Display for Plan {
                 Some(path) => writeln!(f, "mkdir    {}", path.display())?,
                 None => writeln!(f, "cgroup   the caller's")?,
             },
+        }
+        if let Some(inner) = &self.inner {
+            write!(f, "{inner}")?;
         }
         if let Some(owner) = self.owner {
             writeln!(f, "owner    {owner}")?;

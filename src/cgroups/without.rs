@@ -8,7 +8,7 @@ use super::systemd::Manager;
 use crate::error::Problems;
 
 /// Why nothing can be limited, and what to do.
-fn reason(manager: &Manager) -> &'static str {
+pub(super) fn reason(manager: &Manager) -> &'static str {
     if matches!(manager, Manager::Disabled) {
         "needs a cgroup, and --cgroup-manager disabled is for a container without one: leave out the limit or \
          the option"

@@ -139,6 +139,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
         config: request.config.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: plans.cgroup.path().map(Path::to_path_buf),
+        inner: plans.cgroup.inner().cloned(),
         resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
         unit: plans.cgroup.unit().cloned(),
         annotations: spec

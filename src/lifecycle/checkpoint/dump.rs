@@ -88,7 +88,7 @@ fn options(
         false,
         &mut problems,
     );
-    outside::check(&namespaces, &mut problems);
+    outside::check(&bundle.spec, &namespaces, &mut problems);
     problems
         .into_result()
         .with_context(|| format!("{:?}", bundle.config))?;

@@ -115,7 +115,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     check_terminal(&bundle.spec, create, start)?;
     let mut problems = Problems::default();
     let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
-    outside::check(&namespaces, &mut problems);
+    outside::check(&bundle.spec, &namespaces, &mut problems);
     let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
     let (plans, mut ground) = laid;
     let bringing = Bringing {

@@ -14,6 +14,7 @@ use crate::support::Bundle;
 mod controllers;
 mod cpu;
 mod devices;
+mod inner;
 mod io;
 mod kill;
 mod manager;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Trial> {
         controllers::all(),
         cpu::all(),
         devices::all(),
+        inner::all(),
         io::all(),
         kill::all(),
         manager::all(),
