@@ -66,24 +66,6 @@ impl Cgroup {
         self.apply(plan, Phase::Early)
     }
 
-    /// Makes a cgroup below this one, for somebody who is not of the container.
-    ///
-    /// # Errors
-    ///
-    /// There is one of this name, or the kernel refuses it.
-    pub fn make_below(&self, name: &str) -> Result<Cgroup> {
-        let call = |call: &str| format!("{call}({:?})", self.place(name));
-        rustix::fs::mkdirat(self.fd(), name, Mode::from_raw_mode(0o755)).call(|| call("mkdir"))?;
-        Ok(Cgroup {
-            directory: tree::open(self.fd(), name).call(|| call("open"))?,
-            mount_point: self.mount_point.clone(),
-            path: self.path.join(name),
-            made: 1,
-            scope: None,
-            inner: None,
-        })
-    }
-
     /// The file to which a process writes itself into this cgroup.
     ///
     /// # Errors

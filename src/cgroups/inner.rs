@@ -181,21 +181,30 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Makes a cgroup below this one, for somebody who is not of the container.
+    ///
+    /// # Errors
+    ///
+    /// There is one of this name, or the kernel refuses it.
+    pub fn make_below(&self, name: &str) -> Result<Cgroup> {
+        let mut made = self.make_path(Path::new(name))?;
+        made.made = 1;
+        Ok(made)
+    }
+
     /// Makes the directories of `path` below this one; the last of them.
     fn make_path(&self, path: &Path) -> Result<Cgroup> {
-        let mut place = PathBuf::from(".");
+        let (mut below, mut at) = (PathBuf::new(), self.path.clone());
         for part in path {
-            place.push(part);
-            let made = rustix::fs::mkdirat(self.fd(), &place, Mode::from_raw_mode(0o755));
-            made.call(|| {
-                format!(
-                    "mkdir({:?})",
-                    self.mount_point.join(&self.path).join(&place)
-                )
-            })?;
+            below.push(part);
+            at.push(part);
+            rustix::fs::mkdirat(self.fd(), &below, Mode::from_raw_mode(0o755))
+                .call(|| format!("mkdir({:?})", self.mount_point.join(&at)))?;
         }
-        let opened = tree::open(self.fd(), &place);
-        let at: PathBuf = self.path.iter().chain(path).collect();
+        let opened = match below.as_os_str().is_empty() {
+            true => tree::open(self.fd(), "."),
+            false => tree::open(self.fd(), &below),
+        };
         Ok(Cgroup {
             directory: opened.call(|| format!("open({:?})", self.mount_point.join(&at)))?,
             mount_point: self.mount_point.clone(),
