@@ -96,7 +96,9 @@ pub fn main() -> i32 {
 impl Arguments {
     /// The log that is asked for, and what is wrong with it: then there is none.
     fn log(&self) -> (Log, Result<()>) {
-        let wanted = self.log.as_deref().map(Destination::parse).transpose();
+        // As for runc, an empty one is none.
+        let log = self.log.as_deref().filter(|log| !log.is_empty());
+        let wanted = log.map(Destination::parse).transpose();
         let level = Level::ALL.into_iter().find(|l| l.name() == self.log_level);
         let (destination, parsed) = match wanted {
             Ok(destination) => (destination, Ok(())),

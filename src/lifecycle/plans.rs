@@ -36,7 +36,7 @@ impl Plans {
     ) -> Result<Plans> {
         let id = request.id.as_str();
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
-        warn_of_path(bundle, manager);
+        warn_without_cgroup(bundle, manager);
         let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         check_rights(rights, &namespaces, &cgroup, &mut problems);
@@ -68,12 +68,24 @@ impl Plans {
     }
 }
 
-/// A place for a cgroup that nobody is to make.
-fn warn_of_path(bundle: &Bundle, manager: &Manager) {
+/// What is about a cgroup that nobody is to make: its place, and a mount that shows the caller's instead.
+fn warn_without_cgroup(bundle: &Bundle, manager: &Manager) {
+    if !matches!(manager, Manager::Disabled) {
+        return;
+    }
     let linux = bundle.spec.linux().as_ref();
-    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
-    if matches!(manager, Manager::Disabled) && path.is_some() {
+    if linux.is_some_and(|linux| linux.cgroups_path().is_some()) {
         error::warn("linux.cgroupsPath: has no effect: --cgroup-manager disabled makes no cgroup");
+    }
+    for (i, mount) in bundle.mounts().iter().enumerate() {
+        let shows_cgroups = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        let mut options = mount.options().iter().flatten();
+        if shows_cgroups && !options.any(|option| option == "ro" || option == "rro") {
+            error::warn(&format!(
+                "mounts[{i}]: is not \"ro\": with --cgroup-manager disabled the container's root can \
+                 change the caller's own cgroup there, and end what is in it"
+            ));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{HOST, share_pids};
+use super::{HOST, mount_cgroup, share_pids};
 use crate::caller::{Running, command, init_pid, wait_for_exit};
 use crate::support::{Bundle, Ran, has_systemd, needs_systemd, tests};
 
@@ -15,7 +15,7 @@ pub fn all() -> Vec<Trial> {
         disabled_is_remembered_by_the_other_verbs,
         disabled_ends_what_is_in_the_pid_namespace_and_nothing_else,
         disabled_refuses_each_limit_by_its_path,
-        disabled_tells_of_a_path_that_it_has_no_use_for,
+        disabled_tells_of_what_is_about_a_cgroup,
         a_manager_that_is_none_or_contradicts_is_refused,
         a_restore_needs_a_cgroup,
     ];
@@ -197,7 +197,7 @@ fn disabled_refuses_each_limit_by_its_path() {
     run_without(&bundle).success();
 }
 
-fn disabled_tells_of_a_path_that_it_has_no_use_for() {
+fn disabled_tells_of_what_is_about_a_cgroup() {
     let bundle = free("true");
     let place = format!("/{}", bundle.id);
     bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(place));
@@ -206,6 +206,16 @@ fn disabled_tells_of_a_path_that_it_has_no_use_for() {
     let told = ran.stderr();
     assert!(told.contains("linux.cgroupsPath: has no effect"), "{told}");
     assert!(!std::path::Path::new(HOST).join(&bundle.id).exists());
+    assert!(!told.contains("mounts["), "{told}");
+    // What it would let the container do, it tells too.
+    mount_cgroup(&bundle, "rw");
+    let ran = run_without(&bundle);
+    ran.success();
+    let told = ran.stderr();
+    assert!(
+        told.contains("]: is not \"ro\": with --cgroup-manager disabled"),
+        "{told}"
+    );
 }
 
 fn a_manager_that_is_none_or_contradicts_is_refused() {

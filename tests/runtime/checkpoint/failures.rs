@@ -37,6 +37,16 @@ fn processes_below_the_containers_cgroup_are_not_written_down() {
         assert!(error.contains(&told), "{error}");
         assert_eq!(inside.ask("echo here"), "here\n");
     }
+    // Nor brought back, if that was asked for only later.
+    let inside = Inside::of(counter());
+    checkpoint(&inside.bundle, &[]).success();
+    inside.bundle.edit(|config| {
+        config["annotations"] = json!({ "run.oci.systemd.subgroup": "below" });
+    });
+    let error = restore(&inside.bundle, &[]).failure();
+    let told = "annotations[\"run.oci.systemd.subgroup\"]: criu puts";
+    assert!(error.contains(told), "{error}");
+    assert!(is_gone(&inside.bundle));
 }
 
 fn a_checkpoint_that_fails_leaves_the_container_running_and_names_its_log() {

@@ -370,6 +370,9 @@ fn a_destination_that_is_none_is_refused() {
         assert!(ran.stderr().contains(words), "{}", ran.stderr());
         assert!(!Path::new(value).exists());
     }
+    // As for runc, an empty one is none.
+    let ran = parhelion(&["--log=", "state", "none"]);
+    assert_eq!(ran.failure().lines().count(), 1);
     let ran = parhelion(&["--log-level", "loud", "list"]);
     assert_eq!(ran.code(), Some(1));
     assert!(ran.stderr().contains("loud"), "{}", ran.stderr());
