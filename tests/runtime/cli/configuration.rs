@@ -99,19 +99,19 @@ fn what_joins_later_finds_the_same_configuration() {
 fn what_is_wrong_is_told_with_the_name_of_the_file() {
     let bundle = with_another("true");
     let file = bundle.folder.join("elsewhere/web.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    for (field, value) in [
-        ("cwd", json!("tmp")),                 // found while it is read
-        ("apparmorProfile", json!("no such")), // and while it is planned
+    let right: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for (part, field, value) in [
+        ("process", "cwd", "tmp"),       // found while it is read
+        ("linux", "cgroupsPath", "/.."), // and while it is planned
     ] {
-        config["process"][field] = value;
+        let mut config = right.clone();
+        config[part][field] = json!(value);
         fs::write(&file, config.to_string()).unwrap();
         let run = ["run", "--bundle", bundle.path(), "--config"];
         let all = [&run[..], &[file.to_str().unwrap(), &bundle.id]].concat();
         let error = bundle.parhelion(&all).failure();
-        let expected = format!("{file:?}: process.{field}: ");
+        let expected = format!("{file:?}: {part}.{field}: ");
         assert!(error.contains(&expected), "{error}");
-        config["process"]["cwd"] = json!("/");
     }
 }
 
