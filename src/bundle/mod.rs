@@ -41,6 +41,8 @@ pub const SPECIFICATION_FIRST: &str = "1.0.0";
 pub struct Bundle {
     /// The bundle's directory, absolute and without symbolic links.
     pub dir: PathBuf,
+    /// The file of the configuration: config.json in that directory, or another.
+    pub config: PathBuf,
     /// The configuration. Absent is absent: no field has a value that config.json does not give,
     /// and an empty optional string, like null, counts as absent. `process`, `root` and
     /// `process.args[0]` are there; mappings are sound; `fileMode` has no file type in it.
@@ -53,18 +55,19 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the bundle in `dir` and checks all of it.
+    /// Reads the bundle in `dir`, with the configuration in the file `config` if it is not the bundle's
+    /// own config.json, and checks all of it.
     ///
     /// # Errors
     ///
     /// One line that names the path when there is no JSON object to check; else the
     /// [`Problems`](crate::error::Problems) of the configuration, all at once.
-    pub fn load(dir: &Path) -> Result<Bundle> {
-        Bundle::load_with(dir, "", |_process| Ok(()))
+    pub fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
+        Bundle::load_with(dir, config, "", |_process| Ok(()))
     }
 
-    /// Reads the bundle in `dir` with another `process`, which `change` makes of its own, as for
-    /// `exec`. All of it is checked; what is wrong is told with the name of config.json and `origin`,
+    /// Reads the bundle as [`Bundle::load`], with another `process`, which `change` makes of its own, as
+    /// for `exec`. All of it is checked; what is wrong is told with the name of the file and `origin`,
     /// where the process comes from.
     ///
     /// # Errors
@@ -72,22 +75,25 @@ impl Bundle {
     /// As for [`Bundle::load`], and what `change` says.
     pub fn load_with(
         dir: &Path,
+        config: Option<&Path>,
         origin: &str,
         change: impl FnOnce(&mut Value) -> Result<()>,
     ) -> Result<Bundle> {
         let dir = read::directory(dir)?;
-        let mut config = read::config(&dir)?;
+        let file = config.map_or_else(|| read::config_path(&dir), Path::to_path_buf);
+        let mut config = read::config(&file)?;
         change(&mut config["process"])?;
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);
-        let context = || format!("{:?}{origin}", read::config_path(&dir));
+        let context = || format!("{file:?}{origin}");
         report.refuse_problems().with_context(context)?;
         let spec = fit::fit(&mut config, &mut report).with_context(context)?;
         // A missing path was a problem, hence refused above.
         let rootfs = rootfs.context("root.path: is required")?;
         Ok(Bundle {
             dir,
+            config: file,
             spec,
             rootfs,
             warnings: report.into_warnings(),

@@ -46,13 +46,12 @@ pub(super) fn config_path(dir: &Path) -> PathBuf {
     dir.join("config.json")
 }
 
-/// The JSON object in the bundle's config.json.
-pub(super) fn config(dir: &Path) -> Result<Value> {
-    let path = config_path(dir);
+/// The JSON object in the file of the configuration.
+pub(super) fn config(path: &Path) -> Result<Value> {
     if !path.try_exists().unwrap_or(true) {
         bail!("{path:?} does not exist: \"parhelion spec\" writes one to start from");
     }
-    object(&path)
+    object(path)
 }
 
 /// The JSON object in a file.

@@ -69,7 +69,7 @@ impl TestBundle {
     }
 
     fn failure(&self) -> String {
-        let text = format!("{:#}", Bundle::load(&self.0).unwrap_err());
+        let text = format!("{:#}", Bundle::load(&self.0, None).unwrap_err());
         text.replace(self.0.to_str().unwrap(), "/b")
     }
 }
@@ -90,7 +90,7 @@ fn the_default_configs_load_without_problem_and_warning() {
         }),
     ] {
         let dir = TestBundle::new(&default_config(owner));
-        let bundle = Bundle::load(&dir.0).unwrap();
+        let bundle = Bundle::load(&dir.0, None).unwrap();
         assert_eq!(bundle.warnings, [""; 0]);
         assert_eq!(bundle.dir, dir.0);
         assert_eq!(bundle.rootfs, dir.0.join("rootfs"));
@@ -141,14 +141,14 @@ pub(super) fn one_range(container: u64, host: u64, size: u64) -> Value {
 fn a_missing_directory_or_file_is_named_with_what_to_do() {
     let dir = TestBundle::new("{}");
     let missing = dir.0.join("nothing");
-    let error = format!("{:#}", Bundle::load(&missing).unwrap_err());
+    let error = format!("{:#}", Bundle::load(&missing, None).unwrap_err());
     assert_eq!(
         error.replace(dir.0.to_str().unwrap(), "/b"),
         "bundle \"/b/nothing\" does not exist: name a directory that holds config.json (--bundle)"
     );
     let error = format!(
         "{:#}",
-        Bundle::load(&dir.0.join("config.json")).unwrap_err()
+        Bundle::load(&dir.0.join("config.json"), None).unwrap_err()
     );
     assert_eq!(
         error.replace(dir.0.to_str().unwrap(), "/b"),
@@ -187,7 +187,7 @@ fn all_problems_of_the_config_come_at_once_with_the_files_name() {
         json!("tmp"),
     );
     let dir = TestBundle::new(&config.to_string());
-    let error = Bundle::load(&dir.0).unwrap_err();
+    let error = Bundle::load(&dir.0, None).unwrap_err();
     assert_eq!(error.downcast_ref::<Problems>().unwrap().iter().count(), 2);
     assert_eq!(
         dir.failure(),
@@ -205,7 +205,10 @@ fn all_problems_of_the_config_come_at_once_with_the_files_name() {
 fn the_root_may_be_absolute_or_a_link() {
     let dir = TestBundle::new(&with(base(), "/root/path", json!("link")).to_string());
     std::os::unix::fs::symlink(dir.0.join("rootfs"), dir.0.join("link")).unwrap();
-    assert_eq!(Bundle::load(&dir.0).unwrap().rootfs, dir.0.join("rootfs"));
+    assert_eq!(
+        Bundle::load(&dir.0, None).unwrap().rootfs,
+        dir.0.join("rootfs")
+    );
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn the_bundle_answers_what_the_plans_ask() {
         json!("/proc/self/ns/net"),
     );
     let dir = TestBundle::new(&config.to_string());
-    let bundle = Bundle::load(&dir.0).unwrap();
+    let bundle = Bundle::load(&dir.0, None).unwrap();
     assert!(bundle.is_new(LinuxNamespaceType::Pid));
     assert!(!bundle.is_new(LinuxNamespaceType::Network));
     assert!(bundle.namespace(LinuxNamespaceType::Network).is_some());

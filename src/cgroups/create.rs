@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail};
 use rustix::fs::{Mode, OFlags};
 
+use super::inner::Made;
 use super::plan::{Action, Missing, Phase, Plan, Step, needed_controllers};
 use super::systemd::{Manager, Scope};
 use super::{CONTROLLERS, Cgroup, DeviceFilter, Hierarchy, devices, files, owner, remove, tree};
@@ -49,33 +50,20 @@ impl Cgroup {
         }
     }
 
-    fn prepare(&self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
+    fn prepare(&mut self, plan: &Plan, hierarchy: &Hierarchy) -> Result<()> {
         enable(self, &plan.steps, hierarchy)?;
+        if let Some(inner) = &plan.inner {
+            self.make_inner(inner)?;
+        }
         if let Some(owner) = plan.owner {
-            match owner::give(self.fd(), owner) {
+            let inner = self.inner.as_deref().map(Made::root);
+            match owner::give(inner.unwrap_or(self.fd()), owner) {
                 // It is the caller's then, and the container has that user's cgroup read-only.
                 Err(Errno::PERM) if !plan.privileged => {}
                 given => given.call(|| format!("chown({:?}, {owner})", self.place("")))?,
             }
         }
         self.apply(plan, Phase::Early)
-    }
-
-    /// Makes a cgroup below this one, for somebody who is not of the container.
-    ///
-    /// # Errors
-    ///
-    /// There is one of this name, or the kernel refuses it.
-    pub fn make_below(&self, name: &str) -> Result<Cgroup> {
-        let call = |call: &str| format!("{call}({:?})", self.place(name));
-        rustix::fs::mkdirat(self.fd(), name, Mode::from_raw_mode(0o755)).call(|| call("mkdir"))?;
-        Ok(Cgroup {
-            directory: tree::open(self.fd(), name).call(|| call("open"))?,
-            mount_point: self.mount_point.clone(),
-            path: self.path.join(name),
-            made: 1,
-            scope: None,
-        })
     }
 
     /// The file to which a process writes itself into this cgroup.

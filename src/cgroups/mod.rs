@@ -3,8 +3,8 @@
 //! [`Plan`] is made from config.json before any effect. [`Cgroup::create`] makes the directory,
 //! writes what must hold before init is cloned into it (CLONE_INTO_CGROUP);
 //! [`Cgroup::filter_devices`] and [`Cgroup::apply_late`] do the rest when init has made the devices
-//! and is ready. No process is ever moved into a cgroup: that would wait for an RCU grace period of
-//! the kernel, several milliseconds.
+//! and is ready. No process is ever moved into a cgroup, but for one by [`Cgroup::settle`]: that
+//! would wait for an RCU grace period of the kernel, several milliseconds.
 //!
 //! Only cgroup v2. Who makes the directory is a [`Manager`]: this program, or systemd, in a scope of
 //! its own for each container (systemd/).
@@ -29,6 +29,7 @@ mod events;
 mod files;
 mod hierarchy;
 mod hugetlb;
+mod inner;
 mod io;
 mod memory;
 mod network;
@@ -47,14 +48,16 @@ mod tree;
 mod unified;
 mod update;
 mod watch;
+mod without;
 
 pub use devices::DeviceFilter;
 pub use events::Deadline;
 pub use hierarchy::Hierarchy;
+pub use inner::{Inner, inner_annotation};
 pub use plan::{Draft, Plan};
 pub use pressure::Pressure;
 pub use stats::Stats;
-pub use systemd::{Manager, Systemd, UNIT_PROPERTY, Unit, Whose};
+pub use systemd::{Manager, ManagerChoice, Systemd, UNIT_PROPERTY, Unit, Whose};
 pub use update::Change;
 pub use watch::{Happening, Threshold, Watch, Woken};
 
@@ -96,6 +99,8 @@ pub struct Cgroup {
     made: usize,
     /// The scope whose cgroup it is, if this value has made it.
     scope: Option<Box<systemd::Scope>>,
+    /// Those below it in which processes begin, if this value has made them.
+    inner: Option<Box<inner::Made>>,
 }
 
 impl Cgroup {
@@ -123,6 +128,7 @@ impl Cgroup {
             path,
             made,
             scope: None,
+            inner: None,
         }
     }
 

@@ -43,6 +43,16 @@ pub(super) fn plan(spec: &Spec) -> Option<u32> {
     owner.filter(|&owner| owner != 0)
 }
 
+/// The host's id of the container's root; None when it is root there too, or unknown as in a user namespace
+/// that is joined.
+pub(super) fn of_root(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux().as_ref()?;
+    let user = LinuxNamespaceType::User;
+    let in_user_namespace = linux.namespaces().iter().flatten().any(|n| n.typ() == user);
+    let owner = in_user_namespace.then(|| mapped(linux, 0)).flatten();
+    owner.filter(|&owner| owner != 0)
+}
+
 fn is_writable_cgroup_mount(mount: &Mount) -> bool {
     mount.source().as_deref() == Some(Path::new("cgroup"))
         && mount

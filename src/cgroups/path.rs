@@ -29,7 +29,9 @@ pub(super) fn of(manager: &Manager, spec: &Spec, id: &str) -> Result<Option<Path
             path(configured.filter(|_| named), &name, cgroup).map(Some)
         }
         // What is wrong with it is told nevertheless.
-        Manager::Nobody => path(configured, id, Path::new(HOME)).map(|_unused| None),
+        Manager::Nobody | Manager::Disabled => {
+            path(configured, id, Path::new(HOME)).map(|_unused| None)
+        }
         Manager::Delegated(unit) => systemd::delegated_path(unit, spec, id).map(Some),
         Manager::Systemd(_) => Ok(None), // the scope's
     }

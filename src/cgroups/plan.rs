@@ -12,8 +12,9 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::devices::{DeviceFilter, Filter};
 use super::hierarchy::Hierarchy;
+use super::inner::{Inner, InnerPlan};
 use super::systemd::{Manager, ScopePlan, Unit};
-use super::{CONTROLLERS, Cgroup, network, owner, path, unified};
+use super::{CONTROLLERS, Cgroup, network, owner, path, unified, without};
 use crate::error::Problems;
 
 /// A container's cgroup: what will be made and written. Prints one step per line.
@@ -25,6 +26,8 @@ pub struct Plan {
     pub(super) scope: Option<ScopePlan>,
     /// The user who may divide the cgroup further, when that is not root.
     pub(super) owner: Option<u32>,
+    /// The cgroups below it in which processes begin.
+    pub(super) inner: Option<InnerPlan>,
     /// Whether the caller has rights over the whole tree and its devices.
     pub(super) privileged: bool,
     pub(super) steps: Vec<Step>,
@@ -117,11 +120,10 @@ impl Plan {
         let devices = Filter::plan(resources.devices().as_deref().unwrap_or_default(), problems);
         let scope = match manager {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
-            Manager::Nobody => {
-                refuse_limits(&steps, problems);
-                if privileged && !devices.allows_everything() {
-                    // Who can make any device node is not to be let use all of them.
-                    problems.add("linux.resources.devices", NEEDS_CGROUP);
+            Manager::Nobody | Manager::Disabled => {
+                without::refuse(manager, &steps, problems);
+                if privileged {
+                    without::refuse_devices(manager, &devices, problems);
                 }
                 None
             }
@@ -131,6 +133,7 @@ impl Plan {
             path: scope.as_ref().map(|scope| scope.path.clone()).or(path),
             scope,
             owner: owner::plan(spec),
+            inner: InnerPlan::new(spec, manager, problems),
             privileged,
             steps,
             devices: match privileged {
@@ -152,6 +155,12 @@ impl Plan {
     #[must_use]
     pub fn unit(&self) -> Option<&Unit> {
         self.scope.as_ref().map(|scope| &scope.unit)
+    }
+
+    /// Where below the cgroup the first process begins, when that is not in it.
+    #[must_use]
+    pub fn inner(&self) -> Option<&Inner> {
+        self.inner.as_ref().map(|inner| &inner.place)
     }
 
     /// True when something is left for [`super::Cgroup::apply_late`].
@@ -224,23 +233,6 @@ impl Step {
             Some("pids") => Phase::Late,
             _ if file.starts_with("cpu.max") => Phase::Late,
             Some(_) | None => Phase::Early,
-        }
-    }
-}
-
-/// Why nothing can be limited, and what to do.
-const NEEDS_CGROUP: &str = "needs a cgroup, and this user may make none here: run in one that was handed \
-     over (systemd-run --user --scope -p Delegate=yes), or use --systemd-cgroup";
-
-/// Notes every limit: without a cgroup there is nothing that it could be set on.
-fn refuse_limits(steps: &[Step], problems: &mut Problems) {
-    let limits = steps.iter().filter(|step| match &step.action {
-        Action::Write { missing, .. } => *missing != Missing::Ignore,
-        Action::CheckBelow(_) => true,
-    });
-    for step in limits {
-        if !problems.iter().any(|problem| problem.path == step.field) {
-            problems.add(step.field.clone(), NEEDS_CGROUP);
         }
     }
 }
@@ -359,6 +351,9 @@ impl fmt::Display for Plan {
                 Some(path) => writeln!(f, "mkdir    {}", path.display())?,
                 None => writeln!(f, "cgroup   the caller's")?,
             },
+        }
+        if let Some(inner) = &self.inner {
+            write!(f, "{inner}")?;
         }
         if let Some(owner) = self.owner {
             writeln!(f, "owner    {owner}")?;

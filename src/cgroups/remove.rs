@@ -17,6 +17,9 @@ use crate::sys::{Call, Errno};
 /// How long killed processes may take to exit: they may have much memory to give back.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked again when a process has come into a cgroup that was empty.
+const ATTEMPTS: usize = 8;
+
 impl Cgroup {
     /// Removes the cgroup if nothing is in it, neither processes nor children; true when it is gone.
     #[must_use]
@@ -30,19 +33,24 @@ impl Cgroup {
     ///
     /// Processes are in it that do not exit within ten seconds.
     pub fn remove(&self) -> Result<()> {
-        match self.rmdir() {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // It has children or processes.
-            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
-            Err(errno) => return self.refused(errno),
+        let mut below = Ok(());
+        for _ in 0..ATTEMPTS {
+            match self.rmdir() {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                // It has children or processes.
+                Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(errno) => return self.refused(errno),
+            }
+            self.wait_empty(EXIT_TIMEOUT)?;
+            below = tree::walk(self.fd(), &mut Remove);
+            match below {
+                // Who clones init outlives a runtime that is killed, and may have done it only now.
+                Ok(()) | Err(Errno::BUSY) => {}
+                Err(_) => break,
+            }
         }
-        self.wait_empty(EXIT_TIMEOUT)?;
-        let children = tree::walk(self.fd(), &mut Remove);
-        children.call(|| format!("rmdir({:?})", self.place("*")))?;
-        match self.rmdir() {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => self.refused(errno),
-        }
+        below.call(|| format!("rmdir({:?})", self.place("*")))?;
+        self.refused(Errno::BUSY)
     }
 
     fn rmdir(&self) -> Result<(), Errno> {

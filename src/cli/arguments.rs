@@ -125,6 +125,9 @@ pub(super) struct Creation {
     /// The bundle's directory
     #[arg(long, short, default_value = ".")]
     pub(super) bundle: PathBuf,
+    /// File of the configuration; config.json is the bundle's, another path counts from here
+    #[arg(long, short = 'f', value_name = "FILE", default_value = OWN)]
+    pub(super) config: PathBuf,
     /// Unix socket that receives the terminal
     #[arg(long)]
     pub(super) console_socket: Option<PathBuf>,
@@ -146,22 +149,33 @@ pub(super) struct Creation {
     pub(super) id: String,
 }
 
+/// The configuration that belongs to the bundle, wherever that is.
+const OWN: &str = "config.json";
+
 impl Creation {
     /// What `create` and `run` are asked to do.
     pub(super) fn request(self, root: PathBuf, cgroups: Cgroups) -> Result<CreateRequest> {
         let bundle = std::path::absolute(&self.bundle)
             .with_context(|| format!("--bundle {:?}", self.bundle))?;
+        let config = match self.config.as_os_str() == OWN {
+            true => None,
+            false => Some(
+                std::path::absolute(&self.config)
+                    .with_context(|| format!("--config {:?}", self.config))?,
+            ),
+        };
         Ok(CreateRequest {
             root,
             id: ContainerId::parse(&self.id)?,
             bundle,
+            config,
             console_socket: self.console_socket,
             pid_file: self.pid_file,
             pidfd_socket: self.pidfd_socket,
             preserve_fds: self.preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            systemd_cgroup: cgroups.systemd,
+            cgroup_manager: cgroups.manager,
             rootless: cgroups.rootless,
         })
     }

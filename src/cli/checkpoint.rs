@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::lifecycle::checkpoint::{CgroupsMode, CheckpointRequest, ImagesRequest, RestoreRequest};
 use crate::lifecycle::id::ContainerId;
-use crate::lifecycle::{CreateRequest, RunOptions};
+use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
 
 // What both have in common. (A doc comment would be the verb's line in the help.)
 #[derive(Debug, Args)]
@@ -177,19 +177,24 @@ pub(super) struct Restoring {
 }
 
 impl Restoring {
-    pub(super) fn request(self, root: PathBuf, systemd_cgroup: bool) -> Result<RestoreRequest> {
+    pub(super) fn request(
+        self,
+        root: PathBuf,
+        cgroup_manager: ManagerChoice,
+    ) -> Result<RestoreRequest> {
         Ok(RestoreRequest {
             create: CreateRequest {
                 root,
                 id: ContainerId::parse(&self.id)?,
                 bundle: absolute("--bundle", &self.bundle)?,
+                config: None,
                 console_socket: self.console_socket,
                 pid_file: self.pid_file,
                 pidfd_socket: None,
                 preserve_fds: 0,
                 no_pivot: self.no_pivot,
                 no_new_keyring: false,
-                systemd_cgroup,
+                cgroup_manager,
                 rootless: Some(false),
             },
             options: RunOptions {
@@ -227,7 +232,9 @@ mod tests {
     fn restoring(words: &str) -> RestoreRequest {
         let words = format!("parhelion restore {words} web");
         match Verbs::parse_from(words.split_whitespace()) {
-            Verbs::Restore(restoring) => restoring.request("/run/p".into(), false).unwrap(),
+            Verbs::Restore(restoring) => restoring
+                .request("/run/p".into(), ManagerChoice::Files)
+                .unwrap(),
             Verbs::Checkpoint(_) => unreachable!("the verb is restore"),
         }
     }

@@ -10,12 +10,12 @@ mod verbs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, Parser};
 
-use crate::error::{self, Log, LogFormat};
-use crate::lifecycle;
+use crate::error::{self, Destination, Level, Log, LogFormat};
 use crate::lifecycle::create::{self, Sown};
+use crate::lifecycle::{self, ManagerChoice};
 
 /// The exit code of a failure, as a rule.
 const FAILURE: i32 = 1;
@@ -31,18 +31,30 @@ struct Arguments {
     /// Directory of all containers' state
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// File that receives warnings and errors
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    /// What receives warnings and errors: a file, file:PATH, journald:[NAME] or syslog:[NAME]
+    #[arg(long, value_name = "DESTINATION")]
+    log: Option<OsString>,
     /// Format of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
-    /// Log every decision
-    #[arg(long)]
+    /// Log what matters so much and more: error, warning, info or debug
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "warning",
+        overrides_with = "debug"
+    )]
+    #[arg(value_parser = Level::ALL.map(Level::name))]
+    log_level: String,
+    /// Log every decision, as --log-level debug
+    #[arg(long, overrides_with = "log_level")]
     debug: bool,
     /// Leave cgroups to systemd
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Who makes cgroups: cgroupfs, as by default, systemd, or disabled: nobody
+    #[arg(long, value_name = "MANAGER", value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
     /// Treat cgroups as an ordinary user's: below the caller's own, or none where there are no limits
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
@@ -68,24 +80,43 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
     };
-    let format = if arguments.log_format == "json" {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    error::set_log(Log {
-        path: arguments.log.clone(),
-        format,
-        debug: arguments.debug,
-    });
+    let (log, is_right) = arguments.log();
+    error::set_log(log);
     let failure = arguments
         .verb
         .as_ref()
         .map_or(FAILURE, verbs::Verb::failure);
-    run(arguments, sown).unwrap_or_else(|error| {
+    let done = is_right.and_then(|()| run(arguments, sown));
+    done.unwrap_or_else(|error| {
         error::report(&error);
         failure
     })
+}
+
+impl Arguments {
+    /// The log that is asked for, and what is wrong with it: then there is none.
+    fn log(&self) -> (Log, Result<()>) {
+        // As for runc, an empty one is none.
+        let log = self.log.as_deref().filter(|log| !log.is_empty());
+        let wanted = log.map(Destination::parse).transpose();
+        let level = Level::ALL.into_iter().find(|l| l.name() == self.log_level);
+        let (destination, parsed) = match wanted {
+            Ok(destination) => (destination, Ok(())),
+            Err(wrong) => (None, Err(anyhow!("--log: {wrong}"))),
+        };
+        let log = Log {
+            destination,
+            format: match self.log_format.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            level: match self.debug {
+                true => Level::Debug,
+                false => level.unwrap_or(Level::Warning),
+            },
+        };
+        (log, parsed)
+    }
 }
 
 /// The definition of the command line, for completions and manual pages.
@@ -110,6 +141,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         output::version()?;
         return Ok(0);
     }
+    let manager = manager(&arguments)?;
     let verb = arguments
         .verb
         .context("a command is needed: see `parhelion --help`")?;
@@ -118,7 +150,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         None => lifecycle::default_root()?,
     };
     let cgroups = Cgroups {
-        systemd: arguments.systemd_cgroup,
+        manager,
         rootless: match arguments.rootless.as_str() {
             "true" => Some(true),
             "false" => Some(false),
@@ -128,11 +160,25 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
     verb.run(root, cgroups, sown)
 }
 
+/// Who is asked to make cgroups, by the two flags that say it.
+fn manager(arguments: &Arguments) -> Result<ManagerChoice> {
+    let choice = match arguments.cgroup_manager.as_deref() {
+        None if arguments.systemd_cgroup => ManagerChoice::Systemd,
+        None | Some("cgroupfs") => ManagerChoice::Files,
+        Some("disabled") => ManagerChoice::Nobody,
+        Some(_) => ManagerChoice::Systemd,
+    };
+    if arguments.systemd_cgroup && choice != ManagerChoice::Systemd {
+        bail!("--systemd-cgroup and another --cgroup-manager exclude each other: give one of them");
+    }
+    Ok(choice)
+}
+
 /// What the caller says of cgroups.
 #[derive(Debug, Clone, Copy)]
 struct Cgroups {
-    /// systemd makes them.
-    systemd: bool,
+    /// Who makes them.
+    manager: ManagerChoice,
     /// They are an ordinary user's; None: as the rights are.
     rootless: Option<bool>,
 }

@@ -177,7 +177,7 @@ impl Verb {
                 checkpoint::checkpoint(root, &id, &checkpointing.request()?)?;
             }
             Verb::Restore(restoring) => {
-                let request = restoring.request(root.to_owned(), cgroups.systemd)?;
+                let request = restoring.request(root.to_owned(), cgroups.manager)?;
                 return checkpoint::restore(&request);
             }
             Verb::Features(Nothing {}) => {

@@ -261,6 +261,7 @@ fn hook(name: &str, index: usize, hook: &runtime::Hook) -> Hook {
 
 fn filter(plan: &seccomp::Plan) -> Filter {
     Filter {
+        field: plan.field().to_owned(),
         program: plan.program().to_vec(),
         flags: plan.flags(),
     }

@@ -118,7 +118,7 @@ impl Identity {
             let more = self.until_execve;
             set_capabilities(effective | more, permitted | more, sets).context("linux.seccomp")?;
         }
-        seccomp::load(&filter.program, filter.flags).context("linux.seccomp")
+        seccomp::load(&filter.program, filter.flags).with_context(|| filter.field.clone())
     }
 
     fn change_user(&self) -> SysResult<()> {

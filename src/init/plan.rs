@@ -186,6 +186,8 @@ pub struct Identity {
 /// A filter of system calls.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Filter {
+    /// What it is made from, as errors call it.
+    pub field: String,
     /// The program.
     pub program: Vec<Instruction>,
     /// Flags of seccomp(2); with SECCOMP_FILTER_FLAG_NEW_LISTENER the runtime gets the listener.

@@ -169,7 +169,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         interrupt: Interrupt::prepare("the container was complete")?,
     };
     let mut seed = sown.or_start(caller.passed)?;
-    let bundle = Bundle::load(&request.bundle)?;
+    let bundle = Bundle::load(&request.bundle, request.config.as_deref())?;
     let rights = Rights::find();
     seed.adjust_oom_score(limits::oom_score_adj(
         bundle.spec.process().as_ref(),

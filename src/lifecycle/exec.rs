@@ -158,9 +158,11 @@ impl Container {
 
     /// The bundle with the process that is executed.
     fn bundle(&self, request: &ExecRequest) -> Result<Bundle> {
-        let dir = &self.snapshot.facts.bundle;
-        let origin = request.process.origin();
-        let bundle = Bundle::load_with(dir, &origin, |process| request.process.apply(process))?;
+        let (facts, origin) = (&self.snapshot.facts, request.process.origin());
+        let (dir, config) = (&facts.bundle, facts.config.as_deref());
+        let bundle = Bundle::load_with(dir, config, &origin, |process| {
+            request.process.apply(process)
+        })?;
         let mut problems = Problems::default();
         init::labels::check_labels(&bundle.spec, &mut problems);
         problems.into_result()?;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Unit, resctrl};
+use crate::cgroups::{Inner, Unit, resctrl};
 use crate::error::rfc3339;
 
 /// What is known of a container before anything is done for it.
@@ -20,10 +20,16 @@ pub struct Facts {
     pub oci_version: String,
     /// The bundle's directory, absolute.
     pub bundle: PathBuf,
+    /// The file of its configuration, absolute, where that is not the bundle's own config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
     /// The root file system as the host sees it, absolute.
     pub rootfs: PathBuf,
     /// The cgroup's path in the hierarchy; `None` where it has none of its own.
     pub cgroup: Option<PathBuf>,
+    /// Where below it processes begin, if that is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Inner>,
     /// Its groups in resctrl, if it asks for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Groups>,

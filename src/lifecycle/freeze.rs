@@ -33,10 +33,11 @@ pub fn resume(root: &Path, id: &ContainerId) -> Result<()> {
     present_cgroup(&record)?.thaw()
 }
 
-/// What is missing where a user without rights over cgroups has made the container.
-pub(super) const NO_CGROUP: &str = "the container has no cgroup of its own, as its user may make none where \
-     it was created: create it in one that was handed over (systemd-run --user --scope -p Delegate=yes), \
-     or with --systemd-cgroup";
+/// What is missing where nobody has made a cgroup: as it was asked for, or as a user without rights over
+/// cgroups may make none.
+pub(super) const NO_CGROUP: &str = "the container has no cgroup of its own, by --cgroup-manager disabled or \
+     as its user may make none where it was created: create it without that option, in a cgroup that was \
+     handed over (systemd-run --user --scope -p Delegate=yes), or with --systemd-cgroup";
 
 /// The cgroup of a container that is not stopped.
 pub(super) fn present_cgroup(container: &Snapshot) -> Result<Cgroup> {

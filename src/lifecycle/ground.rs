@@ -67,7 +67,7 @@ fn manager(
     rights: Rights,
 ) -> Result<Manager> {
     let everywhere = !request.rootless.unwrap_or(!rights.are_the_hosts());
-    let wanted = (request.systemd_cgroup, everywhere);
+    let wanted = (request.cgroup_manager, everywhere);
     Manager::find(wanted, &bundle.spec, request.id.as_str(), hierarchy)
 }
 

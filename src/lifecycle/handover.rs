@@ -56,7 +56,7 @@ pub fn send_listener(
     }
     told["state"] = serde_json::from_str(state).context("the container's state")?;
     send(&listener.socket, told.to_string().as_bytes(), fd.as_fd())
-        .context("linux.seccomp.listenerPath: hand over the listener")
+        .with_context(|| format!("{}: hand over the listener", listener.field))
 }
 
 fn send(socket: &Path, name: &[u8], fd: BorrowedFd<'_>) -> Result<()> {

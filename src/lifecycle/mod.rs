@@ -53,6 +53,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+pub use crate::cgroups::ManagerChoice;
 use crate::error::Kind;
 use crate::sys::rights::Rights;
 use id::ContainerId;
@@ -196,6 +197,8 @@ pub struct CreateRequest {
     pub id: ContainerId,
     /// The bundle's directory, absolute.
     pub bundle: PathBuf,
+    /// The file of the configuration, absolute, where it is not the bundle's own config.json.
+    pub config: Option<PathBuf>,
     /// A unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
     /// A file that receives init's pid.
@@ -208,8 +211,8 @@ pub struct CreateRequest {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// Leave the cgroup to systemd, in a scope of its own.
-    pub systemd_cgroup: bool,
+    /// Who is asked to make the cgroup.
+    pub cgroup_manager: ManagerChoice,
     /// Whether the cgroup is an ordinary user's, which may be missing; None: as the rights are.
     pub rootless: Option<bool>,
 }

@@ -31,17 +31,21 @@ pub(super) fn cgroup(
         };
     };
     let hierarchy = Hierarchy::find()?;
+    let (root, own) = match &snapshot.facts.inner {
+        Some(inner) => (inner.root(own), inner.place(own)),
+        None => (own.to_owned(), own.to_owned()),
+    };
     if let Some(below) = below {
         let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         let inside = below.strip_prefix("/").unwrap_or(below);
         if !inside.components().all(stays) {
             bail!("--cgroup {below:?}: must be below the container's cgroup");
         }
-        let found = Cgroup::open(&hierarchy, &own.join(inside))?;
+        let found = Cgroup::open(&hierarchy, &root.join(inside))?;
         let found = found.with_context(|| format!("--cgroup {below:?}: there is no such cgroup"));
         return found.map(Some);
     }
-    let found = Cgroup::open(&hierarchy, own)?;
+    let found = Cgroup::open(&hierarchy, &own)?;
     let mut found = found.with_context(|| format!("the container's cgroup {own:?} is gone"))?;
     if found.is_divided()? {
         let of_init = hierarchy.of_process(init)?;

@@ -36,6 +36,7 @@ impl Plans {
     ) -> Result<Plans> {
         let id = request.id.as_str();
         let resctrl = resctrl::Plan::new(&bundle.spec, id, &mut problems);
+        warn_without_cgroup(bundle, manager);
         let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         check_rights(rights, &namespaces, &cgroup, &mut problems);
@@ -51,7 +52,7 @@ impl Plans {
         let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
         problems
             .into_result()
-            .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
+            .with_context(|| format!("{:?}", bundle.config))?;
         error::debug(|| {
             let seccomp = seccomp.as_ref().map(ToString::to_string);
             let seccomp = seccomp.unwrap_or_default();
@@ -64,6 +65,27 @@ impl Plans {
             rootfs,
             seccomp,
         })
+    }
+}
+
+/// What is about a cgroup that nobody is to make: its place, and a mount that shows the caller's instead.
+fn warn_without_cgroup(bundle: &Bundle, manager: &Manager) {
+    if !matches!(manager, Manager::Disabled) {
+        return;
+    }
+    let linux = bundle.spec.linux().as_ref();
+    if linux.is_some_and(|linux| linux.cgroups_path().is_some()) {
+        error::warn("linux.cgroupsPath: has no effect: --cgroup-manager disabled makes no cgroup");
+    }
+    for (i, mount) in bundle.mounts().iter().enumerate() {
+        let shows_cgroups = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        let mut options = mount.options().iter().flatten();
+        if shows_cgroups && !options.any(|option| option == "ro" || option == "rro") {
+            error::warn(&format!(
+                "mounts[{i}]: is not \"ro\": with --cgroup-manager disabled the container's root can \
+                 change the caller's own cgroup there, and end what is in it"
+            ));
+        }
     }
 }
 
@@ -126,8 +148,10 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
     Facts {
         oci_version: spec.version().clone(),
         bundle: bundle.dir.clone(),
+        config: request.config.clone(),
         rootfs: bundle.rootfs.clone(),
         cgroup: plans.cgroup.path().map(Path::to_path_buf),
+        inner: plans.cgroup.inner().cloned(),
         resctrl: plans.resctrl.as_ref().map(|plan| plan.groups().clone()),
         unit: plans.cgroup.unit().cloned(),
         annotations: spec

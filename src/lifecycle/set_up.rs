@@ -59,7 +59,7 @@ pub(super) fn set_up(
         rights,
         mut cgroup,
     } = parts;
-    let birth = seed.clone_init(&plans.namespaces, cgroup.as_ref().map(|c| c.fd()))?;
+    let birth = seed.clone_init(&plans.namespaces, cgroup.as_ref().map(|c| c.birthplace()))?;
     // Seed and init are at work now; what waits for neither is done beside them.
     let order = Order {
         request,
@@ -82,6 +82,7 @@ pub(super) fn set_up(
     let is_told = at_once && !task.makes_terminal && late.is_nothing();
     if let Some(cgroup) = &mut cgroup {
         cgroup.entered();
+        cgroup.settle(init.pid())?;
     }
     // The kernel takes time for it, which is nobody's on two processors when the seed is done.
     caller.interrupt.or_ready(init.seeds_end())?;

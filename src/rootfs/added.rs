@@ -25,14 +25,22 @@ impl Added<HostTree> {
     /// The plan for `spec.mounts`. What can not be done is noted in `problems` with its JSON path.
     #[must_use]
     pub fn plan(spec: &Spec, context: Context<'_>, problems: &mut Problems) -> Self {
-        Added(plan::mounts(spec, context, problems))
+        let mounts = plan::mounts(spec, context, problems);
+        for (i, mount) in mounts.iter().enumerate() {
+            if matches!(mount.source, Source::Link(_)) {
+                // Which could not be taken away again as a mount is.
+                let message = "copy-symlink would make a link, and only mounts are added here";
+                problems.add(format!("mounts[{i}].options"), message);
+            }
+        }
+        Added(mounts)
     }
 
     /// The types of the file systems that are made for the container.
     pub fn file_systems(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|mount| match &mount.source {
             Source::New(new) => Some(new.fstype.as_str()),
-            Source::Tree(_) | Source::Remount { .. } => None,
+            Source::Tree(_) | Source::Remount { .. } | Source::Link(_) => None,
         })
     }
 
@@ -75,8 +83,8 @@ impl Added<OpenTree> {
                 mount.target
             );
             match prepared.mount(mount, &mut outside).context(label) {
-                Ok(mounted) if is_new => attached.push(mounted),
-                Ok(_changed) => {}
+                Ok(Some(mounted)) if is_new => attached.push(mounted),
+                Ok(Some(_) | None) => {}
                 Err(error) => return Err(take_back(attached, error)),
             }
         }

@@ -118,6 +118,8 @@ pub enum Source<T> {
         /// Options of the file system.
         options: Vec<String>,
     },
+    /// Nothing: a symbolic link of the host is made again, with this text.
+    Link(String),
 }
 
 /// A file system made for the container.

@@ -89,12 +89,12 @@ impl Plan<OpenTree> {
 }
 
 impl Prepared {
-    /// Makes one mount; its root.
+    /// Makes one mount; its root, or None where a link is made instead.
     pub(super) fn mount(
         &mut self,
         mount: Mount<OpenTree>,
         outside: &mut Outside<'_>,
-    ) -> anyhow::Result<OwnedFd> {
+    ) -> anyhow::Result<Option<OwnedFd>> {
         let mounted = match mount.source {
             Source::Tree(tree) => self.bind(tree, &mount.target, outside.inherited)?,
             Source::New(new) => {
@@ -107,11 +107,18 @@ impl Prepared {
                 attributes,
                 options,
             } => self.remount(&mount.target, attributes, &options)?,
+            Source::Link(text) => return self.link(&mount.target, &text).map(|()| None),
         };
         for propagation in mount.propagation {
             mount::set_propagation(mounted.as_fd(), propagation.kind, propagation.recursive)?;
         }
-        Ok(mounted)
+        Ok(Some(mounted))
+    }
+
+    /// Makes a symbolic link, and the folders on the way; where it goes is not followed.
+    pub(super) fn link(&self, target: &ContainerPath, text: &str) -> anyhow::Result<()> {
+        let folder = self.root().folder_of(target, None)?;
+        Ok(folder.ensure_link(target, text)?)
     }
 
     /// Attaches a tree of the host.

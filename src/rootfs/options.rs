@@ -37,11 +37,13 @@ pub enum Effect {
     /// Maps ids of a bind mount by the mount's own mappings, or else the container's; `true`: of
     /// all mounts below it too.
     MapIds(bool),
+    /// A symbolic link as the source of a bind mount is made again and not followed.
+    CopyLink,
 }
 
 use Effect::{
-    AccessTime, AccessTimeAll, Bind, ClearAll, CopyUp, FileSystem, MapIds, Nothing, Propagation,
-    Remount, Set, SetAll, TakeBack, Unset,
+    AccessTime, AccessTimeAll, Bind, ClearAll, CopyLink, CopyUp, FileSystem, MapIds, Nothing,
+    Propagation, Remount, Set, SetAll, TakeBack, Unset,
 };
 use libc::{
     MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
@@ -57,6 +59,7 @@ pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("async", TakeBack("sync")),
     ("atime", AccessTime(RELATIME)),
     ("bind", Bind(false)),
+    ("copy-symlink", CopyLink),
     ("defaults", Nothing),
     ("dev", Unset(NODEV)),
     ("diratime", Unset(NODIRATIME)),

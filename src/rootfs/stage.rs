@@ -52,6 +52,7 @@ impl Plan<OpenTree> {
             match mount.source {
                 Source::Tree(tree) => layers.push(bind(tree, &mount.target).context(label)?),
                 Source::New(_) => layers.push(stand_in(&prepared, &mount.target).context(label)?),
+                Source::Link(text) => prepared.link(&mount.target, &text).context(label)?,
                 Source::Remount { .. } => {}
             }
         }

@@ -74,6 +74,7 @@ pub(super) fn open_mount(
     let source = match mount.source {
         Source::Tree(tree) => Source::Tree(open(tree)?),
         Source::New(new) => Source::New(new),
+        Source::Link(text) => Source::Link(text),
         Source::Remount {
             attributes,
             options,

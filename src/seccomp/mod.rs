@@ -8,12 +8,13 @@ mod arch;
 mod compile;
 mod decide;
 mod profile;
+mod raw;
 mod syscalls;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag, Spec};
 use serde::Deserialize;
@@ -27,9 +28,21 @@ use syscalls::Syscall;
 use crate::error::{self, Problems};
 use crate::sys::seccomp::{Instruction, LONGEST, flag, takes};
 
+/// JSON path of the listener's socket.
+const LISTENER: &str = "linux.seccomp.listenerPath";
+
+/// crun's annotation for the same, and how it is called where something is wrong with it.
+const RECEIVER: &str = "run.oci.seccomp.receiver";
+const RECEIVER_FIELD: &str = "annotations[\"run.oci.seccomp.receiver\"]";
+
+/// crun's annotation by which names of system calls have to be known.
+const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
+
 /// The filter of a container.
 #[derive(Debug)]
 pub struct Plan {
+    /// What the program is made from, as errors call it.
+    field: &'static str,
     program: Vec<Instruction>,
     flags: u32,
     listener: Option<Listener>,
@@ -39,6 +52,8 @@ pub struct Plan {
 /// Who is asked about calls with SCMP_ACT_NOTIFY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
+    /// What names it in the configuration, as errors call it.
+    pub field: &'static str,
     /// The socket at which it waits for the descriptor to read from.
     pub socket: PathBuf,
     /// What it is told beside.
@@ -46,12 +61,22 @@ pub struct Listener {
 }
 
 impl Plan {
-    /// The compiled profile, if there is one; what is wrong with it goes to `problems`.
+    /// The compiled profile, or the program in its place, if there is one; what is wrong with it goes to
+    /// `problems`.
     #[must_use]
     pub fn new(spec: &Spec, problems: &mut Problems) -> Option<Plan> {
-        let seccomp = spec.linux().as_ref()?.seccomp().as_ref()?;
+        let linux = spec.linux().as_ref();
+        let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+        if let Some(data) = annotation(spec, raw::ANNOTATION) {
+            return Some(Plan::of_data(data, seccomp, problems));
+        }
+        let seccomp = seccomp?;
         let profile = Profile::new(seccomp, Arch::NATIVE, problems);
-        let listener = listener(seccomp, &profile, problems);
+        if insists_on_names(spec) {
+            refuse_unknown_names(&profile, problems);
+        }
+        let receiver = annotation(spec, RECEIVER).map(Path::new);
+        let listener = listener((seccomp, receiver), &profile, problems);
         let mut contradictions = Vec::new();
         let program = compile::compile(&profile, &mut contradictions);
         contradictions.dedup_by_key(|found| (found.rule, found.earlier));
@@ -71,11 +96,36 @@ impl Plan {
         }
         error::debug(|| unknown_names(&profile));
         Some(Plan {
-            flags: flags(seccomp, profile.notifies()),
+            field: FIELD,
+            flags: flags(seccomp.flags().as_deref(), profile.notifies()),
             summary: summary(&profile),
             program,
             listener,
         })
+    }
+
+    /// The program in an annotation, with the flags of the profile in whose place it is.
+    fn of_data(data: &str, seccomp: Option<&LinuxSeccomp>, problems: &mut Problems) -> Plan {
+        let program = raw::program(data).unwrap_or_else(|wrong| {
+            problems.add(raw::FIELD, wrong);
+            Vec::new()
+        });
+        Plan {
+            field: raw::FIELD,
+            program,
+            flags: flags(
+                seccomp.and_then(|seccomp| seccomp.flags().as_deref()),
+                false,
+            ),
+            listener: None,
+            summary: format!("of {}", raw::ANNOTATION),
+        }
+    }
+
+    /// What the program is made from, as errors call it.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
     }
 
     /// The instructions.
@@ -97,21 +147,56 @@ impl Plan {
     }
 }
 
+/// An annotation that asks for something.
+fn annotation<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
+    let value = spec.annotations().as_ref()?.get(name)?;
+    (!value.is_empty()).then_some(value)
+}
+
+/// Whether unknown names of system calls are a mistake: by the annotation alone, unless it is `0`.
+fn insists_on_names(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    let value = annotations.and_then(|all| all.get(FAIL_UNKNOWN));
+    value.is_some_and(|value| value != "0")
+}
+
+fn refuse_unknown_names(profile: &Profile<'_>, problems: &mut Problems) {
+    for (index, rule) in profile.rules.iter().enumerate() {
+        for (i, name) in rule.names.iter().enumerate() {
+            // An empty one is told as such.
+            if !name.is_empty() && Syscall::named(name).is_none() {
+                let path = format!("{FIELD}.syscalls[{index}].names[{i}]");
+                let message = format!("unknown system call {name:?}, and {FAIL_UNKNOWN} is set");
+                problems.add(path, message);
+            }
+        }
+    }
+}
+
 /// The listener, which must be there exactly when it is asked.
 fn listener(
-    seccomp: &LinuxSeccomp,
+    (seccomp, receiver): (&LinuxSeccomp, Option<&Path>),
     profile: &Profile<'_>,
     problems: &mut Problems,
 ) -> Option<Listener> {
     let metadata = seccomp.listener_metadata().clone();
-    let Some(socket) = seccomp.listener_path().clone() else {
+    let path = seccomp.listener_path().as_deref();
+    if let (Some(path), Some(receiver)) = (path, receiver)
+        && path != receiver
+    {
+        let message = format!("names another listener than {LISTENER}: remove one of them");
+        problems.add(RECEIVER_FIELD, message);
+    }
+    let named = path.map(|path| (LISTENER, path));
+    let named = named.or(receiver.map(|path| (RECEIVER_FIELD, path)));
+    let Some((field, socket)) = named else {
         if metadata.is_some() {
             let message = "is told to a listener: set listenerPath, or remove it";
             problems.add(format!("{FIELD}.listenerMetadata"), message);
         }
         if profile.notifies() {
             let message = "is required with SCMP_ACT_NOTIFY";
-            problems.add(format!("{FIELD}.listenerPath"), message);
+            problems.add(LISTENER, message);
         }
         return None;
     };
@@ -124,7 +209,8 @@ fn listener(
         problems.add(FIELD, message);
     }
     Some(Listener {
-        socket,
+        field,
+        socket: socket.to_owned(),
         metadata: metadata.unwrap_or_default(),
     })
 }
@@ -140,8 +226,8 @@ fn passes(profile: &Profile<'_>, name: &str) -> bool {
     allowed.contains(&ranges[next - 1].decision)
 }
 
-fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
-    let Some(list) = seccomp.flags() else {
+fn flags(list: Option<&[LinuxSeccompFilterFlag]>, notifies: bool) -> u32 {
+    let Some(list) = list else {
         // As runc, where not even an empty list is given.
         return flag::SPEC_ALLOW | if notifies { flag::NEW_LISTENER } else { 0 };
     };

@@ -271,6 +271,26 @@ impl Folder {
         };
         result.call(|| format!("symlinkat(\"{target}\", \"{path}\")"))
     }
+
+    /// As [`Folder::make_link`], but what is there already stays: it has to be such a link.
+    ///
+    /// # Errors
+    ///
+    /// What symlinkat(2) answers; `EEXIST` when anything else is there.
+    pub fn ensure_link(&self, path: &ContainerPath, target: &str) -> SysResult<()> {
+        let (_parent, name) = path.split().ok_or_else(|| no_entry(path))?;
+        let made = match rustix::fs::symlinkat(target, &self.fd, name) {
+            Err(Errno::EXIST) => {
+                let present = rustix::fs::readlinkat(&self.fd, name, alloc::vec::Vec::new());
+                match present {
+                    Ok(present) if present.as_bytes() == target.as_bytes() => Ok(()),
+                    Ok(_) | Err(_) => Err(Errno::EXIST),
+                }
+            }
+            made => made,
+        };
+        made.call(|| format!("symlinkat(\"{target}\", \"{path}\")"))
+    }
 }
 
 fn no_entry(path: &ContainerPath) -> SysError {

@@ -17,18 +17,13 @@ enum Fate {
     Honoured,
     /// Refused, with what to do instead.
     Refused(&'static str),
-    /// It has no effect here, and why that is no loss.
-    WithoutEffect(&'static str),
 }
 
-use Fate::{Honoured, Refused, WithoutEffect};
+use Fate::{Honoured, Refused};
 
 /// crun's annotations, in alphabetical order.
 const KNOWN: &[(&str, Fate)] = &[
-    (
-        "run.oci.delegate-cgroup",
-        Refused("not supported: a container's own cgroup is its root, where it may make others"),
-    ),
+    ("run.oci.delegate-cgroup", Honoured),
     (
         "run.oci.handler",
         Refused("not supported: this runtime executes programs of this machine only"),
@@ -42,33 +37,22 @@ const KNOWN: &[(&str, Fate)] = &[
         "run.oci.seccomp.plugins",
         Refused("not supported: name a listener by linux.seccomp.listenerPath"),
     ),
-    (
-        "run.oci.seccomp.receiver",
-        Refused("not supported: name the listener by linux.seccomp.listenerPath"),
-    ),
-    (
-        "run.oci.seccomp_bpf_data",
-        Refused("not supported: give the filter as linux.seccomp"),
-    ),
-    (
-        "run.oci.seccomp_fail_unknown_syscall",
-        WithoutEffect("unknown names of system calls are left out"),
-    ),
+    ("run.oci.seccomp.receiver", Honoured),
+    ("run.oci.seccomp_bpf_data", Honoured),
+    ("run.oci.seccomp_fail_unknown_syscall", Honoured),
     (
         "run.oci.systemd.force_cgroup_v1",
         Refused("not supported: there is only cgroup v2"),
     ),
-    (
-        "run.oci.systemd.subgroup",
-        WithoutEffect("a container is in the scope itself"),
-    ),
+    ("run.oci.systemd.subgroup", Honoured),
 ];
 
 /// Those that name a path.
-const PATHS: [&str; 3] = [
+const PATHS: [&str; 4] = [
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.pidfd_receiver",
+    "run.oci.seccomp.receiver",
 ];
 
 /// All rules on `annotations`.
@@ -87,9 +71,6 @@ pub(super) fn check(config: &Value, report: &mut Report) {
             // Empty asks for nothing.
             Some(_) if value.as_str() == Some("") => {}
             Some((_, Refused(reason))) => report.problem(place, reason),
-            Some((_, WithoutEffect(reason))) => {
-                report.warning(place, format_args!("has no effect: {reason}"));
-            }
             None => report.warning(place, "unknown annotation, ignored"),
         }
     }
@@ -133,14 +114,12 @@ mod tests {
 
     #[test]
     fn what_would_make_another_container_is_refused() {
-        let asked = json!({"run.oci.handler": "krun", "run.oci.delegate-cgroup": "init",
+        let asked = json!({"run.oci.handler": "krun",
             "run.oci.seccomp.plugins": "", "org.example.handler": "wasm",
             "run.oci.pidfd_receiver": "x"});
         assert_eq!(
             problems(with(base(), "/annotations", asked)),
-            "annotations[\"run.oci.delegate-cgroup\"]: not supported: a container's own cgroup is \
-             its root, where it may make others\n\
-             annotations[\"run.oci.handler\"]: not supported: this runtime executes programs of \
+            "annotations[\"run.oci.handler\"]: not supported: this runtime executes programs of \
              this machine only\n\
              annotations[\"run.oci.pidfd_receiver\"]: must be an absolute path, is \"x\""
         );
@@ -148,14 +127,11 @@ mod tests {
 
     #[test]
     fn what_makes_no_difference_is_told() {
-        let asked = json!({"run.oci.systemd.subgroup": "x", "run.oci.new": "1",
-            "run.oci.keep_original_groups": "1", "run.oci.seccomp_fail_unknown_syscall": ""});
+        let asked = json!({"run.oci.new": "1", "run.oci.keep_original_groups": "1"});
         let config = with(base(), "/annotations", asked);
         assert_eq!(
             warnings(with(config, "/process/user/additionalGids", json!([5]))),
             "annotations[\"run.oci.new\"]: unknown annotation, ignored\n\
-             annotations[\"run.oci.systemd.subgroup\"]: has no effect: a container is in the scope \
-             itself\n\
              process.user.additionalGids: not set: run.oci.keep_original_groups keeps those of the \
              caller"
         );

@@ -42,6 +42,18 @@ pub(super) use place::cgroup_of;
 pub(super) use properties::knows;
 pub(super) use unit::Scope;
 
+/// Who is asked to make a container's cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ManagerChoice {
+    /// We.
+    #[default]
+    Files,
+    /// systemd.
+    Systemd,
+    /// Nobody: the container is to stay where it is created.
+    Nobody,
+}
+
 /// Who makes a container's cgroup.
 #[derive(Debug)]
 pub enum Manager {
@@ -51,6 +63,8 @@ pub enum Manager {
     Below(PathBuf),
     /// Nobody: our caller may make none, and the container stays where it is created.
     Nobody,
+    /// Nobody, as it was asked for.
+    Disabled,
     /// We, below a unit that systemd has handed over to our caller; its cgroup.
     Delegated(PathBuf),
     /// systemd, at our word.
@@ -87,23 +101,25 @@ pub struct Systemd {
 }
 
 impl Manager {
-    /// Finds out who makes the cgroup of container `id`, as systemd's wish or as a caller's who is
+    /// Finds out who makes the cgroup of container `id`, by what was chosen and for a caller who is
     /// `privileged` over the whole tree or not. Changes nothing.
     ///
     /// # Errors
     ///
     /// systemd is wanted and does not answer.
     pub fn find(
-        (systemd, privileged): (bool, bool),
+        (choice, privileged): (ManagerChoice, bool),
         spec: &Spec,
         id: &str,
         hierarchy: &Hierarchy,
     ) -> Result<Manager> {
-        if !systemd && privileged {
-            return Ok(Manager::Files);
-        }
-        if !systemd {
-            return Ok(delegation::find(configured_path(spec), hierarchy));
+        match choice {
+            ManagerChoice::Nobody => return Ok(Manager::Disabled),
+            ManagerChoice::Files if privileged => return Ok(Manager::Files),
+            ManagerChoice::Files => {
+                return Ok(delegation::find(configured_path(spec), hierarchy));
+            }
+            ManagerChoice::Systemd => {}
         }
         let names = Names::parse(configured_path(spec), id);
         // A path that is wrong is told with all other problems of the configuration.

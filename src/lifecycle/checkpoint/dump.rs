@@ -14,7 +14,7 @@ use crate::criu::{Criu, Feature, Flag, Kind, Notice, Number, Options, Request, T
 use crate::error::Problems;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::record::Record;
-use crate::lifecycle::{Verb, delete, notify, permit, plans, query};
+use crate::lifecycle::{Verb, delete, freeze, notify, permit, plans, query};
 use crate::sys::command::Start;
 use crate::sys::rights::Rights;
 use crate::sys::{Call, fd};
@@ -47,7 +47,8 @@ pub fn checkpoint(root: &Path, id: &ContainerId, request: &CheckpointRequest) ->
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
-    let bundle = Bundle::load(&record.facts.bundle)?;
+    let facts = &record.facts;
+    let bundle = Bundle::load(&facts.bundle, facts.config.as_deref())?;
     let images = Images::make(&request.images, request.parent.as_deref())?;
     let options = options(&record, &bundle, &images, request, pid)?;
     let session = criu.start(Start::default())?;
@@ -87,10 +88,10 @@ fn options(
         false,
         &mut problems,
     );
-    outside::check(&namespaces, &mut problems);
+    outside::check(&bundle.spec, &namespaces, &mut problems);
     problems
         .into_result()
-        .with_context(|| format!("{:?}", bundle.dir.join("config.json")))?;
+        .with_context(|| format!("{:?}", bundle.config))?;
     if let Some(plan) = seccomp::Plan::new(&bundle.spec, &mut Problems::default())
         && plan.listener().is_some()
     {
@@ -114,7 +115,7 @@ fn options(
         options.text(Text::Parent, parent);
         options.flag(Flag::TrackMemory, true);
     }
-    let cgroup = query::cgroup(record)?.context("the container's cgroup is gone")?;
+    let cgroup = freeze::present_cgroup(record)?;
     let frozen = hierarchy.mount_point().join(cgroup.path());
     let frozen = frozen.to_str().context("linux.cgroupsPath: is not UTF-8")?;
     options.text(Text::FreezeCgroup, frozen);

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{FileType, OFlags};
 
 use crate::bundle::Bundle;
+use crate::cgroups::inner_annotation;
 use crate::criu::{Options, Text};
 use crate::error::Problems;
 use crate::namespaces::{self, Kind};
@@ -22,7 +23,11 @@ use crate::sys::{Call, Errno};
 pub const NULL: &str = "/dev/null";
 
 /// Adds to `problems` what CRIU can not write down so that a restore would bring back the same container.
-pub fn check(namespaces: &namespaces::Plan, problems: &mut Problems) {
+pub fn check(spec: &Spec, namespaces: &namespaces::Plan, problems: &mut Problems) {
+    if let Some(name) = inner_annotation(spec) {
+        let text = "criu puts the processes of a container into its own cgroup";
+        problems.add(format!("annotations[{name:?}]"), text);
+    }
     const FIELD: &str = "linux.namespaces";
     if !namespaces.is_new(Kind::Mount) {
         let text = "a checkpoint needs a mount namespace of the container's own, made for it";
@@ -111,7 +116,7 @@ pub fn name(target: &ContainerPath) -> String {
 pub fn trees(plan: &Plan<HostTree>) -> impl Iterator<Item = (&ContainerPath, bool)> {
     let mounts = plan.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Tree(tree) => Some((&mount.target, tree.recursive)),
-        Source::New(_) | Source::Remount { .. } => None,
+        Source::New(_) | Source::Remount { .. } | Source::Link(_) => None,
     });
     let nodes = plan.nodes.iter().filter_map(|node| match node {
         Node::Bound { path, .. } => Some((path, false)),

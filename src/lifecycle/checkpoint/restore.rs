@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -32,7 +32,7 @@ use crate::lifecycle::plans::Plans;
 use crate::lifecycle::process::Process;
 use crate::lifecycle::record::Record;
 use crate::lifecycle::terminal::Relay;
-use crate::lifecycle::{delete, handover, hooks};
+use crate::lifecycle::{ManagerChoice, delete, handover, hooks};
 use crate::namespaces;
 use crate::rootfs::{self, HostTree};
 use crate::sys::command::Start;
@@ -95,13 +95,16 @@ struct Made {
 fn make(request: &RestoreRequest) -> Result<Made> {
     let create = &request.create;
     require_root()?;
+    if create.cgroup_manager == ManagerChoice::Nobody {
+        bail!("--cgroup-manager disabled: criu needs a cgroup for the processes: leave it out");
+    }
     let interrupt = Interrupt::prepare("the container was restored")?;
     let criu = Criu::find()?;
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
     let images = Images::of_checkpoint(&request.images)?;
-    let bundle = Bundle::load(&create.bundle)?;
+    let bundle = Bundle::load(&create.bundle, create.config.as_deref())?;
     for warning in &bundle.warnings {
         error::warn(warning);
     }
@@ -112,7 +115,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     check_terminal(&bundle.spec, create, start)?;
     let mut problems = Problems::default();
     let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
-    outside::check(&namespaces, &mut problems);
+    outside::check(&bundle.spec, &namespaces, &mut problems);
     let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
     let (plans, mut ground) = laid;
     let bringing = Bringing {

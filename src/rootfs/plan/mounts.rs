@@ -42,7 +42,10 @@ pub(super) fn plan(
         );
     }
     let propagation = words.propagation.clone();
-    let source = if words.remount {
+    let link = link(&json_path, mount, (&words, bind), context, problems);
+    let source = if let Some(text) = link {
+        Source::Link(text)
+    } else if words.remount {
         // With "bind" it concerns the mount alone (mount(8), "Remounting").
         let options = match words.bind {
             Some(_) => Vec::new(),
@@ -163,6 +166,34 @@ fn bind_tree(
         id_map: None,
         json_path: source_path,
     })
+}
+
+/// What the source says, where it is a symbolic link that is to be copied. It is read once, here: what it
+/// leads to is the container's business alone.
+fn link(
+    json_path: &str,
+    mount: &oci_spec::runtime::Mount,
+    (words, bind): (&Words, Option<bool>),
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> Option<String> {
+    if !words.copy_link {
+        return None;
+    }
+    if bind.is_none() || words.remount {
+        let message = "copy-symlink needs a bind mount: a link of the host is its source";
+        problems.add(format!("{json_path}.options"), message);
+        return None;
+    }
+    let path = context.bundle.join(mount.source().as_ref()?);
+    // What is no link, or can not be asked, is for the bind mount to find.
+    let text = std::fs::read_link(path).ok()?;
+    let text = text.into_os_string().into_string();
+    text.map_err(|text| {
+        let message = format!("the link says {text:?}, which is not UTF-8");
+        problems.add(format!("{json_path}.source"), message);
+    })
+    .ok()
 }
 
 /// The mount's own mappings, or the container's when an option asks for mapped ids.

@@ -56,6 +56,7 @@ impl fmt::Display for Mount<HostTree> {
                     f.write_str(" tmpcopyup")?
                 }
             }
+            Source::Link(text) => write!(f, "link   {text} -> {}", self.target)?,
             Source::Remount {
                 attributes,
                 options,

@@ -26,6 +26,7 @@ pub(super) struct Words {
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
+    pub(super) copy_link: bool,
     pub(super) map_ids: Option<bool>,
 }
 
@@ -76,6 +77,7 @@ impl Words {
                 self.propagation.push(Propagation { kind, recursive });
             }
             Some(Effect::CopyUp) => self.copy_up = true,
+            Some(Effect::CopyLink) => self.copy_link = true,
             Some(Effect::MapIds(recursive)) => self.map_ids = Some(recursive),
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use super::{Fifo, cgroup, mount_cgroup, share_pids, start, wait_until_empty};
 use crate::support::{Bundle, program, tests};
@@ -12,6 +13,7 @@ use crate::support::{Bundle, program, tests};
 pub fn all() -> Vec<Trial> {
     tests![
         init_is_cloned_into_its_cgroup_and_no_process_is_moved,
+        init_is_cloned_into_a_cgroup_below_its_own_too,
         kill_all_reaches_cgroups_that_the_container_made,
         kill_all_takes_any_signal,
         kill_all_ends_processes_that_outrun_a_list_of_them,
@@ -61,6 +63,15 @@ fn init_is_cloned_into_its_cgroup_and_no_process_is_moved() {
     }
     // What is seen is not nothing: the device filter's cgroup and its files were opened.
     assert!(trace.contains(&bundle.id), "{trace}");
+}
+
+fn init_is_cloned_into_a_cgroup_below_its_own_too() {
+    let bundle = Bundle::new("cat /proc/self/cgroup");
+    bundle.edit(|config| config["annotations"] = json!({"run.oci.systemd.subgroup": "main"}));
+    let trace = traced(&bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
+    assert!(trace.contains("CLONE_INTO_CGROUP"), "{trace}");
+    let writes = |line: &&str| line.contains("cgroup.procs") && !line.contains("O_RDONLY");
+    assert_eq!(trace.lines().filter(writes).count(), 0, "{trace}");
 }
 
 /// A container whose two processes are in cgroups that it made, in the host's pid namespace.

@@ -14,8 +14,10 @@ use crate::support::Bundle;
 mod controllers;
 mod cpu;
 mod devices;
+mod inner;
 mod io;
 mod kill;
+mod manager;
 mod memory;
 mod path;
 mod pause;
@@ -28,8 +30,10 @@ pub fn all() -> Vec<Trial> {
         controllers::all(),
         cpu::all(),
         devices::all(),
+        inner::all(),
         io::all(),
         kill::all(),
+        manager::all(),
         memory::all(),
         path::all(),
         pause::all(),

@@ -18,12 +18,35 @@ pub fn all() -> Vec<Trial> {
     tests![
         a_checkpoint_that_fails_leaves_the_container_running_and_names_its_log,
         options_of_the_annotations_file_are_taken,
+        processes_below_the_containers_cgroup_are_not_written_down,
         the_logs_are_in_the_work_path,
         an_id_that_is_taken_is_not_restored,
         a_restore_that_fails_leaves_nothing_and_names_its_log,
         a_runtime_that_is_killed_while_it_restores_leaves_what_delete_removes,
         a_restore_that_is_asked_to_end_leaves_nothing,
     ]
+}
+
+fn processes_below_the_containers_cgroup_are_not_written_down() {
+    for name in ["run.oci.systemd.subgroup", "run.oci.delegate-cgroup"] {
+        let bundle = counter();
+        bundle.edit(|config| config["annotations"] = json!({ name: "below" }));
+        let mut inside = Inside::of(bundle);
+        let error = checkpoint(&inside.bundle, &[]).failure();
+        let told = format!("annotations[\"{name}\"]: criu puts the processes of a container into");
+        assert!(error.contains(&told), "{error}");
+        assert_eq!(inside.ask("echo here"), "here\n");
+    }
+    // Nor brought back, if that was asked for only later.
+    let inside = Inside::of(counter());
+    checkpoint(&inside.bundle, &[]).success();
+    inside.bundle.edit(|config| {
+        config["annotations"] = json!({ "run.oci.systemd.subgroup": "below" });
+    });
+    let error = restore(&inside.bundle, &[]).failure();
+    let told = "annotations[\"run.oci.systemd.subgroup\"]: criu puts";
+    assert!(error.contains(told), "{error}");
+    assert!(is_gone(&inside.bundle));
 }
 
 fn a_checkpoint_that_fails_leaves_the_container_running_and_names_its_log() {

@@ -1,5 +1,6 @@
 //! The command line: flags, formats, refusals, the log.
 
+mod configuration;
 mod files;
 mod flags;
 mod log;
@@ -15,6 +16,7 @@ use crate::support::{Ran, program};
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
     let subjects = [
+        configuration::all(),
         flags::all(),
         log::all(),
         queries::all(),

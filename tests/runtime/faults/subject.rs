@@ -92,7 +92,7 @@ impl Subject {
         subject
     }
 
-    /// Hooks, a terminal, and user and time namespaces beside the usual ones.
+    /// Hooks, a terminal, cgroups below its own, and user and time namespaces beside the usual ones.
     pub fn with_trimmings() -> Subject {
         let mut subject = Subject::plain();
         let folder = &subject.bundle.folder;
@@ -106,6 +106,9 @@ impl Subject {
             own_ids(config, owner);
             hooks(config);
             config["process"]["terminal"] = json!(true);
+            config["annotations"] = json!({
+                "run.oci.systemd.subgroup": "main", "run.oci.delegate-cgroup": "mine"
+            });
         });
         let socket = folder.join("console.sock");
         let console = UnixListener::bind(&socket).unwrap();
@@ -204,10 +207,14 @@ impl Subject {
         format!("/sys/fs/cgroup/parhelion/{}", self.id())
     }
 
-    /// The processes in the container's cgroup.
+    /// The processes in the container's cgroup, and in those below it that it may have.
     pub fn processes(&self) -> Vec<u32> {
-        let procs = fs::read_to_string(self.cgroup() + "/cgroup.procs").unwrap_or_default();
-        procs.lines().map(|pid| pid.parse().unwrap()).collect()
+        let procs = |below: &str| {
+            let file = self.cgroup() + below + "/cgroup.procs";
+            fs::read_to_string(file).unwrap_or_default()
+        };
+        let all = ["", "/main", "/main/mine"].map(procs).concat();
+        all.lines().map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// Waits until nothing of the container moves any more: its processes have ended, or it waits

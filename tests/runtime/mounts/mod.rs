@@ -4,6 +4,7 @@ mod added;
 mod combined;
 mod hidden;
 mod idmaps;
+mod links;
 mod options;
 mod propagation;
 mod root;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Trial> {
         combined::all(),
         hidden::all(),
         idmaps::all(),
+        links::all(),
         options::all(),
         propagation::all(),
         root::all(),

@@ -54,6 +54,7 @@ const WORDS: &[(&str, Seen)] = &[
     ("async", NoOption("sync")),
     ("atime", Time("relatime")),
     ("bind", Elsewhere),
+    ("copy-symlink", Elsewhere),
     ("defaults", Taken),
     ("dev", Off("nodev")),
     ("diratime", Off("nodiratime")),

@@ -22,6 +22,7 @@ pub fn all() -> Vec<Trial> {
         a_path_from_the_root_is_taken_where_it_is_the_users,
         rootless_false_insists_on_the_hosts_tree,
         rootless_true_treats_root_as_a_user,
+        a_cgroup_below_the_containers_is_the_users_to_divide,
     ];
     all.extend(needs_controllers(
         &["memory", "pids"],
@@ -401,5 +402,35 @@ fn a_limit_below_a_cgroup_with_processes_is_refused() {
             .unwrap()
             .all(|entry| !entry.unwrap().path().is_dir())
     );
+    rootless.nothing_is_left();
+}
+
+fn a_cgroup_below_the_containers_is_the_users_to_divide() {
+    let mut rootless = Rootless::new("sleep 1000");
+    let handed_over = HandedOver::new(&mut rootless, "");
+    rootless.edit(|config| {
+        config["annotations"] = json!({
+            "run.oci.systemd.subgroup": "main", "run.oci.delegate-cgroup": "mine"
+        });
+    });
+    rootless.start();
+    let place = handed_over.of(&rootless).join("main/mine");
+    assert_eq!(cgroup_of(rootless.pid()), place);
+    let owner =
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(place.join("cgroup.procs")).unwrap());
+    assert_eq!(owner, user());
+    let seen = [
+        "exec",
+        rootless.id(),
+        "busybox",
+        "grep",
+        "^0",
+        "/proc/self/cgroup",
+    ];
+    assert_eq!(rootless.parhelion(&seen).success(), "0::/mine\n");
+    rootless
+        .parhelion(&["delete", "--force", rootless.id()])
+        .success();
+    assert_eq!(handed_over.children(), ["main"]);
     rootless.nothing_is_left();
 }

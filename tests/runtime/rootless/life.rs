@@ -147,7 +147,8 @@ fn without_a_cgroup_what_needs_one_says_so() {
         &["exec", "--cgroup", "/sub", rootless.id(), "true"],
     ] {
         let error = rootless.parhelion(arguments).failure();
-        let expected = "the container has no cgroup of its own, as its user may make none where it was created";
+        let expected = "the container has no cgroup of its own, by --cgroup-manager disabled or as its user may \
+            make none where it was created";
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
     assert_eq!(rootless.status(), "running");

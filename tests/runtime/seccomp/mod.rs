@@ -2,6 +2,7 @@
 
 mod actions;
 mod agent;
+mod annotations;
 mod architectures;
 mod arguments;
 mod notify;
@@ -19,6 +20,7 @@ use probe::Call;
 pub fn all() -> Vec<Trial> {
     [
         actions::all(),
+        annotations::all(),
         architectures::all(),
         arguments::all(),
         notify::all(),

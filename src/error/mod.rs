@@ -5,18 +5,18 @@
 //! of it at once.
 //!
 //! [`report`], [`warn`] and [`debug`] write lines for people to stderr and, with `--log`, for
-//! callers to a file: the only place that does. Callers read the last line of level `error` there.
+//! callers to a log: the only place that does. Callers read the last line of level `error` there.
+
+mod log;
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::io;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
-use serde::Serialize;
+
+pub use log::{Destination, Level, Log, LogFormat};
 
 /// An error that a caller branches on.
 ///
@@ -126,47 +126,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// How lines in the log file look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `time="2026-01-02T03:04:05Z" level=error msg="…"`, as logrus writes.
-    Text,
-    /// `{"level":"error","msg":"…","time":"2026-01-02T03:04:05Z"}`.
-    Json,
-}
-
-/// Where lines go, and which.
-#[derive(Debug)]
-pub struct Log {
-    /// The file to append to; it is opened with the first line, most commands write none.
-    pub path: Option<PathBuf>,
-    /// How lines look there.
-    pub format: LogFormat,
-    /// Whether lines of level `debug` are written.
-    pub debug: bool,
-}
-
 /// The log that the command line asked for. Set once, before anything can go wrong.
 static LOG: OnceLock<Log> = OnceLock::new();
-
-/// How much a line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Debug,
-    Warning,
-    Error,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Debug => "debug",
-            Level::Warning => "warning",
-            Level::Error => "error",
-        }
-    }
-}
 
 /// Says where lines go from now on. A second call changes nothing.
 pub fn set_log(log: Log) {
@@ -179,7 +140,7 @@ pub fn set_log(log: Log) {
 pub fn report(error: &anyhow::Error) {
     let message = one_line(&in_words(error));
     eprintln!("{message}");
-    if let Err(reason) = append(Level::Error, &message) {
+    if let Err(reason) = write_to_log(Level::Error, &message) {
         eprintln!("{reason}");
     }
 }
@@ -187,19 +148,26 @@ pub fn report(error: &anyhow::Error) {
 /// Tells what went wrong without failing the command: in the log, or on stderr without one. An
 /// error is told with [`in_words`].
 pub fn warn(message: &str) {
-    write_line(Level::Warning, &one_line(message));
+    if is_written(Level::Warning) {
+        write_line(Level::Warning, &one_line(message));
+    }
 }
 
-/// Notes a step, with `--debug`: in the log, or on stderr without one.
+/// Notes a step, with `--log-level debug`: in the log, or on stderr without one.
 pub fn debug(message: impl FnOnce() -> String) {
-    if LOG.get().is_some_and(|log| log.debug) {
+    if is_written(Level::Debug) {
         write_line(Level::Debug, &message());
     }
 }
 
+/// Whether lines of this level are wanted; before the command line has said so, those of its default.
+fn is_written(level: Level) -> bool {
+    level >= LOG.get().map_or(Level::Warning, |log| log.level)
+}
+
 #[allow(clippy::print_stderr, reason = "this is the only printing")]
 fn write_line(level: Level, message: &str) {
-    match append(level, message) {
+    match write_to_log(level, message) {
         Ok(true) => {}
         Ok(false) => eprintln!("{}: {message}", level.name()),
         Err(reason) => eprintln!("{reason}\n{}: {message}", level.name()),
@@ -236,61 +204,15 @@ fn one_line(text: &str) -> String {
     lines.join("; ")
 }
 
-/// Appends a line to the log file; false when there is none.
-///
-/// Opened anew for each line: there are few, and a file that was rotated away is not written to.
-fn append(level: Level, message: &str) -> Result<bool, String> {
-    let Some((log, path)) = LOG.get().and_then(|log| Some((log, log.path.as_ref()?))) else {
+/// Writes a line to the log; false when there is none.
+fn write_to_log(level: Level, message: &str) -> Result<bool, String> {
+    let Some((log, destination)) = LOG
+        .get()
+        .and_then(|log| Some((log, log.destination.as_ref()?)))
+    else {
         return Ok(false);
     };
-    let line = log_line(log.format, level, message, &present());
-    let open = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .open(path);
-    // One write per line, so that lines of parallel commands do not mix.
-    open.and_then(|mut file: File| file.write_all(line.as_bytes()))
-        .map(|()| true)
-        .map_err(|error| format!("log {path:?}: {}", cause_in_words(&error)))
-}
-
-/// One line of the log, with its end.
-fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> String {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        level: Level,
-        msg: &'a str,
-        time: &'a str,
-    }
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    match format {
-        LogFormat::Json => {
-            let line = Line {
-                level,
-                msg: message,
-                time,
-            };
-            // Cannot fail: the fields are text.
-            serde_json::to_string(&line).unwrap_or_default() + "\n"
-        }
-        LogFormat::Text => {
-            format!(
-                "time={} level={} msg={}\n",
-                quoted(time),
-                level.name(),
-                quoted(message)
-            )
-        }
-    }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "lines carry the moment they were written"
-)]
-fn present() -> String {
-    rfc3339(SystemTime::now())
+    destination.write(log.format, level, message).map(|()| true)
 }
 
 /// A moment as people and callers read it, in UTC: `2026-01-02T03:04:05.67Z`.
@@ -367,17 +289,6 @@ mod tests {
             before = now;
         }
         assert_eq!(before, (2370, 1, 1));
-    }
-
-    #[test]
-    fn a_line_for_callers_is_one_json_object_with_the_fields_they_read() {
-        let line = log_line(LogFormat::Json, Level::Error, "no \"web\"\n", "T");
-        assert_eq!(
-            line,
-            "{\"level\":\"error\",\"msg\":\"no \\\"web\\\"\\n\",\"time\":\"T\"}\n"
-        );
-        let text = log_line(LogFormat::Text, Level::Warning, "a \"b\"", "T");
-        assert_eq!(text, "time=\"T\" level=warning msg=\"a \\\"b\\\"\"\n");
     }
 
     #[test]
