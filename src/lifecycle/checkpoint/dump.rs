@@ -47,6 +47,9 @@ pub fn checkpoint(root: &Path, id: &ContainerId, request: &CheckpointRequest) ->
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
+    if let Some(lock) = request.network_lock {
+        criu.require_lock(lock).context("--network-lock")?;
+    }
     let bundle = Bundle::load(&record.facts.bundle)?;
     let images = Images::make(&request.images, request.parent.as_deref())?;
     let options = options(&record, &bundle, &images, request, pid)?;
@@ -133,6 +136,9 @@ impl CheckpointRequest {
         options.flag(Flag::LeaveRunning, self.leave_running);
         options.flag(Flag::TcpSkipInFlight, self.tcp_skip_in_flight);
         options.flag(Flag::LinkRemap, self.link_remap);
+        if let Some(lock) = self.network_lock {
+            options.number(Number::NetworkLock, lock as u32);
+        }
     }
 }
 
@@ -164,6 +170,7 @@ fn say_ready(notice: &Notice, ready: &mut Option<OwnedFd>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::checkpoint::NetworkLock;
     use crate::lifecycle::checkpoint::testing::{only, request};
 
     #[test]
@@ -174,6 +181,7 @@ mod tests {
                 parent: None,
                 leave_running: false,
                 tcp_skip_in_flight: false,
+                network_lock: None,
                 link_remap: false,
                 status_fd: None,
                 page_server: None,
@@ -189,5 +197,9 @@ mod tests {
         assert_eq!(set(|r| r.link_remap = true), only(Flag::LinkRemap));
         let skips = set(|r| r.tcp_skip_in_flight = true);
         assert_eq!(skips, only(Flag::TcpSkipInFlight));
+        let locks = set(|r| r.network_lock = Some(NetworkLock::Nftables));
+        let mut expected = Options::default();
+        expected.number(Number::NetworkLock, 2);
+        assert_eq!(locks, expected);
     }
 }
