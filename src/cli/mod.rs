@@ -64,20 +64,15 @@ pub fn main() -> i32 {
     } else {
         Sown::default()
     };
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
     };
-    let format = if arguments.log_format == "json" {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    error::set_log(Log {
-        path: arguments.log.clone(),
-        format,
-        debug: arguments.debug,
-    });
+    set_log(
+        arguments.log.clone(),
+        &arguments.log_format,
+        arguments.debug,
+    );
     let failure = arguments
         .verb
         .as_ref()
@@ -86,6 +81,46 @@ pub fn main() -> i32 {
         error::report(&error);
         failure
     })
+}
+
+/// A flag of `restore` as go-runc writes it, and by that containerd and Docker: the parsers of Go take
+/// one dash for two.
+const GO_RUNC: (&str, &str) = ("-no-subreaper", "--no-subreaper");
+
+/// Understands a command line. If it is wrong, the log is set all the same, as far as it is named.
+fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
+    let parsed = Arguments::try_parse_from(words).or_else(|told| {
+        // A word that is a program's for `exec` has been taken as that.
+        match words.iter().position(|word| word == GO_RUNC.0) {
+            Some(place) => {
+                let mut words = words.to_vec();
+                words[place] = GO_RUNC.1.into();
+                Arguments::try_parse_from(words)
+            }
+            None => Err(told),
+        }
+    });
+    parsed.inspect_err(|_| log_named_in(words))
+}
+
+fn log_named_in(words: &[OsString]) {
+    let lenient = Arguments::command().ignore_errors(true);
+    if let Ok(found) = lenient.try_get_matches_from(words) {
+        let format = found.get_one("log_format").map_or("text", String::as_str);
+        set_log(found.get_one("log").cloned(), format, false);
+    }
+}
+
+fn set_log(path: Option<PathBuf>, format: &str, debug: bool) {
+    let format = match format {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    error::set_log(Log {
+        path,
+        format,
+        debug,
+    });
 }
 
 /// The definition of the command line, for completions and manual pages.
@@ -140,6 +175,22 @@ struct Cgroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flag_of_a_restore_that_has_one_dash_is_taken_and_no_other_word_is_changed() {
+        let parsed = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+            parse(&words).map(|arguments| format!("{:?}", arguments.verb))
+        };
+        let two = parsed("parhelion restore --detach --no-subreaper -b /b web").unwrap();
+        let one = parsed("parhelion restore --detach -no-subreaper -b /b web").unwrap();
+        assert_eq!(one, two);
+        assert_ne!(one, parsed("parhelion restore --detach -b /b web").unwrap());
+        let program = parsed("parhelion exec web program -no-subreaper").unwrap();
+        assert!(program.contains("\"-no-subreaper\""), "{program}");
+        assert!(parsed("parhelion state -no-subreaper web").is_err());
+        assert!(parsed("parhelion restore -no-such-flag web").is_err());
+    }
 
     #[test]
     fn a_seed_is_started_for_verbs_that_make_a_container_and_pass_nothing_on() {

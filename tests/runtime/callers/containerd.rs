@@ -43,17 +43,22 @@ fn run(flags: &[&str], id: &str, command: &[&str]) -> Ran {
 }
 
 /// A task, deleted on drop.
-struct Task(&'static str);
+pub struct Task(pub &'static str);
 
 impl Task {
     fn start(id: &'static str, flags: &[&str]) -> Task {
+        Task::running(id, flags, "sleep 1000")
+    }
+
+    /// One that runs this script.
+    pub fn running(id: &'static str, flags: &[&str], script: &str) -> Task {
         let task = Task(id);
-        let sleep = ["sh", "-c", "sleep 1000"];
-        run(&[&["--detach"], flags].concat(), id, &sleep).success();
+        let flags = [&["--detach"], flags].concat();
+        run(&flags, id, &["sh", "-c", script]).success();
         task
     }
 
-    fn exec(&self, flags: &[&str], name: &str, command: &[&str]) -> Ran {
+    pub fn exec(&self, flags: &[&str], name: &str, command: &[&str]) -> Ran {
         let exec = ["ctr", "task", "exec", "--exec-id", name];
         call(&[&exec, flags, &[self.0], command].concat())
     }
@@ -72,7 +77,7 @@ impl Task {
         )
     }
 
-    fn status(&self) -> String {
+    pub fn status(&self) -> String {
         self.listed().1
     }
 }
