@@ -37,6 +37,7 @@ pub fn prepare() {
         // For `docker checkpoint`.
         settings["experimental"] = true.into();
         fs::write("/etc/docker/daemon.json", settings.to_string()).unwrap();
+        super::containerd::settings();
         start(&["docker.socket", "docker.service"]);
         let archive = archive().to_str().unwrap();
         ask(&["docker", "load", "--quiet", "--input", archive]);
