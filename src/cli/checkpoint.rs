@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::lifecycle::checkpoint::{CgroupsMode, CheckpointRequest, ImagesRequest, RestoreRequest};
+use crate::lifecycle::checkpoint::{
+    CgroupsMode, CheckpointRequest, ImagesRequest, NetworkLock, RestoreRequest,
+};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
 
@@ -57,6 +59,17 @@ fn modes() -> [&'static str; 5] {
     MODES.map(|(name, _)| name)
 }
 
+/// The methods of `--network-lock`.
+const LOCKS: [(&str, NetworkLock); 3] = [
+    ("iptables", NetworkLock::Iptables),
+    ("nftables", NetworkLock::Nftables),
+    ("skip", NetworkLock::Skip),
+];
+
+fn locks() -> [&'static str; 3] {
+    LOCKS.map(|(name, _)| name)
+}
+
 impl Images {
     fn request(self) -> Result<ImagesRequest> {
         let mode = MODES
@@ -96,6 +109,9 @@ pub(super) struct Checkpointing {
     /// Leave out TCP connections that nobody has accepted
     #[arg(long)]
     tcp_skip_in_flight: bool,
+    /// How packets of kept connections are dropped meanwhile: iptables, nftables or skip
+    #[arg(long, value_name = "METHOD", value_parser = locks())]
+    network_lock: Option<String>,
     /// Give files that were deleted a name, for as long as the images are kept
     #[arg(long)]
     link_remap: bool,
@@ -115,11 +131,15 @@ impl Checkpointing {
     pub(super) fn request(self) -> Result<CheckpointRequest> {
         let server = self.page_server.filter(|server| !server.is_empty());
         let parent = self.parent_path.filter(|path| !path.as_os_str().is_empty());
+        let lock = LOCKS
+            .iter()
+            .find(|(name, _)| self.network_lock.as_deref() == Some(name));
         Ok(CheckpointRequest {
             images: self.images.request()?,
             parent,
             leave_running: self.leave_running,
             tcp_skip_in_flight: self.tcp_skip_in_flight,
+            network_lock: lock.map(|(_, lock)| *lock),
             link_remap: self.link_remap,
             status_fd: (self.status_fd != -1).then_some(self.status_fd),
             page_server: server.as_deref().map(page_server).transpose()?,
@@ -167,7 +187,13 @@ pub(super) struct Restoring {
     /// Accepted for callers of runc: criu finds out whether pivot_root is possible
     #[arg(long)]
     no_pivot: bool,
-    /// Security label instead of the one that was saved
+    /// TCP connections that were kept are closed
+    #[arg(long)]
+    tcp_close: bool,
+    /// Accepted for callers of crun: the images tell how the network was locked
+    #[arg(long, value_name = "METHOD", value_parser = locks())]
+    network_lock: Option<String>,
+    /// Security label instead of the one that was saved, where one was
     #[arg(long, value_name = "TYPE:LABEL")]
     lsm_profile: Option<String>,
     /// SELinux context of mounts instead of the one that was saved
@@ -203,6 +229,7 @@ impl Restoring {
                 no_subreaper: self.no_subreaper,
             },
             images: self.images.request()?,
+            tcp_close: self.tcp_close,
             lsm_profile: self.lsm_profile.filter(|profile| !profile.is_empty()),
             lsm_mount_context: self.lsm_mount_context.filter(|context| !context.is_empty()),
         })
@@ -263,6 +290,11 @@ mod tests {
             let flag = format!("--manage-cgroups-mode={mode}");
             assert_eq!(checkpointing(&flag).images.cgroups, cgroups, "{mode:?}");
         }
+        for (method, lock) in LOCKS {
+            let flag = format!("--network-lock={method}");
+            assert_eq!(checkpointing(&flag).network_lock, Some(lock), "{method}");
+        }
+        assert_eq!(checkpointing("").network_lock, None);
         // The network's content is left out in any case.
         assert_eq!(format!("{:?}", checkpointing("--empty-ns network")), none);
     }
@@ -271,13 +303,14 @@ mod tests {
     fn a_restore_is_given_its_labels_and_its_caller() {
         let plain = restoring("");
         assert_eq!((plain.lsm_profile, plain.lsm_mount_context), (None, None));
-        assert!(!plain.options.no_subreaper && !plain.create.no_pivot);
+        assert!(!plain.options.no_subreaper && !plain.create.no_pivot && !plain.tcp_close);
         let asked = restoring(
-            "--lsm-profile apparmor:web --lsm-mount-context a:b:c --no-subreaper --no-pivot",
+            "--lsm-profile apparmor:web --lsm-mount-context a:b:c --no-subreaper --no-pivot \
+            --tcp-close --network-lock skip",
         );
         assert_eq!(asked.lsm_profile.as_deref(), Some("apparmor:web"));
         assert_eq!(asked.lsm_mount_context.as_deref(), Some("a:b:c"));
-        assert!(asked.options.no_subreaper && asked.create.no_pivot);
+        assert!(asked.options.no_subreaper && asked.create.no_pivot && asked.tcp_close);
     }
 
     #[test]

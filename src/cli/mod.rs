@@ -7,7 +7,7 @@ mod output;
 mod update;
 mod verbs;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -76,12 +76,11 @@ pub fn main() -> i32 {
     } else {
         Sown::default()
     };
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
     };
-    let (log, is_right) = arguments.log();
-    error::set_log(log);
+    let is_right = LogFlags::of(&arguments).set();
     let failure = arguments
         .verb
         .as_ref()
@@ -93,20 +92,71 @@ pub fn main() -> i32 {
     })
 }
 
-impl Arguments {
-    /// The log that is asked for, and what is wrong with it: then there is none.
-    fn log(&self) -> (Log, Result<()>) {
+/// A flag of `restore` as go-runc writes it, and by that containerd and Docker: the parsers of Go take
+/// one dash for two.
+const GO_RUNC: (&str, &str) = ("-no-subreaper", "--no-subreaper");
+
+/// Understands a command line. If it is wrong, the log is set all the same, as far as it is named.
+fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
+    let parsed = Arguments::try_parse_from(words).or_else(|told| {
+        // A word that is a program's for `exec` has been taken as that.
+        match words.iter().position(|word| word == GO_RUNC.0) {
+            Some(place) => {
+                let mut words = words.to_vec();
+                words[place] = GO_RUNC.1.into();
+                Arguments::try_parse_from(words)
+            }
+            None => Err(told),
+        }
+    });
+    parsed.inspect_err(|_| log_named_in(words))
+}
+
+fn log_named_in(words: &[OsString]) {
+    let lenient = Arguments::command().ignore_errors(true);
+    if let Ok(found) = lenient.try_get_matches_from(words) {
+        let text = |name| found.get_one::<String>(name).map_or("", String::as_str);
+        let flags = LogFlags {
+            destination: found.get_one::<OsString>("log").map(OsString::as_os_str),
+            format: text("log_format"),
+            level: text("log_level"),
+            debug: found.get_one("debug").copied().unwrap_or(false),
+        };
+        // What is wrong with the command line is told, and the log's name may be part of it.
+        let _also_wrong = flags.set();
+    }
+}
+
+/// What a command line says of the log.
+struct LogFlags<'a> {
+    destination: Option<&'a OsStr>,
+    format: &'a str,
+    level: &'a str,
+    debug: bool,
+}
+
+impl LogFlags<'_> {
+    fn of(arguments: &Arguments) -> LogFlags<'_> {
+        LogFlags {
+            destination: arguments.log.as_deref(),
+            format: &arguments.log_format,
+            level: &arguments.log_level,
+            debug: arguments.debug,
+        }
+    }
+
+    /// Sets the log that is asked for; when something is wrong with it, there is none.
+    fn set(self) -> Result<()> {
         // As for runc, an empty one is none.
-        let log = self.log.as_deref().filter(|log| !log.is_empty());
-        let wanted = log.map(Destination::parse).transpose();
-        let level = Level::ALL.into_iter().find(|l| l.name() == self.log_level);
-        let (destination, parsed) = match wanted {
+        let wanted = self.destination.filter(|log| !log.is_empty());
+        let level = Level::ALL.into_iter().find(|l| l.name() == self.level);
+        let (destination, parsed) = match wanted.map(Destination::parse).transpose() {
             Ok(destination) => (destination, Ok(())),
             Err(wrong) => (None, Err(anyhow!("--log: {wrong}"))),
         };
-        let log = Log {
+        error::set_log(Log {
             destination,
-            format: match self.log_format.as_str() {
+            format: match self.format {
                 "json" => LogFormat::Json,
                 _ => LogFormat::Text,
             },
@@ -114,8 +164,8 @@ impl Arguments {
                 true => Level::Debug,
                 false => level.unwrap_or(Level::Warning),
             },
-        };
-        (log, parsed)
+        });
+        parsed
     }
 }
 
@@ -186,6 +236,22 @@ struct Cgroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flag_of_a_restore_that_has_one_dash_is_taken_and_no_other_word_is_changed() {
+        let parsed = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+            parse(&words).map(|arguments| format!("{:?}", arguments.verb))
+        };
+        let two = parsed("parhelion restore --detach --no-subreaper -b /b web").unwrap();
+        let one = parsed("parhelion restore --detach -no-subreaper -b /b web").unwrap();
+        assert_eq!(one, two);
+        assert_ne!(one, parsed("parhelion restore --detach -b /b web").unwrap());
+        let program = parsed("parhelion exec web program -no-subreaper").unwrap();
+        assert!(program.contains("\"-no-subreaper\""), "{program}");
+        assert!(parsed("parhelion state -no-subreaper web").is_err());
+        assert!(parsed("parhelion restore -no-such-flag web").is_err());
+    }
 
     #[test]
     fn a_seed_is_started_for_verbs_that_make_a_container_and_pass_nothing_on() {

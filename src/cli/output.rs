@@ -24,12 +24,18 @@ pub(super) fn version() -> Result<()> {
     ))
 }
 
-/// Prints help where it was asked for, else what is wrong with the command line.
+/// Prints help where it was asked for, else what is wrong with the command line; the log gets its first line.
 pub(super) fn usage(told: &clap::Error) -> i32 {
     let asked = !told.use_stderr();
     // Nobody is left to tell when the stream is closed.
     let _ = told.print();
-    if asked { 0 } else { super::FAILURE }
+    if asked {
+        return 0;
+    }
+    let text = told.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    crate::error::report_to_log(first.trim_start_matches("error: "));
+    super::FAILURE
 }
 
 /// Prints `text` as it is.

@@ -27,7 +27,7 @@ use crate::sys::command::{self, Start};
 use crate::sys::{Call, Errno};
 
 pub use log::Log;
-pub use options::{CgroupsMode, Feature, Flag, Kind, Number, Options, Text};
+pub use options::{CgroupsMode, Feature, Flag, Kind, NetworkLock, Number, Options, Text};
 use response::Response;
 pub use response::{Notice, Version};
 use wire::Message;
@@ -40,6 +40,13 @@ const OLDEST: Version = Version {
     sublevel: 0,
 };
 
+/// The first that knows [`NetworkLock::Skip`].
+const SKIPS_LOCKS: Version = Version {
+    major: 3,
+    minor: 19,
+    sublevel: 0,
+};
+
 /// The longest answer: CRIU's own limit is as large.
 const LONGEST: usize = 64 << 10;
 
@@ -47,6 +54,7 @@ const LONGEST: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Criu {
     program: PathBuf,
+    version: Version,
 }
 
 impl Criu {
@@ -60,15 +68,36 @@ impl Criu {
         let program = find_on(&path).context(
             "criu is not on PATH: install it (package criu of Debian, Ubuntu and Fedora)",
         )?;
-        let criu = Criu { program };
-        let version = criu.ask_once(&options::of_kind(Kind::Version))?.version;
-        if version < OLDEST {
-            bail!(
-                "{} is of version {version}: {OLDEST} or newer is needed",
-                criu.program.display()
-            );
-        }
+        let mut criu = Criu {
+            program,
+            version: Version::default(),
+        };
+        criu.version = criu.ask_once(&options::of_kind(Kind::Version))?.version;
+        criu.require_version(OLDEST)?;
         Ok(criu)
+    }
+
+    /// Looks whether it knows a way to lock the network.
+    ///
+    /// # Errors
+    ///
+    /// It is older than that way.
+    pub fn require_lock(&self, lock: NetworkLock) -> Result<()> {
+        match lock {
+            NetworkLock::Iptables | NetworkLock::Nftables => Ok(()),
+            NetworkLock::Skip => self.require_version(SKIPS_LOCKS),
+        }
+    }
+
+    fn require_version(&self, oldest: Version) -> Result<()> {
+        if self.version >= oldest {
+            return Ok(());
+        }
+        bail!(
+            "{} is of version {}: {oldest} or newer is needed",
+            self.program.display(),
+            self.version
+        )
     }
 
     /// Asks whether it can do something on this kernel.

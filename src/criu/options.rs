@@ -52,6 +52,8 @@ pub enum Flag {
     LazyPages = 48,
     /// A terminal whose master is outside; the caller gets the new one.
     OrphanTerminal = 50,
+    /// TCP connections that were established are restored as closed sockets.
+    TcpClose = 52,
 }
 
 /// Options that are text.
@@ -90,6 +92,20 @@ pub enum Number {
     CgroupsMode = 34,
     /// `CLONE_NEW*` of namespaces whose content is left out.
     EmptyNamespaces = 38,
+    /// A [`NetworkLock`].
+    NetworkLock = 64,
+}
+
+/// How packets of established connections are dropped from a dump until its restore:
+/// `criu_network_lock_method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkLock {
+    /// By rules of iptables, CRIU's default.
+    Iptables = 1,
+    /// By a table of nftables.
+    Nftables = 2,
+    /// Not at all; CRIU 3.19.
+    Skip = 3,
 }
 
 /// What becomes of cgroups: `criu_cg_mode`.

@@ -140,7 +140,13 @@ pub fn set_log(log: Log) {
 pub fn report(error: &anyhow::Error) {
     let message = one_line(&in_words(error));
     eprintln!("{message}");
-    if let Err(reason) = write_to_log(Level::Error, &message) {
+    report_to_log(&message);
+}
+
+/// Tells the log, if there is one, why the command failed, for who has told a person already.
+#[allow(clippy::print_stderr, reason = "this is the only printing")]
+pub fn report_to_log(message: &str) {
+    if let Err(reason) = write_to_log(Level::Error, &one_line(message)) {
         eprintln!("{reason}");
     }
 }

@@ -34,6 +34,11 @@ impl Inside {
 
     /// Starts the container of such a bundle.
     pub fn of(bundle: Bundle) -> Inside {
+        Inside::started(bundle, start)
+    }
+
+    /// As [`Self::of`], for one that is started in another way.
+    pub fn started(bundle: Bundle, start: impl FnOnce(&Bundle)) -> Inside {
         let fifo = |name: &str| {
             let path = bundle.folder.join("rootfs/tmp").join(name);
             mkfifoat(CWD, &path, Mode::from(0o666)).unwrap();

@@ -47,6 +47,9 @@ pub fn checkpoint(root: &Path, id: &ContainerId, request: &CheckpointRequest) ->
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
+    if let Some(lock) = request.network_lock {
+        criu.require_lock(lock).context("--network-lock")?;
+    }
     let facts = &record.facts;
     let bundle = Bundle::load(&facts.bundle, facts.config.as_deref())?;
     let images = Images::make(&request.images, request.parent.as_deref())?;
@@ -134,6 +137,9 @@ impl CheckpointRequest {
         options.flag(Flag::LeaveRunning, self.leave_running);
         options.flag(Flag::TcpSkipInFlight, self.tcp_skip_in_flight);
         options.flag(Flag::LinkRemap, self.link_remap);
+        if let Some(lock) = self.network_lock {
+            options.number(Number::NetworkLock, lock as u32);
+        }
     }
 }
 
@@ -165,6 +171,7 @@ fn say_ready(notice: &Notice, ready: &mut Option<OwnedFd>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::checkpoint::NetworkLock;
     use crate::lifecycle::checkpoint::testing::{only, request};
 
     #[test]
@@ -175,6 +182,7 @@ mod tests {
                 parent: None,
                 leave_running: false,
                 tcp_skip_in_flight: false,
+                network_lock: None,
                 link_remap: false,
                 status_fd: None,
                 page_server: None,
@@ -190,5 +198,9 @@ mod tests {
         assert_eq!(set(|r| r.link_remap = true), only(Flag::LinkRemap));
         let skips = set(|r| r.tcp_skip_in_flight = true);
         assert_eq!(skips, only(Flag::TcpSkipInFlight));
+        let locks = set(|r| r.network_lock = Some(NetworkLock::Nftables));
+        let mut expected = Options::default();
+        expected.number(Number::NetworkLock, 2);
+        assert_eq!(locks, expected);
     }
 }

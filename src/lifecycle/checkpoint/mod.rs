@@ -19,7 +19,7 @@ use super::{CreateRequest, RunOptions};
 
 use anyhow::{Result, bail};
 
-pub use crate::criu::CgroupsMode;
+pub use crate::criu::{CgroupsMode, NetworkLock};
 use crate::sys::rights::Rights;
 pub use dump::checkpoint;
 pub(super) use images::OPTIONS_OF_CRIU;
@@ -59,6 +59,8 @@ pub struct CheckpointRequest {
     pub leave_running: bool,
     /// TCP connections that are not accepted yet are left out.
     pub tcp_skip_in_flight: bool,
+    /// How the network is locked, if not in CRIU's own way.
+    pub network_lock: Option<NetworkLock>,
     /// Files that were unlinked get a name for as long as the checkpoint is kept.
     pub link_remap: bool,
     /// A descriptor of the caller that gets a zero byte when lazy pages can be asked for.
@@ -78,6 +80,8 @@ pub struct RestoreRequest {
     pub options: RunOptions,
     /// What it has in common with `checkpoint`.
     pub images: ImagesRequest,
+    /// TCP connections that were established are closed.
+    pub tcp_close: bool,
     /// `TYPE:LABEL` for the processes, instead of the one that they had.
     pub lsm_profile: Option<String>,
     /// The SELinux context of mounts that had one.

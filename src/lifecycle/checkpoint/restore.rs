@@ -202,6 +202,7 @@ impl Bringing<'_> {
         let mut options = self.images.options(&request.images, &record.facts, LOG);
         options.flag(Flag::RestoreSibling, true);
         options.flag(Flag::EvasiveDevices, true);
+        options.flag(Flag::TcpClose, request.tcp_close);
         let path = cgroup.path().to_str();
         let path = path.context("linux.cgroupsPath: is not UTF-8")?;
         options.cgroup_root(&format!("/{path}"));

@@ -25,10 +25,21 @@ pub fn all() -> Vec<Trial> {
     ]
 }
 
+/// containerd's settings are those of the documentation; before it is started, also by Docker's service.
+pub fn settings() {
+    static WRITTEN: OnceLock<()> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        let file = "/etc/containerd/config.toml";
+        fs::create_dir_all("/etc/containerd").unwrap();
+        fs::write(file, setting(file)).unwrap();
+    });
+}
+
 /// containerd with its image; once.
 fn prepare() {
     static READY: OnceLock<()> = OnceLock::new();
     READY.get_or_init(|| {
+        settings();
         start(&["containerd.service"]);
         ask(&["ctr", "images", "import", archive().to_str().unwrap()]);
     });
@@ -43,17 +54,22 @@ fn run(flags: &[&str], id: &str, command: &[&str]) -> Ran {
 }
 
 /// A task, deleted on drop.
-struct Task(&'static str);
+pub struct Task(pub &'static str);
 
 impl Task {
     fn start(id: &'static str, flags: &[&str]) -> Task {
+        Task::running(id, flags, "sleep 1000")
+    }
+
+    /// One that runs this script.
+    pub fn running(id: &'static str, flags: &[&str], script: &str) -> Task {
         let task = Task(id);
-        let sleep = ["sh", "-c", "sleep 1000"];
-        run(&[&["--detach"], flags].concat(), id, &sleep).success();
+        let flags = [&["--detach"], flags].concat();
+        run(&flags, id, &["sh", "-c", script]).success();
         task
     }
 
-    fn exec(&self, flags: &[&str], name: &str, command: &[&str]) -> Ran {
+    pub fn exec(&self, flags: &[&str], name: &str, command: &[&str]) -> Ran {
         let exec = ["ctr", "task", "exec", "--exec-id", name];
         call(&[&exec, flags, &[self.0], command].concat())
     }
@@ -72,7 +88,7 @@ impl Task {
         )
     }
 
-    fn status(&self) -> String {
+    pub fn status(&self) -> String {
         self.listed().1
     }
 }
@@ -235,15 +251,8 @@ fn containerd_tells_a_kill_for_want_of_memory() {
 }
 
 fn containerd_knows_the_runtime_by_its_settings() {
-    let file = std::env::temp_dir().join("parhelion-containerd.toml");
-    fs::write(&file, setting("/etc/containerd/config.toml")).unwrap();
-    let all = ask(&[
-        "containerd",
-        "--config",
-        file.to_str().unwrap(),
-        "config",
-        "dump",
-    ]);
+    prepare();
+    let all = ask(&["containerd", "config", "dump"]);
     let (_, ours) = all
         .split_once("runtimes.parhelion]")
         .expect("no such runtime");
@@ -256,4 +265,9 @@ fn containerd_knows_the_runtime_by_its_settings() {
     ] {
         assert!(ours.contains(&line), "no {line} in {ours}");
     }
+    // A kubelet's part of it has found them to be in order.
+    let plugins = ask(&["ctr", "plugins", "list"]);
+    let mut rows = plugins.lines().map(|line| line.split_whitespace());
+    let cri = rows.find(|row| row.clone().nth(1) == Some("cri"));
+    assert_eq!(cri.unwrap().next_back(), Some("ok"), "{plugins}");
 }

@@ -32,11 +32,12 @@ pub fn prepare() {
     static READY: OnceLock<()> = OnceLock::new();
     READY.get_or_init(|| {
         fs::create_dir_all("/etc/docker").unwrap();
-        fs::write(
-            "/etc/docker/daemon.json",
-            setting("/etc/docker/daemon.json"),
-        )
-        .unwrap();
+        let settings = setting("/etc/docker/daemon.json");
+        let mut settings: Value = serde_json::from_str(&settings).unwrap();
+        // For `docker checkpoint`.
+        settings["experimental"] = true.into();
+        fs::write("/etc/docker/daemon.json", settings.to_string()).unwrap();
+        super::containerd::settings();
         start(&["docker.socket", "docker.service"]);
         let archive = archive().to_str().unwrap();
         ask(&["docker", "load", "--quiet", "--input", archive]);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Ran, only_where, program};
 
+mod checkpoints;
 mod containerd;
 mod docker;
 mod docker_changes;
@@ -23,6 +24,7 @@ mod rootless;
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
     let subjects = [
+        checkpoints::all(),
         containerd::all(),
         docker::all(),
         docker_changes::all(),

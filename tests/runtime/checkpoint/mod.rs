@@ -15,23 +15,27 @@ use crate::support::{Bundle, Ran, only_where};
 
 mod failures;
 mod hooks;
+mod labels;
 mod life;
 mod memory;
 mod network;
 mod outside;
 mod refusals;
 mod terminal;
+mod unix_sockets;
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
     let subjects = [
         failures::all(),
         hooks::all(),
+        labels::all(),
         life::all(),
         memory::all(),
         network::all(),
         outside::all(),
         terminal::all(),
+        unix_sockets::all(),
     ];
     let mut trials = needs_criu(subjects.into_iter().flatten().collect());
     trials.extend(refusals::all());

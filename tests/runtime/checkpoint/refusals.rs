@@ -16,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         only_a_container_that_runs_can_be_written_down,
         a_missing_criu_is_named_with_its_package,
         a_criu_that_is_too_old_is_named_with_its_version,
+        a_criu_that_does_not_know_a_lock_is_named_with_its_version,
         a_criu_that_says_nothing_is_no_criu,
         flags_that_can_not_be_meant_are_refused,
         a_status_descriptor_must_be_open_for_writing,
@@ -85,11 +86,27 @@ fn fake(bundle: &Bundle, script: &str) -> String {
     folder.to_str().unwrap().to_owned()
 }
 
+/// A script that answers as CRIU of version 3.MINOR.
+fn of_version(minor: u8) -> String {
+    // criu_resp: type 10, success, version.
+    let answer = format!(r"\010\012\020\001\122\004\010\003\020\{minor:03o}");
+    format!("/bin/dd bs=4096 count=1 <&$2 >/dev/null 2>&1; /usr/bin/printf '{answer}' >&$2")
+}
+
+fn a_criu_that_does_not_know_a_lock_is_named_with_its_version() {
+    let mut inside = Inside::of(counter());
+    let path = fake(&inside.bundle, &of_version(18));
+    let id = inside.bundle.id.clone();
+    let arguments = ["checkpoint", "--network-lock", "skip", &id];
+    let error = with_path(&inside.bundle, &path, &arguments).failure();
+    let words = format!("--network-lock: {path}/criu is of version 3.18: 3.19 or newer is needed");
+    assert!(error.contains(&words), "{error}");
+    assert_eq!(inside.ask("echo $i"), "1\n");
+}
+
 fn a_criu_that_is_too_old_is_named_with_its_version() {
     let bundle = counter();
-    // criu_resp: type 10, success, version 3.15.
-    let answer = r"/bin/dd bs=4096 count=1 <&$2 >/dev/null 2>&1; /usr/bin/printf '\010\012\020\001\122\004\010\003\020\017' >&$2";
-    let path = fake(&bundle, answer);
+    let path = fake(&bundle, &of_version(15));
     let error = with_path(
         &bundle,
         &path,
@@ -114,7 +131,8 @@ fn a_criu_that_says_nothing_is_no_criu() {
 
 fn flags_that_can_not_be_meant_are_refused() {
     let bundle = counter();
-    let refused: [(&[&str], &str); 4] = [
+    let refused: [(&[&str], &str); 5] = [
+        (&["--network-lock", "none"], "none"),
         (&["--page-server", "10.0.0.1"], "must be ADDRESS:PORT"),
         (&["--manage-cgroups-mode", "hard"], "hard"),
         (&["--empty-ns", "pid"], "pid"),

@@ -23,6 +23,7 @@ pub fn all() -> Vec<Trial> {
         the_log_in_json_has_exactly_the_keys_that_callers_read,
         the_log_in_text_is_as_logrus_writes,
         the_log_has_the_plan_when_debugging,
+        a_wrong_command_line_is_in_the_log_too,
         each_level_shows_what_matters_so_much_and_more,
         of_two_flags_that_say_the_level_the_last_counts,
         a_file_can_be_named_with_its_prefix,
@@ -79,6 +80,24 @@ fn the_log_in_text_is_as_logrus_writes() {
     let (_, log) = failure_with_log("text");
     assert!(log.starts_with("time=\"2"), "{log}");
     assert!(log.contains("Z\" level=error msg=\"run "), "{log}");
+}
+
+/// For callers who read nothing else, as containerd.
+fn a_wrong_command_line_is_in_the_log_too() {
+    let bundle = Bundle::new("");
+    let log = bundle.folder.join("log");
+    let path = log.to_str().unwrap();
+    let flags = ["--log", path, "--log-format", "json"];
+    let wrong = ["create", "--no-such-flag", &bundle.id];
+    let ran = bundle.parhelion(&[&flags[..], &wrong].concat());
+    assert_eq!(ran.code(), Some(1));
+    let line: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert_eq!(line["msg"], "unexpected argument '--no-such-flag' found");
+    let help = [&flags[..], &["create", "--help"]].concat();
+    fs::remove_file(&log).unwrap();
+    bundle.parhelion(&help).success();
+    assert!(!log.exists());
 }
 
 fn the_log_has_the_plan_when_debugging() {

@@ -19,11 +19,11 @@ pub fn all() -> Vec<Trial> {
 }
 
 /// A profile of the kernel that only notes what it would forbid; removed on drop.
-struct Profile(String);
+pub struct Profile(String);
 
 impl Profile {
     /// None on a host without AppArmor.
-    fn load(name: String) -> Option<Profile> {
+    pub fn load(name: String) -> Option<Profile> {
         let enabled = fs::read("/sys/module/apparmor/parameters/enabled").ok()?;
         if !enabled.starts_with(b"Y") {
             return None;

@@ -2,7 +2,7 @@
 
 mod annotations;
 mod descriptors;
-mod labels;
+pub mod labels;
 mod landlock;
 mod names;
 mod privileges;
