@@ -1,7 +1,7 @@
-# make demo: see it.  make test: test it.  make bench: measure it.
+# make demo: see it.  make test: test it.  make bench: measure it.  make supply: what it is made of.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost bench manual
+.PHONY: build demo test test-vhost bench manual supply
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -31,9 +31,13 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
-	cargo test --locked --lib --test architecture --test conformance --test manual
+	cargo test --locked --lib --test architecture --test conformance --test manual --test supply
 	cargo test --locked --test runtime $(AS_ROOT)
 	$(MAKE) test-vhost
+
+# Licences, sources, versions, and advisories as of today, or as of the copy of their database that RUSTSEC names.
+supply:
+	tools/supply
 
 bench:
 	tools/setup bench
