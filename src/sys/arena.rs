@@ -49,26 +49,35 @@ impl<const SIZE: usize, F> Arena<SIZE, F> {
 
     /// The next bytes of the piece, if there are enough.
     fn take(&self, layout: Layout) -> Option<*mut u8> {
-        let mut used = self.used.load(Relaxed);
         loop {
+            let used = self.used.load(Relaxed);
             let start = used.checked_next_multiple_of(layout.align())?;
             let end = start.checked_add(layout.size()).filter(|end| *end < SIZE)?;
-            // Nothing is read through the number, so no order is needed beside that of its changes.
-            match self.used.compare_exchange_weak(used, end, Relaxed, Relaxed) {
-                Ok(_) => return Some(self.start().wrapping_add(start)),
-                Err(now) => used = now,
+            if self.replace(used, end) {
+                return Some(self.start().wrapping_add(start));
             }
         }
     }
 
     /// Moves the end of the newest allocation; false when it is not the newest or the piece is too short.
     fn move_end(&self, start: usize, old_size: usize, new_size: usize) -> bool {
-        let Some(end) = start.checked_add(new_size).filter(|end| *end < SIZE) else {
-            return false;
-        };
-        let old_end = start + old_size;
+        let end = start.checked_add(new_size).filter(|end| *end < SIZE);
+        end.is_some_and(|end| self.replace(start + old_size, end))
+    }
+
+    /// Another number of bytes handed out, if it is still `old`. Nothing is read through the number, so no order
+    /// is needed beside that of its changes.
+    fn replace(&self, old: usize, new: usize) -> bool {
+        // A program without libc has one thread, and on aarch64 none of the helpers that an exchange calls.
+        if cfg!(not(feature = "runtime")) {
+            let is_old = self.used.load(Relaxed) == old;
+            if is_old {
+                self.used.store(new, Relaxed);
+            }
+            return is_old;
+        }
         self.used
-            .compare_exchange(old_end, end, Relaxed, Relaxed)
+            .compare_exchange(old, new, Relaxed, Relaxed)
             .is_ok()
     }
 }
