@@ -14,6 +14,7 @@ use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
 use crate::sys::confined::{ContainerPath, Missing, Root};
 use crate::sys::fd::Inherited;
 use crate::sys::mount::{self, Attributes};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, SysError};
 
 /// File systems that are the same in every network namespace.
@@ -144,7 +145,8 @@ impl Prepared {
     ) -> anyhow::Result<OwnedFd> {
         let mode = self.mode_of_target(new, target)?;
         let place = self.root().ensure(target, Missing::Directory(0o755))?;
-        if new.fstype == "proc" || new.fstype == "sysfs" {
+        let guarded = new.fstype == "proc" || new.fstype == "sysfs";
+        if guarded && !is_off(Mitigation::PlainProc) {
             refuse_a_link(self.root(), target)?;
         }
         let mounted = make(new, mode)?;

@@ -1,0 +1,34 @@
+//! Every published escape from a container, tried against the program as root: a file for each attack.
+//!
+//! An attack is tried twice. Against the program it must fail, which is looked for on the host. Against a build that
+//! does without the mitigation (src/sys/weakened.rs) the same attack must succeed: so the first test could fail. What is
+//! attacked is made by the test: a copy of the program, files that stand for the host's. docs/security.md has the
+//! table; `make test` runs all of it on the machine itself and in the virtual host.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::print_stdout, reason = "what is left out is said aloud")]
+#![allow(missing_docs, reason = "the names of tests are sentences")]
+
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/caller.rs"]
+mod caller;
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/inside.rs"]
+mod inside;
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/support.rs"]
+mod support;
+
+mod cve_2019_5736_overwritten_program;
+mod subject;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    support::enter_private_namespace();
+    let arguments = Arguments::from_args();
+    let trials = [subject::all(), cve_2019_5736_overwritten_program::all()];
+    let busybox = support::Busybox::prepare();
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    drop(busybox);
+    conclusion.exit();
+}
