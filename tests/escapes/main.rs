@@ -19,6 +19,7 @@ mod inside;
 mod support;
 
 mod cve_2019_5736_overwritten_program;
+mod cve_2024_21626_working_directory;
 mod subject;
 
 use libtest_mimic::Arguments;
@@ -26,7 +27,11 @@ use libtest_mimic::Arguments;
 fn main() {
     support::enter_private_namespace();
     let arguments = Arguments::from_args();
-    let trials = [subject::all(), cve_2019_5736_overwritten_program::all()];
+    let trials = [
+        cve_2019_5736_overwritten_program::all(),
+        cve_2024_21626_working_directory::all(),
+        subject::all(),
+    ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     drop(busybox);

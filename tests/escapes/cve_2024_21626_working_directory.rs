@@ -1,0 +1,110 @@
+//! CVE-2024-21626 (runc): a working directory that is a descriptor of the runtime's or its caller's, open on a folder of
+//! the host's: `/proc/self/fd/7`, written in the configuration, given to `exec`, or a link in the image.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::caller::{from_shell, start};
+use crate::subject::Subject;
+use crate::support::{Bundle, Ran, tests};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        no_number_of_a_descriptor_leads_out_of_a_new_container,
+        a_descriptor_that_is_left_open_would_lead_out_of_a_new_container,
+        no_number_of_a_descriptor_leads_out_by_exec,
+        a_descriptor_that_is_left_open_would_lead_out_by_exec,
+        a_place_that_is_found_outside_is_refused,
+    ]
+}
+
+/// What a process may have open: those of the caller (3 to 9), then the runtime's.
+const NUMBERS: std::ops::Range<u32> = 3..24;
+
+/// A caller that has a folder of the host's open, as a daemon may.
+fn call(bundle: &Bundle, arguments: &[&str]) -> Ran {
+    let outside = bundle.folder.join("outside");
+    let open = format!(
+        "cd {}; exec 3<. 4<. 5<. 6<. 7<. 8<. 9<.; cd /; exec \"$@\"",
+        outside.display()
+    );
+    let mut command = from_shell(bundle, &open, arguments);
+    Ran(command.stdin(Stdio::null()).output().unwrap())
+}
+
+fn bundle(subject: Subject) -> Bundle {
+    let bundle = subject.bundle("sleep 100000");
+    fs::create_dir(bundle.folder.join("outside")).unwrap();
+    fs::write(bundle.folder.join("outside/secret"), "of the host\n").unwrap();
+    bundle
+}
+
+/// Whether `run` with one of these working directories reads the host's file.
+fn run_leads_out(subject: Subject) -> bool {
+    let bundle = bundle(subject);
+    let way = bundle.folder.join("rootfs/way");
+    let run = |cwd: &str| {
+        bundle.edit(|config| {
+            config["process"]["cwd"] = json!(cwd);
+            config["process"]["args"] = json!(["/bin/cat", "secret"]);
+        });
+        let ran = call(&bundle, &["run", "--bundle", bundle.path(), &bundle.id]);
+        let out = String::from_utf8_lossy(&ran.0.stdout).into_owned();
+        assert!(ran.code() != Some(0) || out.contains("host"), "{out}");
+        out.contains("of the host")
+    };
+    let mut found = false;
+    for number in NUMBERS {
+        let place = format!("/proc/self/fd/{number}");
+        found |= run(&place);
+        symlink(&place, &way).unwrap();
+        found |= run("/way");
+        fs::remove_file(&way).unwrap();
+    }
+    found
+}
+
+fn no_number_of_a_descriptor_leads_out_of_a_new_container() {
+    assert!(!run_leads_out(Subject::Real));
+}
+
+/// Three things are in the way: nothing is open, the place is made inside the root and not by magic links, and what
+/// was entered is looked at.
+fn a_descriptor_that_is_left_open_would_lead_out_of_a_new_container() {
+    let without = "descriptors,working-directory,in-root";
+    assert!(run_leads_out(Subject::Without(without)));
+}
+
+fn exec_leads_out(subject: Subject) -> bool {
+    let bundle = bundle(subject);
+    start(&bundle);
+    let exec = |number| {
+        let cwd = format!("/proc/self/fd/{number}");
+        let ran = call(
+            &bundle,
+            &["exec", "--cwd", &cwd, &bundle.id, "cat", "secret"],
+        );
+        String::from_utf8_lossy(&ran.0.stdout).contains("of the host")
+    };
+    NUMBERS.map(exec).fold(false, |found, one| found | one)
+}
+
+fn no_number_of_a_descriptor_leads_out_by_exec() {
+    assert!(!exec_leads_out(Subject::Real));
+}
+
+fn a_descriptor_that_is_left_open_would_lead_out_by_exec() {
+    assert!(exec_leads_out(Subject::Without(
+        "descriptors,working-directory"
+    )));
+}
+
+/// The last of the barriers by itself: descriptors are left open, and the place is looked at.
+fn a_place_that_is_found_outside_is_refused() {
+    assert!(!exec_leads_out(Subject::Without("descriptors")));
+}
