@@ -20,6 +20,7 @@ mod support;
 
 mod cve_2019_5736_overwritten_program;
 mod cve_2024_21626_working_directory;
+mod cve_2025_31133_null_device;
 mod subject;
 
 use libtest_mimic::Arguments;
@@ -30,6 +31,7 @@ fn main() {
     let trials = [
         cve_2019_5736_overwritten_program::all(),
         cve_2024_21626_working_directory::all(),
+        cve_2025_31133_null_device::all(),
         subject::all(),
     ];
     let busybox = support::Busybox::prepare();
