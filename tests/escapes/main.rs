@@ -21,6 +21,7 @@ mod support;
 mod cve_2019_5736_overwritten_program;
 mod cve_2024_21626_working_directory;
 mod cve_2025_31133_null_device;
+mod cve_2025_52565_console;
 mod subject;
 
 use libtest_mimic::Arguments;
@@ -32,6 +33,7 @@ fn main() {
         cve_2019_5736_overwritten_program::all(),
         cve_2024_21626_working_directory::all(),
         cve_2025_31133_null_device::all(),
+        cve_2025_52565_console::all(),
         subject::all(),
     ];
     let busybox = support::Busybox::prepare();
