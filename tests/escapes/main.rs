@@ -9,6 +9,9 @@
 #![allow(missing_docs, reason = "the names of tests are sentences")]
 
 #[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/apparmor.rs"]
+mod apparmor;
+#[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/caller.rs"]
 mod caller;
 #[allow(dead_code, reason = "shared with tests/runtime")]
@@ -22,6 +25,7 @@ mod cve_2019_5736_overwritten_program;
 mod cve_2024_21626_working_directory;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
+mod cve_2025_52881_redirected_writes;
 mod subject;
 
 use libtest_mimic::Arguments;
@@ -34,6 +38,7 @@ fn main() {
         cve_2024_21626_working_directory::all(),
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
+        cve_2025_52881_redirected_writes::all(),
         subject::all(),
     ];
     let busybox = support::Busybox::prepare();

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "what is left out is said aloud")]
 #![allow(missing_docs, reason = "the names of tests are sentences")]
 
+mod apparmor;
 mod caller;
 mod callers;
 mod cgroups;
