@@ -22,11 +22,13 @@ mod inside;
 mod support;
 
 mod cve_2019_5736_overwritten_program;
+mod cve_2021_30465_swapped_target;
 mod cve_2024_21626_working_directory;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
 mod subject;
+mod swapping;
 
 use libtest_mimic::Arguments;
 
@@ -35,6 +37,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         cve_2019_5736_overwritten_program::all(),
+        cve_2021_30465_swapped_target::all(),
         cve_2024_21626_working_directory::all(),
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
