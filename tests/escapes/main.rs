@@ -24,6 +24,7 @@ mod support;
 mod cve_2019_5736_overwritten_program;
 mod cve_2021_30465_swapped_target;
 mod cve_2024_21626_working_directory;
+mod cve_2024_45310_swapped_folder;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
@@ -39,6 +40,7 @@ fn main() {
         cve_2019_5736_overwritten_program::all(),
         cve_2021_30465_swapped_target::all(),
         cve_2024_21626_working_directory::all(),
+        cve_2024_45310_swapped_folder::all(),
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
