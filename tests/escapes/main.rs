@@ -23,6 +23,7 @@ mod support;
 
 mod cve_2019_5736_overwritten_program;
 mod cve_2021_30465_swapped_target;
+mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
 mod cve_2024_45310_swapped_folder;
 mod cve_2025_31133_null_device;
@@ -39,6 +40,7 @@ fn main() {
     let trials = [
         cve_2019_5736_overwritten_program::all(),
         cve_2021_30465_swapped_target::all(),
+        cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
         cve_2024_45310_swapped_folder::all(),
         cve_2025_31133_null_device::all(),
