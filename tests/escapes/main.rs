@@ -23,6 +23,7 @@ mod support;
 
 mod cve_2019_5736_overwritten_program;
 mod cve_2021_30465_swapped_target;
+mod cve_2022_29162_inheritable;
 mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
 mod cve_2024_45310_swapped_folder;
@@ -40,6 +41,7 @@ fn main() {
     let trials = [
         cve_2019_5736_overwritten_program::all(),
         cve_2021_30465_swapped_target::all(),
+        cve_2022_29162_inheritable::all(),
         cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
         cve_2024_45310_swapped_folder::all(),
