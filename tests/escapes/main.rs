@@ -22,6 +22,7 @@ mod inside;
 mod support;
 
 mod cve_2016_9962_traced_joiner;
+mod cve_2019_18837_links_out;
 mod cve_2019_5736_overwritten_program;
 mod cve_2021_30465_swapped_target;
 mod cve_2022_29162_inheritable;
@@ -41,6 +42,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         cve_2016_9962_traced_joiner::all(),
+        cve_2019_18837_links_out::all(),
         cve_2019_5736_overwritten_program::all(),
         cve_2021_30465_swapped_target::all(),
         cve_2022_29162_inheritable::all(),
