@@ -32,6 +32,7 @@ mod cve_2024_45310_swapped_folder;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
+mod host_devices;
 mod kernel_files;
 mod subject;
 mod swapping;
@@ -53,6 +54,7 @@ fn main() {
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
+        host_devices::all(),
         kernel_files::all(),
         subject::all(),
     ];
