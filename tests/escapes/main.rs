@@ -29,6 +29,7 @@ mod cve_2022_29162_inheritable;
 mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
 mod cve_2024_45310_swapped_folder;
+mod cve_2025_23266_hook_environment;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
@@ -51,6 +52,7 @@ fn main() {
         cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
         cve_2024_45310_swapped_folder::all(),
+        cve_2025_23266_hook_environment::all(),
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
