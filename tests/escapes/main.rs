@@ -21,6 +21,7 @@ mod inside;
 #[path = "../runtime/support.rs"]
 mod support;
 
+mod caller_environment;
 mod cve_2016_9962_traced_joiner;
 mod cve_2019_18837_links_out;
 mod cve_2019_5736_overwritten_program;
@@ -44,6 +45,7 @@ fn main() {
     support::enter_private_namespace();
     let arguments = Arguments::from_args();
     let trials = [
+        caller_environment::all(),
         cve_2016_9962_traced_joiner::all(),
         cve_2019_18837_links_out::all(),
         cve_2019_5736_overwritten_program::all(),
