@@ -18,6 +18,9 @@ mod caller;
 #[path = "../runtime/inside.rs"]
 mod inside;
 #[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/seccomp/probe.rs"]
+mod probe;
+#[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/support.rs"]
 mod support;
 
@@ -38,6 +41,7 @@ mod host_devices;
 mod kernel_files;
 mod subject;
 mod swapping;
+mod typed_commands;
 
 use libtest_mimic::Arguments;
 
@@ -61,6 +65,7 @@ fn main() {
         host_devices::all(),
         kernel_files::all(),
         subject::all(),
+        typed_commands::all(),
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
