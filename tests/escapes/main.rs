@@ -28,6 +28,7 @@ mod caller_environment;
 mod cve_2016_9962_traced_joiner;
 mod cve_2019_18837_links_out;
 mod cve_2019_5736_overwritten_program;
+mod cve_2020_15257_abstract_socket;
 mod cve_2021_30465_swapped_target;
 mod cve_2022_0492_cgroups;
 mod cve_2022_29162_inheritable;
@@ -54,6 +55,7 @@ fn main() {
         cve_2016_9962_traced_joiner::all(),
         cve_2019_18837_links_out::all(),
         cve_2019_5736_overwritten_program::all(),
+        cve_2020_15257_abstract_socket::all(),
         cve_2021_30465_swapped_target::all(),
         cve_2022_0492_cgroups::all(),
         cve_2022_29162_inheritable::all(),
