@@ -30,6 +30,7 @@ mod cve_2019_18837_links_out;
 mod cve_2019_5736_overwritten_program;
 mod cve_2020_15257_abstract_socket;
 mod cve_2021_30465_swapped_target;
+mod cve_2021_43784_many_id_maps;
 mod cve_2022_0492_cgroups;
 mod cve_2022_29162_inheritable;
 mod cve_2023_27561_linked_proc;
@@ -57,6 +58,7 @@ fn main() {
         cve_2019_5736_overwritten_program::all(),
         cve_2020_15257_abstract_socket::all(),
         cve_2021_30465_swapped_target::all(),
+        cve_2021_43784_many_id_maps::all(),
         cve_2022_0492_cgroups::all(),
         cve_2022_29162_inheritable::all(),
         cve_2023_27561_linked_proc::all(),
