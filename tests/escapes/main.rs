@@ -32,6 +32,7 @@ mod cve_2020_15257_abstract_socket;
 mod cve_2021_30465_swapped_target;
 mod cve_2021_43784_many_id_maps;
 mod cve_2022_0492_cgroups;
+mod cve_2022_0811_injected_settings;
 mod cve_2022_29162_inheritable;
 mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
@@ -60,6 +61,7 @@ fn main() {
         cve_2021_30465_swapped_target::all(),
         cve_2021_43784_many_id_maps::all(),
         cve_2022_0492_cgroups::all(),
+        cve_2022_0811_injected_settings::all(),
         cve_2022_29162_inheritable::all(),
         cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
