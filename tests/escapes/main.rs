@@ -36,6 +36,7 @@ mod cve_2022_0811_injected_settings;
 mod cve_2022_29162_inheritable;
 mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
+mod cve_2024_25621_open_folders;
 mod cve_2024_45310_swapped_folder;
 mod cve_2025_23266_hook_environment;
 mod cve_2025_31133_null_device;
@@ -65,6 +66,7 @@ fn main() {
         cve_2022_29162_inheritable::all(),
         cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
+        cve_2024_25621_open_folders::all(),
         cve_2024_45310_swapped_folder::all(),
         cve_2025_23266_hook_environment::all(),
         cve_2025_31133_null_device::all(),
