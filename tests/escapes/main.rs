@@ -42,6 +42,7 @@ mod cve_2025_23266_hook_environment;
 mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
+mod cve_2026_30892_user_strings;
 mod host_devices;
 mod kernel_files;
 mod subject;
@@ -72,6 +73,7 @@ fn main() {
         cve_2025_31133_null_device::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
+        cve_2026_30892_user_strings::all(),
         host_devices::all(),
         kernel_files::all(),
         subject::all(),
