@@ -43,6 +43,7 @@ mod cve_2025_31133_null_device;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
 mod cve_2026_30892_user_strings;
+mod cve_2026_88264_no_dev;
 mod host_devices;
 mod kernel_files;
 mod subject;
@@ -74,6 +75,7 @@ fn main() {
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
         cve_2026_30892_user_strings::all(),
+        cve_2026_88264_no_dev::all(),
         host_devices::all(),
         kernel_files::all(),
         subject::all(),
