@@ -71,9 +71,10 @@ fn without_a_namespace_the_tree_is_closed_by_its_options() {
     assert_eq!(climb(open_to_all), "above\nmade\n");
 }
 
-/// Nor with a user namespace of the program's own; with CAP_SYS_ADMIN over the host, which shows that the test can fail.
+/// Nor with a user namespace of the program's own, nor with CAP_SYS_ADMIN in a cgroup namespace. With that over the host
+/// and without the namespace it is, which shows that the test can fail.
 fn no_release_agent_is_in_reach() {
-    let reach = |capabilities: &[&str]| {
+    let reach = |capabilities: &[&str], change: fn(&mut Value)| {
         let bundle = Subject::Real.bundle("");
         bundle.edit(|config| {
             let mount = format!(
@@ -88,10 +89,13 @@ fn no_release_agent_is_in_reach() {
             for set in ["bounding", "effective", "permitted"] {
                 config["process"]["capabilities"][set] = json!(capabilities);
             }
+            change(config);
         });
         bundle.run().success()
     };
-    assert_eq!(reach(&["CAP_KILL"]), "");
-    let reached = reach(&["CAP_SYS_ADMIN"]);
+    assert_eq!(reach(&["CAP_KILL"], |_config| {}), "");
+    assert_eq!(reach(&["CAP_KILL"], leave_the_namespace), "");
+    assert_eq!(reach(&["CAP_SYS_ADMIN"], |_config| {}), "");
+    let reached = reach(&["CAP_SYS_ADMIN"], leave_the_namespace);
     assert!(reached.contains("/tmp/release_agent"), "{reached}");
 }
