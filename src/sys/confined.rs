@@ -185,6 +185,12 @@ impl<'a> Root<'a> {
         let link = format!("/proc/self/fd/{}", place.as_raw_fd());
         let name = rustix::fs::readlink(&link, alloc::vec::Vec::new()).call(|| link.clone())?;
         let name = ContainerPath::new(name.to_str().unwrap_or_default());
+        // An emulated host has one processor for all, and a neighbour gets its turn only now.
+        let turn = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000,
+        };
+        let _woken_early = rustix::thread::nanosleep(&turn);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         rustix::fs::openat(self.directory, name.as_str(), flags, Mode::empty())
             .call(|| format!("openat(\"{name}\")"))
