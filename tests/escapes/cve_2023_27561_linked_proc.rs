@@ -9,12 +9,15 @@ use serde_json::json;
 
 use crate::subject::Subject;
 use crate::support::tests;
+use crate::swapping::{AT_MOST, ROUNDS, while_swapping};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
     tests![
         a_link_at_proc_or_sys_makes_no_container,
         a_link_at_proc_or_sys_would_be_the_images_to_replace,
+        a_link_that_comes_and_goes_is_never_mounted_through,
+        a_link_that_comes_and_goes_would_be_mounted_through,
     ]
 }
 
@@ -47,4 +50,42 @@ fn a_link_at_proc_or_sys_would_be_the_images_to_replace() {
         let (out, error) = run(Subject::Without("plain-proc"), name);
         assert_eq!(out, "fake\n", "{error}");
     }
+}
+
+/// Whether /proc was mounted where a link leads that a neighbour, who shares the root, exchanges for it all the time.
+fn is_mounted_through_a_link(subject: Subject, rounds: u32) -> bool {
+    let bundle = subject.bundle("true");
+    let rootfs = bundle.folder.join("rootfs");
+    symlink("/tmp/elsewhere", rootfs.join("link")).unwrap();
+    let seen = bundle.folder.join("seen");
+    bundle.edit(|config| {
+        // The mounts as they are before the root is entered.
+        let look = "grep -c ' /tmp/elsewhere ' /proc/self/mountinfo";
+        let script = format!("{look} >> {}; true", seen.display());
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        config["hooks"]["createContainer"] = json!([hook]);
+    });
+    let read = || fs::read_to_string(&seen).unwrap_or_default();
+    while_swapping(&rootfs.join("proc"), &rootfs.join("link"), || {
+        for _ in 0..rounds {
+            bundle.run(); // it is refused when the link is met
+            if read().contains('1') {
+                break;
+            }
+        }
+    });
+    let seen = read();
+    assert!(!seen.is_empty(), "no mounts were made in {rounds} rounds");
+    seen.contains('1')
+}
+
+fn a_link_that_comes_and_goes_is_never_mounted_through() {
+    assert!(!is_mounted_through_a_link(Subject::Real, 2 * ROUNDS));
+}
+
+fn a_link_that_comes_and_goes_would_be_mounted_through() {
+    assert!(is_mounted_through_a_link(
+        Subject::Without("plain-proc"),
+        AT_MOST
+    ));
 }
