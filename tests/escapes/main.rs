@@ -47,6 +47,7 @@ mod cve_2026_88264_no_dev;
 mod host_devices;
 mod kernel_files;
 mod subject;
+mod swapped_copy;
 mod swapping;
 mod typed_commands;
 
@@ -79,6 +80,7 @@ fn main() {
         host_devices::all(),
         kernel_files::all(),
         subject::all(),
+        swapped_copy::all(),
         typed_commands::all(),
     ];
     let busybox = support::Busybox::prepare();
