@@ -48,6 +48,8 @@ fn race(subject: Subject, rounds: u32) -> (u32, u32) {
             }
         }
     });
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(" trap "), "mounted on the host: {host}");
     (made, outside)
 }
 

@@ -20,6 +20,8 @@ pub fn all() -> Vec<Trial> {
         no_number_of_a_descriptor_leads_out_by_exec,
         a_descriptor_that_is_left_open_would_lead_out_by_exec,
         a_place_that_is_found_outside_is_refused,
+        no_descriptor_of_the_caller_is_open_in_the_program,
+        descriptors_of_the_caller_would_be_open_in_the_program,
     ]
 }
 
@@ -106,4 +108,29 @@ fn a_descriptor_that_is_left_open_would_lead_out_by_exec() {
 /// The last of the barriers by itself: descriptors are left open, and the place is looked at.
 fn a_place_that_is_found_outside_is_refused() {
     assert!(!exec_leads_out(Subject::Without("descriptors")));
+}
+
+/// Which descriptors the program has, new and by exec, for such a caller.
+fn open_inside(subject: Subject) -> [String; 2] {
+    let show = ["/bin/sh", "-c", "ls /proc/$$/fd; true"];
+    let own = bundle(subject);
+    own.edit(|config| config["process"]["args"] = json!(show));
+    let new = call(&own, &["run", "--bundle", own.path(), &own.id]);
+    let other = bundle(subject);
+    start(&other);
+    let joined = call(&other, &[&["exec", &other.id][..], &show].concat());
+    [new.success(), joined.success()]
+}
+
+fn no_descriptor_of_the_caller_is_open_in_the_program() {
+    for open in open_inside(Subject::Real) {
+        assert_eq!(open, "0\n1\n2\n");
+    }
+}
+
+fn descriptors_of_the_caller_would_be_open_in_the_program() {
+    for open in open_inside(Subject::Without("descriptors")) {
+        let is_open = |number: u32| open.lines().any(|line| line == number.to_string());
+        assert!((3..10).all(is_open), "{open}");
+    }
 }
