@@ -13,7 +13,7 @@ use core::mem::MaybeUninit;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid};
 
-use crate::sys::weakened::{Mitigation, is_off};
+use crate::sys::weakened::{self, Mitigation, is_off};
 use crate::sys::{Call, Errno, SysError};
 
 /// One entry of a folder: its name.
@@ -127,6 +127,7 @@ fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Name) -> Result<Ow
         true => OFlags::empty(),
         false => OFlags::NOFOLLOW,
     };
+    weakened::give_a_turn(Mitigation::InRoot);
     let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | plain;
     let source =
         rustix::fs::openat(from, name, read, Mode::empty()).call(|| format!("openat({name:?})"))?;

@@ -12,7 +12,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use super::weakened::{Mitigation, is_off};
+use super::weakened::{self, Mitigation, is_off};
 use super::{Call, Errno, SysError, SysResult};
 
 /// A path as the container sees it: relative to its root, whatever it looks like.
@@ -185,12 +185,7 @@ impl<'a> Root<'a> {
         let link = format!("/proc/self/fd/{}", place.as_raw_fd());
         let name = rustix::fs::readlink(&link, alloc::vec::Vec::new()).call(|| link.clone())?;
         let name = ContainerPath::new(name.to_str().unwrap_or_default());
-        // An emulated host has one processor for all, and a neighbour gets its turn only now.
-        let turn = rustix::thread::Timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000,
-        };
-        let _woken_early = rustix::thread::nanosleep(&turn);
+        weakened::give_a_turn(Mitigation::OpenedPlaces);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         rustix::fs::openat(self.directory, name.as_str(), flags, Mode::empty())
             .call(|| format!("openat(\"{name}\")"))

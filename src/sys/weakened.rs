@@ -53,10 +53,15 @@ pub const fn is_off(_mitigation: Mitigation) -> bool {
 
 #[cfg(all(feature = "weakened", feature = "runtime"))]
 pub use switches::argument;
-#[cfg(feature = "weakened")]
-pub use switches::is_off;
+/// Lets a neighbour win the race that is open without it.
+#[cfg(not(feature = "weakened"))]
+#[inline(always)]
+pub const fn give_a_turn(_mitigation: Mitigation) {}
+
 #[cfg(all(feature = "weakened", not(feature = "runtime")))]
 pub use switches::learn;
+#[cfg(feature = "weakened")]
+pub use switches::{give_a_turn, is_off};
 
 #[cfg(feature = "weakened")]
 mod switches {
@@ -96,6 +101,18 @@ mod switches {
     pub fn is_off(mitigation: Mitigation) -> bool {
         let number = NAMES.iter().position(|(known, _)| *known == mitigation);
         number.is_some_and(|number| off() & (1 << number) != 0)
+    }
+
+    /// Lets a neighbour win the race that is open without it: an emulated host has one processor for all, which
+    /// the neighbour would hardly ever get at the right moment.
+    pub fn give_a_turn(mitigation: Mitigation) {
+        let turn = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000,
+        };
+        if is_off(mitigation) {
+            let _woken_early = rustix::thread::nanosleep(&turn);
+        }
     }
 
     #[cfg(feature = "runtime")]
