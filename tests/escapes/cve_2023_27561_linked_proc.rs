@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::subject::Subject;
 use crate::support::tests;
-use crate::swapping::{AT_MOST, ROUNDS, while_swapping};
+use crate::swapping::{AT_MOST, rounds, while_swapping};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -80,7 +80,7 @@ fn is_mounted_through_a_link(subject: Subject, rounds: u32) -> bool {
 }
 
 fn a_link_that_comes_and_goes_is_never_mounted_through() {
-    assert!(!is_mounted_through_a_link(Subject::Real, 2 * ROUNDS));
+    assert!(!is_mounted_through_a_link(Subject::Real, 2 * rounds()));
 }
 
 fn a_link_that_comes_and_goes_would_be_mounted_through() {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::subject::Subject;
 use crate::support::tests;
-use crate::swapping::{AT_MOST, ROUNDS, while_swapping};
+use crate::swapping::{AT_MOST, rounds, while_swapping};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -55,9 +55,9 @@ fn race(subject: Subject, rounds: u32) -> (usize, usize) {
 }
 
 fn nothing_is_made_outside_while_folders_are_swapped() {
-    let (inside, outside) = race(Subject::Real, ROUNDS);
-    assert!(inside > 0, "nothing was made inside in {ROUNDS} rounds");
-    assert_eq!(outside, 0, "made on the host, in {ROUNDS} rounds");
+    let (inside, outside) = race(Subject::Real, rounds());
+    assert!(inside > 0, "nothing was made inside");
+    assert_eq!(outside, 0, "made on the host");
 }
 
 fn by_names_that_are_looked_up_again_something_would_be_made_outside() {

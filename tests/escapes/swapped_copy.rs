@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::caller::{self, Running};
 use crate::subject::Subject;
 use crate::support::{Bundle, tests};
-use crate::swapping::{AT_MOST, ROUNDS, while_swapping};
+use crate::swapping::{AT_MOST, rounds, while_swapping};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -62,7 +62,7 @@ fn read(subject: Subject, rounds: u32) -> bool {
 }
 
 fn no_file_of_the_hosts_is_copied_through_a_link() {
-    assert!(!read(Subject::Real, ROUNDS));
+    assert!(!read(Subject::Real, rounds()));
 }
 
 fn a_file_of_the_hosts_would_be_copied_through_a_link() {
@@ -75,7 +75,7 @@ fn a_fifo_in_the_place_of_a_file_holds_nobody_up() {
     let fifo: &Path = &folder.join("fifo");
     mkfifoat(CWD, fifo, Mode::from(0o644)).unwrap();
     while_swapping(&folder.join("file"), fifo, || {
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             let mut run = Running::spawn(&mut caller::run(&bundle), Stdio::null());
             let limit = Duration::from_secs(20);
             assert!(run.ends_within(limit), "held up in round {round}");
