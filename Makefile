@@ -1,7 +1,7 @@
 # make demo: see it.  make test: test it.  make bench: measure it.  make supply: what it is made of.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost bench manual supply
+.PHONY: build demo test test-vhost weakened bench manual supply
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -32,8 +32,15 @@ test:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
 	cargo test --locked --lib --test architecture --test conformance --test manual --test supply
-	cargo test --locked --test runtime $(AS_ROOT)
+	$(MAKE) weakened
+	cargo test --locked --test runtime --test escapes $(AS_ROOT)
 	$(MAKE) test-vhost
+
+# A runtime without mitigations, which tests/escapes attacks to show that an attack can succeed. Never for use.
+WEAKENED := $(TARGET)/debug/parhelion-weakened
+
+weakened:
+	cargo build --locked --features weakened --bin parhelion-weakened
 
 # Licences, sources, versions, and advisories as of today, or as of the copy of their database that RUSTSEC names.
 supply:
@@ -45,6 +52,6 @@ bench:
 	tools/bench $(PROGRAM)
 
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
-test-vhost: build
-	PARHELION=$(abspath $(PROGRAM)) cargo test --locked --test runtime \
+test-vhost: build weakened
+	PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE=$(abspath $(WEAKENED)) cargo test --locked --test runtime --test escapes \
 		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)

@@ -41,7 +41,7 @@ fn main() {
     let target = variable("TARGET");
     let status = Command::new(variable("CARGO"))
         .args(["build", "--quiet", "--locked", "--bin", "parhelion-init"])
-        .args(["--no-default-features", "--features", "freestanding"])
+        .args(["--no-default-features", "--features", features()])
         .args(["--profile", "freestanding", "--target", &target])
         .arg("--manifest-path")
         .arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
@@ -56,6 +56,14 @@ fn main() {
     assert!(status.success(), "building parhelion-init failed: {status}");
     let program = out.join(target).join("freestanding/parhelion-init");
     println!("cargo::rustc-env=PARHELION_INIT={}", program.display());
+}
+
+/// The init's, which is weakened together with the runtime.
+fn features() -> &'static str {
+    match env::var_os("CARGO_FEATURE_WEAKENED") {
+        Some(_) => "freestanding,weakened",
+        None => "freestanding",
+    }
 }
 
 /// A variable that cargo sets for every build script.

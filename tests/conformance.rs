@@ -1,5 +1,5 @@
 //! docs/conformance.md has a row for each field of runtime-spec 1.3 and for each command and flag, and each row names
-//! a test that there is.
+//! a test that there is. docs/security.md has a row for each attack of tests/escapes and each mitigation that they do without.
 //!
 //! Whether the test proves the row is for people to read; that none is missing is for machines.
 
@@ -195,19 +195,65 @@ fn every_row_names_tests_that_there_are() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `unit cgroups::io::tests::...` of src, and
+#[test]
+fn the_page_on_security_is_about_every_attack_and_every_mitigation() {
+    let page = read("docs/security.md");
+    let named = quoted(&page);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let escapes = root.join("tests/escapes");
+    let files = rust_files(&escapes);
+    let stems = files.iter().map(|file| module(file, &escapes));
+    let others = ["main", "subject", "swapping"];
+    let attacks: Vec<String> = stems
+        .filter(|stem| !others.contains(&stem.as_str()))
+        .collect();
+    assert!(attacks.len() > 20, "the attacks are elsewhere");
+    let mut wrong = Vec::new();
+    let in_a_row = |name: &str| {
+        page.lines()
+            .any(|line| line.starts_with("| ") && line.contains(name))
+    };
+    for attack in attacks.iter().filter(|attack| !in_a_row(attack)) {
+        wrong.push(format!("no row is about {attack}"));
+    }
+    let switches = read("src/sys/weakened.rs");
+    let names = switches.split("(Mitigation::").skip(1);
+    let names: Vec<&str> = names.filter_map(|entry| entry.split('"').nth(1)).collect();
+    assert!(names.len() > 10, "the mitigations are elsewhere");
+    for name in names.iter().filter(|name| !in_a_row(name)) {
+        wrong.push(format!("no row fails without {name}"));
+    }
+    let known = tests();
+    let tests = named.iter().filter(|name| name.contains("::"));
+    wrong.extend(
+        tests
+            .filter(|name| !known.contains(*name))
+            .map(|name| format!("there is no test {name}")),
+    );
+    let sources = named.iter().filter(|name| name.starts_with("src/"));
+    wrong.extend(
+        sources
+            .filter(|path| !root.join(path).exists())
+            .map(|path| format!("there is no {path}")),
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `escapes::subject::...` of tests/escapes, `unit cgroups::io::tests::...` of src, and
 /// those of the other files in tests under the name of the file.
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let runtime = root.join("tests/runtime");
     let mut all = BTreeSet::new();
-    for file in rust_files(&runtime) {
-        let module = module(&file, &runtime);
-        let text = fs::read_to_string(&file).unwrap();
-        for list in text.split("tests![").skip(1) {
-            let names = list.split(']').next().unwrap().split(',');
-            let names = names.map(str::trim).filter(|name| !name.is_empty());
-            all.extend(names.map(|name| format!("{module}::{name}")));
+    for (folder, before) in [("tests/runtime", ""), ("tests/escapes", "escapes::")] {
+        let folder = root.join(folder);
+        for file in rust_files(&folder) {
+            let module = module(&file, &folder);
+            let text = fs::read_to_string(&file).unwrap();
+            for list in text.split("tests![").skip(1) {
+                let names = list.split(']').next().unwrap().split(',');
+                let names = names.map(str::trim).filter(|name| !name.is_empty());
+                all.extend(names.map(|name| format!("{before}{module}::{name}")));
+            }
         }
     }
     let src = root.join("src");

@@ -17,6 +17,7 @@ use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
 use crate::seccomp;
 use crate::sys::fd::{Inheritance, InheritedFd};
+use crate::sys::weakened::{Mitigation, is_off};
 
 /// What the plan depends on beside config.json.
 #[derive(Debug)]
@@ -62,17 +63,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
     let linux = spec.linux().as_ref();
     let user_namespace = request.namespaces.is_own(Kind::User);
     let mut warnings = Vec::new();
-    let mut sysctls: Vec<Sysctl> = linux
-        .and_then(|l| l.sysctl().as_ref())
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| Sysctl {
-            file: sysctl_file(name),
-            value: value.clone(),
-        })
-        .collect();
-    sysctls.sort_by(|a, b| a.file.cmp(&b.file));
-    let plan = Plan {
+    let mut plan = Plan {
         user_namespace: if request.namespaces.is_new(Kind::User) {
             UserNamespace::New
         } else if user_namespace {
@@ -87,7 +78,7 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         rootfs: request.rootfs,
         bundle: request.bundle.to_string_lossy().into_owned(),
         host_proc: inheritance.give(host_proc()?),
-        sysctls,
+        sysctls: sysctls(linux),
         waits_when_made: has_hooks_outside(spec.hooks().as_ref())
             || request.namespaces.moves_devices(),
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
@@ -114,6 +105,11 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
         preserved: request.preserved,
         listening: request.listening,
     };
+    if is_off(Mitigation::HookEnvironment) {
+        for hook in &mut plan.hooks.create_container {
+            hook.env.extend(plan.program.env.iter().cloned());
+        }
+    }
     Ok((plan, warnings))
 }
 
@@ -195,6 +191,21 @@ pub fn keyring(id: &str) -> String {
     format!("_ses.{id}")
 }
 
+/// `linux.sysctl`, in the order of the files.
+fn sysctls(linux: Option<&runtime::Linux>) -> Vec<Sysctl> {
+    let mut sysctls: Vec<Sysctl> = linux
+        .and_then(|l| l.sysctl().as_ref())
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| Sysctl {
+            file: sysctl_file(name),
+            value: value.clone(),
+        })
+        .collect();
+    sysctls.sort_by(|a, b| a.file.cmp(&b.file));
+    sysctls
+}
+
 /// The file below /proc/sys: `.` separates, unless a `/` comes first (sysctl.d(5)).
 fn sysctl_file(name: &str) -> String {
     match name.find(['.', '/']) {
@@ -268,9 +279,13 @@ fn filter(plan: &seccomp::Plan) -> Filter {
 }
 
 fn program(process: &Process) -> Program {
+    let mut env = environment(process.env().iter().flatten());
+    if is_off(Mitigation::Environment) {
+        env.extend(std::env::vars().map(|(name, value)| format!("{name}={value}")));
+    }
     Program {
         args: process.args().clone().unwrap_or_default(),
-        env: environment(process.env().iter().flatten()),
+        env,
         cwd: process.cwd().to_string_lossy().into_owned(),
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{self, Process};
 
 use super::plan::{Capabilities, Identity};
+use crate::sys::weakened::{Mitigation, is_off};
 
 /// The further groups of the program's; None leaves it those of whoever called the runtime, as the
 /// configuration wants with `keep`, and as it must be where they are `fixed`.
@@ -85,7 +86,10 @@ fn capabilities(
     let bounding = set("bounding", sets.bounding(), held);
     let permitted = set("permitted", sets.permitted(), held);
     let effective = set("effective", sets.effective(), permitted);
-    let inheritable = set("inheritable", sets.inheritable(), held);
+    let inheritable = match is_off(Mitigation::Inheritable) {
+        true => permitted,
+        false => set("inheritable", sets.inheritable(), held),
+    };
     let ambient = set("ambient", sets.ambient(), permitted & inheritable);
     Ok(Capabilities {
         bounding,

@@ -11,6 +11,7 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, SysResult};
 
 /// What the program gets; None: what its file and the policy say.
@@ -69,7 +70,10 @@ impl Labels {
 fn write(host_proc: BorrowedFd<'_>, file: &str, value: &str) -> SysResult<()> {
     let path = format!("thread-self/attr/{file}");
     // thread-self is a link, and a plain one.
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve = match is_off(Mitigation::HostProc) {
+        true => ResolveFlags::empty(),
+        false => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+    };
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat2(host_proc, &path, flags, Mode::empty(), resolve)
         .call(|| format!("openat2(\"/proc/{path}\")"))?;

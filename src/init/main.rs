@@ -23,10 +23,11 @@ use super::network::Network;
 use super::plan::{Exec, Identity, Plan, Program, UserNamespace};
 use super::settings::Settings;
 use super::{exec, hooks, limits, program, seed, sysctl, terminal};
-use crate::rootfs::Outside;
+use crate::rootfs::{self, Outside};
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
 use crate::sys::fd::{self, Inherited};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, mount, process, signals};
 
 /// Runs seed and init on the handshake descriptor with this number; returns the exit status, if at
@@ -41,6 +42,8 @@ pub fn main(handshake: i32) -> i32 {
             return 1;
         }
     };
+    #[cfg(all(feature = "weakened", not(feature = "runtime")))]
+    crate::sys::weakened::learn();
     let failed = match seed::grow(&talk) {
         Ok(None) => return 0,
         Ok(Some(network)) => run(&mut talk, network),
@@ -82,6 +85,8 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     let outputs = hooks::Outputs::claim(&plan.hooks, &mut inherited)?;
     run_creation_hooks(talk, &plan, &outputs)?;
     root.enter(&plan.rootfs)?;
+    let host_proc = weakened_proc(host_proc)?;
+    let null = weakened_null(null, &root)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     plan.labels.apply(host_proc.as_fd())?;
     program::add_home(&mut plan.program, plan.identity.uid, root.root());
@@ -175,9 +180,14 @@ pub(super) fn stand_alone(
     signals::unblock_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // A process of a shared pid namespace must not look into this one (CVE-2016-9962).
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
-    rustix::process::setsid().call(|| "setsid()".to_string())?;
+    if !is_off(Mitigation::Dumpable) {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
+    }
+    // Nor can the program type into the caller's terminal (TIOCSTI), which is not that of its session.
+    if !is_off(Mitigation::Session) {
+        rustix::process::setsid().call(|| "setsid()".to_string())?;
+    }
     if let Some(keyring) = keyring {
         let join = || match process::join_session_keyring(keyring) {
             Err(error) if error.errno == crate::sys::Errno::NOSYS => Ok(()), // a kernel without keys
@@ -216,8 +226,28 @@ fn null_device(plan: &Plan) -> Result<Option<OwnedFd>> {
     Ok(Some(mount::copy_tree(null.as_fd(), "", false)?))
 }
 
+/// The host's procfs; what is at /proc inside, in a build for tests that does without it.
+fn weakened_proc(host_proc: OwnedFd) -> Result<OwnedFd> {
+    if !is_off(Mitigation::HostProc) {
+        return Ok(host_proc);
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc", flags, Mode::empty()).call(|| "open(\"/proc\")".to_string())?)
+}
+
+/// What hides files; what the image has at /dev/null, in a build for tests that does without the host's.
+fn weakened_null(null: Option<OwnedFd>, root: &rootfs::Prepared) -> Result<Option<OwnedFd>> {
+    if !is_off(Mitigation::NullDevice) {
+        return Ok(null);
+    }
+    let null = root
+        .root()
+        .open(&ContainerPath::new("dev/null"), OFlags::PATH)?;
+    Ok(Some(mount::copy_tree(null.as_fd(), "", false)?))
+}
+
 /// Makes `process.cwd` while the root can still be written to.
-fn make_working_directory(plan: &Plan, root: &mut crate::rootfs::Prepared) -> Result<()> {
+fn make_working_directory(plan: &Plan, root: &mut rootfs::Prepared) -> Result<()> {
     let cwd = ContainerPath::new(&plan.program.cwd);
     root.root()
         .ensure(&cwd, Missing::Directory(0o755))

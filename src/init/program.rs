@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
 use super::plan::{Filter, Identity, Program};
 use crate::sys::confined::{ContainerPath, Root};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, process};
 
 /// Where programs are looked up when the environment has no `PATH`.
@@ -85,6 +86,9 @@ pub(super) fn enter_working_directory(cwd: &str) -> Result<()> {
 
 /// A working directory outside the root would let the program climb to the host (CVE-2024-21626).
 pub(super) fn refuse_a_place_outside() -> Result<()> {
+    if is_off(Mitigation::WorkingDirectory) {
+        return Ok(());
+    }
     let place = rustix::process::getcwd(Vec::new()).call(|| "getcwd()".to_string())?;
     if !place.to_bytes().starts_with(b"/") {
         bail!("process.cwd: {place:?} is outside the container's root");

@@ -18,6 +18,7 @@ use super::handshake::{self, Cloning, Entering, Joined, ToSeed};
 use super::network::{self, Joiner, Maker, Network};
 use crate::sys::channel::Channel;
 use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, SysResult, signals};
 
 /// Does what it is told; returns in init, with its network, and in the seed when it is done.
@@ -28,7 +29,9 @@ use crate::sys::{Call, SysResult, signals};
 pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
     signals::reset_signals();
     // Nothing that is inherited reaches a hook or the program by accident.
-    process::close_on_exec_from(3)?;
+    if !is_off(Mitigation::Descriptors) {
+        process::close_on_exec_from(3)?;
+    }
     let mut network = None;
     loop {
         talk.expect();
@@ -78,8 +81,10 @@ fn enter(entering: &Entering, fds: &[OwnedFd]) -> Result<()> {
     }
     if !entering.joined.is_empty() {
         // Processes that are there already must not look into this one or into init.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
+        if !is_off(Mitigation::Dumpable) {
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .call(|| "prctl(PR_SET_DUMPABLE, 0)".to_string())?;
+        }
         join_all(&entering.joined, fds)?;
     }
     if entering.new != 0 {

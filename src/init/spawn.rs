@@ -47,15 +47,18 @@ impl Seed {
         let (talk, theirs) = Channel::pair()?;
         let mut keep: Vec<RawFd> = (3..).take(preserved as usize).collect();
         keep.push(theirs.as_fd().as_raw_fd());
+        let args = [
+            CString::from(c"parhelion-init"),
+            CString::new(theirs.as_fd().as_raw_fd().to_string())?,
+            #[cfg(feature = "weakened")]
+            crate::sys::weakened::argument().unwrap_or_default(),
+        ];
         let (pid, memory) = spawn::spawn(&Orders {
             close: talk.as_fd(),
             program: program.file.as_fd(),
             complete: program.complete,
             keep: &keep,
-            args: &[
-                CString::from(c"parhelion-init"),
-                CString::new(theirs.as_fd().as_raw_fd().to_string())?,
-            ],
+            args: &args,
             talk: theirs.as_fd(),
             failure: handshake::not_executed,
         })?;

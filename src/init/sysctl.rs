@@ -12,15 +12,21 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::plan::Sysctl;
 use crate::sys::Call;
+use crate::sys::weakened::{Mitigation, is_off};
 
 /// Writes all of them, in order.
 pub(super) fn write(host_proc: BorrowedFd<'_>, sysctls: &[Sysctl]) -> Result<()> {
     for sysctl in sysctls {
         let path = format!("sys/{}", sysctl.file);
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_XDEV;
+        let resolve = match is_off(Mitigation::HostProc) {
+            true => ResolveFlags::empty(),
+            false => {
+                ResolveFlags::BENEATH
+                    | ResolveFlags::NO_MAGICLINKS
+                    | ResolveFlags::NO_SYMLINKS
+                    | ResolveFlags::NO_XDEV
+            }
+        };
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat2(host_proc, &path, flags, Mode::empty(), resolve)
             .call(|| format!("linux.sysctl: openat2(\"/proc/{path}\")"))?;

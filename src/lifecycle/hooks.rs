@@ -24,6 +24,7 @@ use super::facts::Facts;
 use super::interrupt::Stop;
 use super::record::Snapshot;
 use crate::bundle::Bundle;
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, SysError};
 
 /// How much of a hook's output an error can show: its end, where the reason mostly stands.
@@ -217,9 +218,10 @@ fn spawn(hook: &Hook, facts: &Facts) -> Result<(Child, PipeReader)> {
         command.arg0(name).args(args);
     }
     let env = hook.env().iter().flatten();
-    command
-        .env_clear()
-        .envs(env.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
+    if !is_off(Mitigation::HookEnvironment) {
+        command.env_clear();
+    }
+    command.envs(env.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
     // Callers may have removed the bundle before they delete the container.
     command.current_dir(if facts.bundle.is_dir() {
         facts.bundle.as_path()

@@ -20,6 +20,7 @@ use crate::rootfs::{self, HostTree, OpenTree};
 use crate::seccomp;
 use crate::sys::fd::Inheritance;
 use crate::sys::rights::{Rights, setgroups_is_denied};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Errno, SysError};
 
 /// What a container is made of.
@@ -96,7 +97,9 @@ pub(super) fn set_up(
         interrupt: &caller.interrupt,
     };
     let made = |record: &Record| {
-        if let (Some(filter), Some(cgroup)) = (filter, &cgroup) {
+        if let (Some(filter), Some(cgroup)) = (filter, &cgroup)
+            && !is_off(Mitigation::DeviceFilter)
+        {
             cgroup.filter_devices(&filter)?;
         }
         limits::apply_when_made(init.pid(), &bundle.spec, &plans.namespaces, record)

@@ -13,7 +13,8 @@ use core::mem::MaybeUninit;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid};
 
-use crate::sys::{Call, SysError};
+use crate::sys::weakened::{self, Mitigation, is_off};
+use crate::sys::{Call, Errno, SysError};
 
 /// One entry of a folder: its name.
 type Name = alloc::ffi::CString;
@@ -121,9 +122,20 @@ fn copy_entry(
 }
 
 fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, SysError> {
-    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // It may be a FIFO or a link by now, that nobody writes to or that leads to the host.
+    let plain = match is_off(Mitigation::InRoot) {
+        true => OFlags::empty(),
+        false => OFlags::NOFOLLOW,
+    };
+    weakened::give_a_turn(Mitigation::InRoot);
+    let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | plain;
     let source =
         rustix::fs::openat(from, name, read, Mode::empty()).call(|| format!("openat({name:?})"))?;
+    let stat = rustix::fs::fstat(&source).call(|| format!("fstat({name:?})"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let call = format!("openat({name:?}): replaced meanwhile");
+        return Err(SysError::new(call, Errno::AGAIN));
+    }
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let made = rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)
         .call(|| format!("openat({name:?}, O_CREAT)"))?;

@@ -12,6 +12,7 @@ use rustix::fs::{FileType, OFlags};
 use super::{OpenTree, Plan, Prepared};
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::{self, Attributes};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, SysError, SysResult};
 
 pub(super) const READ_ONLY: Attributes = Attributes {
@@ -40,11 +41,14 @@ impl Prepared {
         for mount in &self.read_only_late {
             mount::set_attributes(mount.as_fd(), READ_ONLY, false).context("mount option ro")?;
         }
-        for path in &plan.read_only_paths {
+        let read_only = plan.read_only_paths.iter();
+        for path in read_only.filter(|_| !is_off(Mitigation::ReadOnlyPaths)) {
             self.make_read_only(path)
                 .with_context(|| format!("readonlyPaths \"/{path}\""))?;
         }
-        self.mask(plan, null)?;
+        if !is_off(Mitigation::MaskedPaths) {
+            self.mask(plan, null)?;
+        }
         if let Some(propagation) = plan.propagation {
             mount::set_propagation(self.root.as_fd(), propagation.kind, propagation.recursive)
                 .context("rootfsPropagation")?;
@@ -75,7 +79,9 @@ impl Prepared {
 
     /// Hides directories behind one empty read-only tmpfs, and files behind /dev/null.
     fn mask(&self, plan: &Plan<OpenTree>, null: Option<OwnedFd>) -> anyhow::Result<()> {
-        if let Some(null) = &null {
+        if let Some(null) = &null
+            && !is_off(Mitigation::NullDevice)
+        {
             keep_from_changes(null.as_fd()).context("maskedPaths")?;
         }
         let mut file_cover = null.map(Cover::detached);

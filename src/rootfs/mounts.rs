@@ -14,6 +14,7 @@ use super::{Entry, Mount, NewFileSystem, OpenTree, Plan, Source, copy_up};
 use crate::sys::confined::{ContainerPath, Missing, Root};
 use crate::sys::fd::Inherited;
 use crate::sys::mount::{self, Attributes};
+use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, Errno, SysError};
 
 /// File systems that are the same in every network namespace.
@@ -150,9 +151,10 @@ impl Prepared {
         target: &ContainerPath,
     ) -> anyhow::Result<OwnedFd> {
         let mode = self.mode_of_target(new, target)?;
-        let place = self.root().ensure(target, Missing::Directory(0o755))?;
-        if new.fstype == "proc" || new.fstype == "sysfs" {
-            refuse_a_link(self.root(), target)?;
+        let mut place = self.root().ensure(target, Missing::Directory(0o755))?;
+        let guarded = new.fstype == "proc" || new.fstype == "sysfs";
+        if guarded && !is_off(Mitigation::PlainProc) {
+            place = no_link(self.root(), target)?;
         }
         let mounted = make(new, mode)?;
         if let Some(label) = &new.root_label {
@@ -241,11 +243,11 @@ fn set_label(mount: BorrowedFd<'_>, label: &str) -> Result<(), SysError> {
         .call(|| format!("fsetxattr(\"{NAME}\", \"{label}\")"))
 }
 
-/// An image whose `/proc` or `/sys` is a link would send writes of label or sysctl files
-/// elsewhere (CVE-2019-19921, CVE-2023-27561).
-fn refuse_a_link(root: Root<'_>, target: &ContainerPath) -> Result<(), SysError> {
+/// The folder that `target` itself is. An image whose `/proc` or `/sys` is a link would send writes of
+/// label or sysctl files elsewhere (CVE-2019-19921, CVE-2023-27561); one that is a link for a moment, too.
+fn no_link(root: Root<'_>, target: &ContainerPath) -> Result<OwnedFd, SysError> {
     match root.open(target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
-        Ok(_) => Ok(()),
+        Ok(folder) => Ok(folder),
         Err(error) if error.errno == Errno::LOOP || error.errno == Errno::NOTDIR => Err(
             SysError::new(format!("\"/{target}\" is a link in the image"), Errno::LOOP),
         ),

@@ -8,10 +8,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
+use super::weakened::{self, Mitigation, is_off};
 use super::{Call, Errno, SysError, SysResult};
 
 /// A path as the container sees it: relative to its root, whatever it looks like.
@@ -120,7 +121,8 @@ impl<'a> Root<'a> {
     /// `ENOTDIR` when a folder is wanted and something else is there, and what mkdirat(2) and
     /// openat2(2) answer.
     pub fn ensure(&self, path: &ContainerPath, missing: Missing) -> SysResult<OwnedFd> {
-        self.ensure_following(path, missing, LINKS)
+        let place = self.ensure_following(path, missing, LINKS)?;
+        self.weakened_place(place)
     }
 
     fn ensure_following(
@@ -143,6 +145,7 @@ impl<'a> Root<'a> {
             return Err(SysError::new(call, Errno::NOENT));
         };
         let parent_fd = self.ensure_following(&parent, Missing::Directory(0o755), links)?;
+        let parent_fd = self.weakened_place(parent_fd)?;
         match make(parent_fd.as_fd(), name, missing) {
             Err(Errno::EXIST) => (), // someone else made it, or it is a dangling link
             made => made.call(|| making(path, missing))?,
@@ -172,6 +175,20 @@ impl<'a> Root<'a> {
             ContainerPath::new(&format!("{parent}/{target}"))
         };
         self.ensure_following(&target, missing, links - 1)
+    }
+
+    /// The place that was found; what its name leads to by now, in a build for tests that does not hold on to it.
+    fn weakened_place(&self, place: OwnedFd) -> SysResult<OwnedFd> {
+        if !is_off(Mitigation::OpenedPlaces) {
+            return Ok(place);
+        }
+        let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let name = rustix::fs::readlink(&link, alloc::vec::Vec::new()).call(|| link.clone())?;
+        let name = ContainerPath::new(name.to_str().unwrap_or_default());
+        weakened::give_a_turn(Mitigation::OpenedPlaces);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat(self.directory, name.as_str(), flags, Mode::empty())
+            .call(|| format!("openat(\"{name}\")"))
     }
 
     /// The folder in which `path` lies, made when missing with all above it. `last` is one that was
@@ -308,7 +325,10 @@ fn open_in(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> SysResult<OwnedFd> {
-    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+    let resolve = match is_off(Mitigation::InRoot) {
+        true => ResolveFlags::empty(),
+        false => resolve | ResolveFlags::NO_MAGICLINKS,
+    };
     let open = || {
         rustix::fs::openat2(
             directory,

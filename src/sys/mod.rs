@@ -37,6 +37,7 @@ pub mod rights;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
+pub mod weakened;
 
 /// A system call that failed: the call as `strace` would print it, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

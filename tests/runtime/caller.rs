@@ -16,15 +16,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
-use crate::support::{Bundle, program};
+use crate::support::Bundle;
 
 /// How long an answer may take before the test fails: the virtual host is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with the bundle's state directory and `arguments`.
 pub fn command(bundle: &Bundle, arguments: &[impl AsRef<OsStr>]) -> Command {
-    let mut command = Command::new(program());
-    command.arg("--root").arg(bundle.folder.join("state"));
+    let mut command = bundle.command();
     command.args(arguments);
     command
 }
@@ -33,9 +32,11 @@ pub fn command(bundle: &Bundle, arguments: &[impl AsRef<OsStr>]) -> Command {
 /// itself can change before it executes another: descriptors, signals, umask.
 pub fn from_shell(bundle: &Bundle, script: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", script, "sh"]).arg(program());
-    command.arg("--root").arg(bundle.folder.join("state"));
-    command.args(arguments);
+    let called = bundle.command();
+    command.args(["-c", script, "sh"]).arg(called.get_program());
+    command.args(called.get_args()).args(arguments);
+    let variables = called.get_envs();
+    command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
     command
 }
 

@@ -9,6 +9,10 @@ use serde_json::Value;
 use crate::caller::{start, wait_readable};
 use crate::support::Bundle;
 
+/// What such a container runs.
+pub const SCRIPT: &str = "exec 3<>/tmp/ask 4<>/tmp/answer
+    while read -r line <&3; do (eval \"$line\") >&4 2>&1; echo . >&4; done";
+
 /// The container, with the fifos by which it is asked and answers.
 pub struct Inside {
     pub bundle: Bundle,
@@ -26,10 +30,7 @@ impl Inside {
 
     /// The bundle, for [`Self::of`] when more than config.json is to be changed.
     pub fn bundle() -> Bundle {
-        Bundle::new(
-            "exec 3<>/tmp/ask 4<>/tmp/answer
-            while read -r line <&3; do (eval \"$line\") >&4 2>&1; echo . >&4; done",
-        )
+        Bundle::new(SCRIPT)
     }
 
     /// Starts the container of such a bundle.

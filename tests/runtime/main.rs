@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "what is left out is said aloud")]
 #![allow(missing_docs, reason = "the names of tests are sentences")]
 
+mod apparmor;
 mod caller;
 mod callers;
 mod cgroups;
@@ -36,7 +37,7 @@ mod update;
 use libtest_mimic::Arguments;
 
 fn main() {
-    enter_private_namespace();
+    support::enter_private_namespace();
     let arguments = Arguments::from_args();
     let trials = [
         callers::all(),
@@ -67,31 +68,4 @@ fn main() {
     callers::stop();
     drop(busybox);
     conclusion.exit();
-}
-
-/// Where a hybrid host has its v1 hierarchies, these tests see a pure v2 tree: in a mount namespace
-/// of their own, so that the host's is not touched.
-fn enter_private_namespace() {
-    use nix::mount::{MntFlags, MsFlags, mount, umount2};
-    use nix::sched::{CloneFlags, unshare};
-    assert!(
-        nix::unistd::geteuid().is_root(),
-        "these tests need root: sudo make test"
-    );
-    unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
-    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        return;
-    }
-    // Only what lies below is hidden; the first call that finds nothing more to take away ends it.
-    while umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).is_ok() {}
-    mount(
-        Some("none"),
-        "/sys/fs/cgroup",
-        Some("cgroup2"),
-        MsFlags::empty(),
-        none,
-    )
-    .expect("cgroup2");
 }

@@ -28,10 +28,41 @@ pub fn trial(path: &str, test: fn()) -> Trial {
     })
 }
 
+/// Where a hybrid host has its v1 hierarchies, these tests see a pure v2 tree: in a mount namespace
+/// of their own, so that the host's is not touched.
+pub fn enter_private_namespace() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::sched::{CloneFlags, unshare};
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests need root: sudo make test"
+    );
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return;
+    }
+    // Only what lies below is hidden; the first call that finds nothing more to take away ends it.
+    while umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).is_ok() {}
+    mount(
+        Some("none"),
+        "/sys/fs/cgroup",
+        Some("cgroup2"),
+        MsFlags::empty(),
+        none,
+    )
+    .expect("cgroup2");
+}
+
 /// A bundle, a state directory of its own, and what was created in it; removed on drop.
 pub struct Bundle {
     pub folder: PathBuf,
     pub id: String,
+    /// What is called for it.
+    pub program: PathBuf,
+    /// Mitigations that this program does without, if it is one that can (tests/escapes).
+    pub without: &'static str,
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -103,6 +134,11 @@ const PROGRAMS: &[&str] = &[
 impl Bundle {
     /// A bundle that runs `script` in a shell.
     pub fn new(script: &str) -> Bundle {
+        Bundle::of(program(), "", script)
+    }
+
+    /// As [`Bundle::new`], for another program.
+    pub fn of(program: PathBuf, without: &'static str, script: &str) -> Bundle {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("test-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(format!("parhelion-{id}"));
@@ -115,7 +151,12 @@ impl Bundle {
         for program in PROGRAMS {
             symlink("busybox", bin.join(program)).unwrap();
         }
-        let bundle = Bundle { folder, id };
+        let bundle = Bundle {
+            folder,
+            id,
+            program,
+            without,
+        };
         bundle
             .parhelion(&["spec", "--bundle", bundle.path()])
             .success();
@@ -138,11 +179,20 @@ impl Bundle {
         fs::write(&path, serde_json::to_vec_pretty(&config).unwrap()).unwrap();
     }
 
+    /// The program, with this bundle's state directory.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if !self.without.is_empty() {
+            command.env("PARHELION_WEAKENED", self.without);
+        }
+        command.arg("--root").arg(self.folder.join("state"));
+        command
+    }
+
     /// Runs the program with `arguments`, in this bundle's state directory.
     pub fn parhelion(&self, arguments: &[&str]) -> Ran {
-        let output = Command::new(program())
-            .arg("--root")
-            .arg(self.folder.join("state"))
+        let output = self
+            .command()
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -157,9 +207,8 @@ impl Bundle {
     pub fn create(&self) -> Ran {
         // Not through `output`: init keeps the pipes open for as long as it waits.
         let log = fs::File::create(self.folder.join("output")).unwrap();
-        let status = Command::new(program())
-            .arg("--root")
-            .arg(self.folder.join("state"))
+        let status = self
+            .command()
             .args(["create", "--bundle", self.path(), &self.id])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -4,8 +4,8 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::{checkpoint, counter, restore};
+use crate::apparmor::Profile;
 use crate::inside::Inside;
-use crate::process::labels::Profile;
 use crate::support::tests;
 
 /// The tests of this file.

@@ -2,7 +2,7 @@
 
 mod annotations;
 mod descriptors;
-pub mod labels;
+mod labels;
 mod landlock;
 mod names;
 mod privileges;
