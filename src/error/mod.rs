@@ -7,6 +7,9 @@
 //! [`report`], [`warn`] and [`debug`] write lines for people to stderr and, with `--log`, for
 //! callers to a log: the only place that does. Callers read the last line of level `error` there.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 
 use std::fmt::{self, Write as _};
