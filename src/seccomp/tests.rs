@@ -386,6 +386,18 @@ fn a_program_that_the_kernel_would_not_take_is_refused() {
 }
 
 #[test]
+fn an_argument_that_no_call_has_is_refused_however_large_its_index_is() {
+    for index in [6, u64::MAX] {
+        let condition = json!({ "index": index, "op": "SCMP_CMP_GT", "value": 0 });
+        let rule = json!({ "names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [condition] });
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] });
+        let expected =
+            format!("linux.seccomp.syscalls[0].args[0].index: must be at most 5, is {index}");
+        assert_eq!(problems(profile), expected);
+    }
+}
+
+#[test]
 fn the_plan_is_told_in_words() {
     let mut told = plan(docker()).unwrap().to_string();
     let end = told.find(": ").unwrap();
