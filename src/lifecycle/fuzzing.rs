@@ -44,7 +44,8 @@ pub struct Planned {
 }
 
 /// Where links of the hostile root lead: out of it, if they were followed as the host does.
-const LINKS: [(&str, &str); 4] = [
+const LINKS: [(&str, &str); 5] = [
+    ("a", "/"),
     ("etc", "/etc"),
     ("up", "../../.."),
     ("proc", "/proc/1/root"),
