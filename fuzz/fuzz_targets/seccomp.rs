@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 /// One in so many inputs is given to the kernel: a thread each.
-const KERNEL: u64 = 64;
+const KERNEL: u64 = 8;
 
 /// Each call of the table, and one that is in none.
 static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| {
