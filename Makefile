@@ -1,7 +1,8 @@
 # make demo: see it.  make test: test it.  make bench: measure it.  make supply: what it is made of.
+# make fuzz: attack its parsers and plans with inputs that nobody wrote.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost weakened bench manual supply
+.PHONY: build demo test test-vhost weakened bench manual supply fuzz
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -45,6 +46,11 @@ weakened:
 # Licences, sources, versions, and advisories as of today, or as of the copy of their database that RUSTSEC names.
 supply:
 	tools/supply
+
+# Each target of fuzz/ for FUZZ_SECONDS; TARGETS="config log" runs some of them.
+FUZZ_SECONDS ?= 60
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(TARGETS)
 
 bench:
 	tools/setup bench

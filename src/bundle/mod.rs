@@ -83,6 +83,22 @@ impl Bundle {
         let file = config.map_or_else(|| read::config_path(&dir), Path::to_path_buf);
         let mut config = read::config(&file)?;
         change(&mut config["process"])?;
+        Bundle::checked(dir, file, config, origin)
+    }
+
+    /// Checks the bundle in `dir` as if these bytes were its config.json.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bundle::load`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[doc(hidden)]
+    pub fn of_bytes(dir: &Path, bytes: &[u8]) -> Result<Bundle> {
+        let file = read::config_path(dir);
+        Bundle::checked(dir.to_owned(), file, read::parse(bytes)?, "")
+    }
+
+    fn checked(dir: PathBuf, file: PathBuf, mut config: Value, origin: &str) -> Result<Bundle> {
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);
@@ -162,4 +178,4 @@ fn examine(config: &mut Value, report: &mut Report) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -374,18 +374,18 @@ fn places(value: &Value, above: &str, row: &str, found: &mut Vec<(String, &'stat
     }
 }
 
-/// The rich config with another value in a few places: mostly one that fits there.
-fn mutated() -> impl Strategy<Value = Value> {
+/// A config with another value in a few places: mostly one that fits there.
+pub(crate) fn mutated(original: Value) -> impl Strategy<Value = Value> {
     let mut all = Vec::new();
-    places(&rich(), "", "", &mut all);
+    places(&original, "", "", &mut all);
     let place = proptest::sample::select(all);
     let change = place.prop_flat_map(|(pointer, field)| {
         let value = prop_oneof![7 => fitting(field.kind), 1 => any_json().boxed()];
         value.prop_map(move |value| (pointer.clone(), value))
     });
-    proptest::collection::vec(change, 1..3).prop_map(|changes| {
+    proptest::collection::vec(change, 1..3).prop_map(move |changes| {
         // A place may be gone by an earlier change.
-        let mut config = rich();
+        let mut config = original.clone();
         for (pointer, value) in changes {
             if let Some(place) = config.pointer_mut(&pointer) {
                 *place = value;
@@ -413,7 +413,7 @@ fn what_is_taken_is_honoured_or_warned_about() {
     const CASES: u32 = 500;
     let taken = std::cell::Cell::new(0);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(CASES));
-    let result = runner.run(&mutated(), |config| {
+    let result = runner.run(&mutated(rich()), |config| {
         if let Ok((spec, warnings)) = convert(config.clone()) {
             taken.set(taken.get() + 1);
             let found = serde_json::to_value(&spec).unwrap();

@@ -157,11 +157,11 @@ fn huge_page_size(folder: &str) -> Option<String> {
     }))
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Hierarchy {
     /// A hierarchy that offers `controllers` and huge pages of 2 MB, for tests of plans.
-    pub(in crate::cgroups) fn offering(controllers: &[&str]) -> Hierarchy {
-        let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
+    pub(crate) fn offering(controllers: &[&str]) -> Hierarchy {
+        let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).expect("/ is there");
         Hierarchy {
             root,
             mount_point: "/sys/fs/cgroup".into(),

@@ -104,7 +104,7 @@ impl Execution {
     }
 }
 
-fn user(text: &str) -> Result<(u32, Option<u32>)> {
+pub(super) fn user(text: &str) -> Result<(u32, Option<u32>)> {
     let (uid, gid) = match text.split_once(':') {
         Some((uid, gid)) => (uid, Some(gid)),
         None => (text, None),

@@ -3,6 +3,9 @@
 mod arguments;
 mod checkpoint;
 mod exec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod output;
 mod update;
 mod verbs;

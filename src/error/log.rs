@@ -5,6 +5,7 @@
 //! prints to say; nothing is printed here.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -244,14 +245,14 @@ fn send_to_syslog(line: &str) -> io::Result<()> {
 }
 
 /// One line of the log, with its end.
-fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> String {
+pub(super) fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
         level: Level,
         msg: &'a str,
         time: &'a str,
     }
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let quoted = |text: &str| without_controls(serde_json::Value::from(text).to_string());
     match format {
         LogFormat::Json => {
             let line = Line {
@@ -260,7 +261,7 @@ fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> Strin
                 time,
             };
             // Cannot fail: the fields are text.
-            serde_json::to_string(&line).unwrap_or_default() + "\n"
+            without_controls(serde_json::to_string(&line).unwrap_or_default()) + "\n"
         }
         LogFormat::Text => {
             format!(
@@ -271,6 +272,23 @@ fn log_line(format: LogFormat, level: Level, message: &str, time: &str) -> Strin
             )
         }
     }
+}
+
+/// JSON whose control characters are all escaped: the standard lets those from U+007F on stand, and a
+/// terminal on which a log is read does not.
+fn without_controls(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_control() {
+            // Cannot fail: it is a string that is written to.
+            true => drop(write!(escaped, "\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 #[allow(
@@ -294,6 +312,16 @@ mod tests {
         );
         let text = log_line(LogFormat::Text, Level::Warning, "a \"b\"", "T");
         assert_eq!(text, "time=\"T\" level=warning msg=\"a \\\"b\\\"\"\n");
+    }
+
+    #[test]
+    fn no_line_has_a_control_character() {
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let line = log_line(format, Level::Error, "a\u{1b}\u{7f}\u{9b}31m\nb", "T");
+            let expected = "a\\u001b\\u007f\\u009b31m\\nb";
+            assert!(line.contains(expected), "{line:?}");
+            assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        }
     }
 
     #[test]

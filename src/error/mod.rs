@@ -7,6 +7,9 @@
 //! [`report`], [`warn`] and [`debug`] write lines for people to stderr and, with `--log`, for
 //! callers to a log: the only place that does. Callers read the last line of level `error` there.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 
 use std::fmt::{self, Write as _};
@@ -173,10 +176,11 @@ fn is_written(level: Level) -> bool {
 
 #[allow(clippy::print_stderr, reason = "this is the only printing")]
 fn write_line(level: Level, message: &str) {
+    let shown = || format!("{}: {}", level.name(), harmless(message));
     match write_to_log(level, message) {
         Ok(true) => {}
-        Ok(false) => eprintln!("{}: {message}", level.name()),
-        Err(reason) => eprintln!("{reason}\n{}: {message}", level.name()),
+        Ok(false) => eprintln!("{}", shown()),
+        Err(reason) => eprintln!("{reason}\n{}", shown()),
     }
 }
 
@@ -207,7 +211,24 @@ fn one_line(text: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    lines.join("; ")
+    harmless(&lines.join("; "))
+}
+
+/// A text for a terminal, on as many lines: other control characters, with which a configuration could
+/// make it do things, as Rust writes them.
+fn harmless(text: &str) -> String {
+    let is_ours = |c: char| c == '\n' || !c.is_control();
+    if text.chars().all(is_ours) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_ours(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_default()),
+        }
+    }
+    shown
 }
 
 /// Writes a line to the log; false when there is none.
@@ -304,6 +325,17 @@ mod tests {
         assert_eq!(in_words(&std), "open(\"/x\"): no such file or directory");
         let rustix = anyhow::Error::new(Errno::MFILE).context("pidfd_open(1)");
         assert_eq!(in_words(&rustix), "pidfd_open(1): too many open files");
+    }
+
+    #[test]
+    fn control_characters_of_a_message_are_told_and_not_sent_to_a_terminal() {
+        let told = one_line("\"/a\u{1b}[2J\u{7f}\u{9b}é\tb\r\n\" is no namespace");
+        let expected = r#""/a\u{1b}[2J\u{7f}\u{9b}é\tb; " is no namespace"#;
+        assert_eq!(told, expected);
+        assert_eq!(
+            harmless("plan:\nroot /a\u{1b}c\n"),
+            "plan:\nroot /a\\u{1b}c\n"
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub mod facts;
 pub mod features;
 pub mod foreground;
 pub mod freeze;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ground;
 mod guide;
 pub mod handover;

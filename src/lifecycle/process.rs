@@ -88,7 +88,11 @@ impl Process {
     ///
     /// When the kernel refuses to tell.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
-        let Some(pid) = Pid::from_raw(self.pid) else {
+        // What a damaged record says may be no pid at all.
+        let Some(pid) = Some(self.pid)
+            .filter(|pid| *pid > 0)
+            .and_then(Pid::from_raw)
+        else {
             return Ok(None);
         };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -196,6 +200,18 @@ mod tests {
         assert!(process.open().unwrap().is_some());
         end(child);
         assert!(process.open().unwrap().is_none(), "reaped");
+    }
+
+    #[test]
+    fn a_number_that_is_no_pid_is_no_process() {
+        for pid in [0, -1, i32::MIN] {
+            let none = Process {
+                pid,
+                mark: Mark::StartTime(1),
+                boot: boot_id().unwrap(),
+            };
+            assert!(none.open().unwrap().is_none(), "{pid}");
+        }
     }
 
     #[test]

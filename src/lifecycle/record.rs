@@ -233,14 +233,8 @@ impl Record {
     }
 
     fn write(&self) -> Result<()> {
-        let id = self.id.to_string();
-        let stored = Stored {
-            id,
-            facts: self.facts.clone(),
-            init: self.init.clone(),
-        };
-        let mut text = serde_json::to_vec_pretty(&stored).context(STATE)?;
-        text.push(b'\n');
+        let (facts, init) = (self.facts.clone(), self.init.clone());
+        let text = text(self.id.as_str(), facts, init).context(STATE)?;
         Ok(self.directory.write_state(&text)?)
     }
 }
@@ -339,17 +333,31 @@ impl Unread {
     }
 }
 
+/// What the text of a record says.
+pub(super) fn parse(text: &[u8]) -> serde_json::Result<(Facts, Option<Process>)> {
+    let Stored { facts, init, .. } = serde_json::from_slice(text)?;
+    Ok((facts, init))
+}
+
+/// The text of a record.
+pub(super) fn text(id: &str, facts: Facts, init: Option<Process>) -> serde_json::Result<Vec<u8>> {
+    let id = id.to_owned();
+    let mut text = serde_json::to_vec_pretty(&Stored { id, facts, init })?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// What a state directory says; without a record, only when it was made.
 fn read_contents(directory: &Directory) -> Result<(Facts, Option<Process>)> {
     match directory.read_state()? {
         Some(text) => {
-            let Stored { facts, init, .. } = serde_json::from_slice(&text).with_context(|| {
+            let read = parse(&text);
+            read.with_context(|| {
                 format!(
                     "{}: not a record of a container",
                     directory.file(STATE).display()
                 )
-            })?;
-            Ok((facts, init))
+            })
         }
         None if trail::find(directory)?.is_some() => {
             let lost = directory.file(STATE);

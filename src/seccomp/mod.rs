@@ -7,8 +7,13 @@
 mod arch;
 mod compile;
 mod decide;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod profile;
 mod raw;
+#[cfg(any(test, feature = "fuzzing"))]
+mod reference;
 mod syscalls;
 #[cfg(test)]
 mod tests;

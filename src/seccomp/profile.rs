@@ -257,7 +257,8 @@ fn condition(arg: &LinuxSeccompArg) -> Condition {
         }
     };
     Condition {
-        index: arg.index(),
+        // A larger one is told as a problem, and the program is not used.
+        index: arg.index().min(ARGUMENTS - 1),
         test,
         value,
     }

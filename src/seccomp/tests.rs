@@ -7,74 +7,8 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::decide::X32;
-use super::profile::{Condition, Rule, Test};
+use super::reference::{Call, plainly, run};
 use super::*;
-
-/// A system call as a filter sees it (`struct seccomp_data`).
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    number: u32,
-    arch: u32,
-    args: [u64; 6],
-}
-
-impl Call {
-    fn new(arch: Arch, number: u32, args: [u64; 6]) -> Call {
-        let bit = if arch == Arch::X32 { X32 } else { 0 };
-        Call {
-            number: number | bit,
-            arch: arch.audit(),
-            args,
-        }
-    }
-
-    fn named(arch: Arch, name: &str, args: [u64; 6]) -> Call {
-        let number = Syscall::named(name).unwrap().number(arch);
-        Call::new(arch, number.unwrap(), args)
-    }
-
-    fn word(&self, place: u32) -> u32 {
-        let half = |arg: u64| [arg as u32, (arg >> 32) as u32];
-        match place {
-            0 => self.number,
-            4 => self.arch,
-            16..64 => {
-                assert_eq!(place % 4, 0, "place {place} is between two words");
-                let word = (place as usize - 16) / 4;
-                half(self.args[word / 2])[word % 2]
-            }
-            _ => panic!("place {place} is outside what a filter is for"),
-        }
-    }
-}
-
-/// What the kernel's interpreter makes of a program: the answer, and in how many steps.
-fn run(program: &[Instruction], call: &Call) -> (Action, usize) {
-    let (mut at, mut accumulator, mut steps) = (0, 0, 0);
-    loop {
-        let Instruction {
-            code,
-            jump_true,
-            jump_false,
-            k,
-        } = program[at];
-        at += 1;
-        steps += 1;
-        let mut jump_if =
-            |holds: bool| at += usize::from(if holds { jump_true } else { jump_false });
-        match code {
-            0x20 => accumulator = call.word(k),
-            0x54 => accumulator &= k,
-            0x05 => at += k as usize,
-            0x15 => jump_if(accumulator == k),
-            0x25 => jump_if(accumulator > k),
-            0x35 => jump_if(accumulator >= k),
-            0x06 => return (Action(k), steps),
-            _ => panic!("instruction {code:#x} is none that the compiler makes"),
-        }
-    }
-}
 
 fn parse(profile: &Value) -> LinuxSeccomp {
     serde_json::from_value(profile.clone()).unwrap()
@@ -112,7 +46,12 @@ fn docker() -> Value {
 }
 
 fn answer(program: &[Instruction], arch: Arch, name: &str, args: [u64; 6]) -> String {
-    run(program, &Call::named(arch, name, args)).0.to_string()
+    run(program, &named(arch, name, args)).0.to_string()
+}
+
+fn named(arch: Arch, name: &str, args: [u64; 6]) -> Call {
+    let number = Syscall::named(name).unwrap().number(arch);
+    Call::new(arch, number.unwrap(), args)
 }
 
 #[test]
@@ -185,7 +124,7 @@ fn dockers_profile_is_a_small_program_of_short_ways() {
 fn an_architecture_that_is_not_named_ends_its_caller() {
     let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
     let only = program(&profile, Arch::X86_64);
-    let x32 = Call::named(Arch::X32, "read", [0; 6]);
+    let x32 = named(Arch::X32, "read", [0; 6]);
     assert_eq!(run(&only, &x32).0, Action::KILL_THREAD);
     assert_eq!(answer(&only, Arch::X86, "read", [0; 6]), "KILL_THREAD");
     assert_eq!(answer(&only, Arch::X86_64, "read", [0; 6]), "ALLOW");
@@ -447,6 +386,18 @@ fn a_program_that_the_kernel_would_not_take_is_refused() {
 }
 
 #[test]
+fn an_argument_that_no_call_has_is_refused_however_large_its_index_is() {
+    for index in [6, u64::MAX] {
+        let condition = json!({ "index": index, "op": "SCMP_CMP_GT", "value": 0 });
+        let rule = json!({ "names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [condition] });
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] });
+        let expected =
+            format!("linux.seccomp.syscalls[0].args[0].index: must be at most 5, is {index}");
+        assert_eq!(problems(profile), expected);
+    }
+}
+
+#[test]
 fn the_plan_is_told_in_words() {
     let mut told = plan(docker()).unwrap().to_string();
     let end = told.find(": ").unwrap();
@@ -546,91 +497,6 @@ fn any_call() -> impl Strategy<Value = (Arch, u32, [u64; 6])> {
         let number = number.map_or(other, |number| number.saturating_add_signed(off as i32));
         (arch, number, args)
     })
-}
-
-/// The profile read as its text says, rule by rule, for one call.
-fn plainly(profile: &Profile<'_>, arch: Arch, number: u32, args: [u64; 6]) -> Action {
-    if !profile.archs.contains(&arch) {
-        return Action::KILL_THREAD;
-    }
-    let found = rules_on(profile, arch, number);
-    if let Some((_, action)) = found.iter().find(|(list, _)| list.is_empty()) {
-        return *action;
-    }
-    let holds = |list: &[Condition]| list.iter().all(|c| compare(c, args[c.index], arch));
-    let matching = found.iter().filter(|(list, _)| holds(list));
-    if let Some((_, action)) = matching.min_by_key(|(list, _)| special(list)) {
-        return *action;
-    }
-    let named = profile.rules.iter().flat_map(|rule| rule.names);
-    let numbers = named.filter_map(|name| Syscall::named(name)?.number(arch));
-    let newest = numbers.filter(|number| *number < 0xf_0000).max();
-    match newest {
-        Some(newest) if number > newest && found.is_empty() && !profile.default.lets_pass() => {
-            Action::NO_SUCH_CALL
-        }
-        Some(_) | None => profile.default,
-    }
-}
-
-/// The lists of conditions for a number, with their actions, in the profile's order.
-fn rules_on(profile: &Profile<'_>, arch: Arch, number: u32) -> Vec<(Vec<Condition>, Action)> {
-    let is_named = |name: &str| Syscall::named(name).and_then(|c| c.number(arch)) == Some(number);
-    let effective = |rule: &&Rule<'_>| rule.action != profile.default;
-    let mut found = Vec::new();
-    for rule in profile.rules.iter().filter(effective) {
-        for name in rule.names {
-            if is_named(name) {
-                let lists = rule.alternatives.iter().cloned();
-                found.extend(lists.map(|list| (list, rule.action)));
-            }
-            // The members of NAMES that 32-bit x86 has twice.
-            let through = match (arch, name.as_str()) {
-                (Arch::X86, "socket") if is_named("socketcall") => Some((u64::MAX, 1)),
-                (Arch::X86, "shmget") if is_named("ipc") => Some((0xffff, 23)),
-                _ => None,
-            };
-            let plain = rule.alternatives.iter().all(Vec::is_empty);
-            if let Some((bits, value)) = through
-                && (!rule.action.lets_pass() || plain)
-            {
-                let (index, test) = (0, Test::Equal(bits));
-                found.push((vec![Condition { index, test, value }], rule.action));
-            }
-        }
-    }
-    found
-}
-
-fn compare(condition: &Condition, arg: u64, arch: Arch) -> bool {
-    let lower = |number: u64| number & 0xffff_ffff;
-    let (arg, value) = match (arch.is_narrow(), condition.value) {
-        // -1 is -1 in 32 bits, too.
-        (true, value @ 0xffff_ffff_8000_0000..) => (lower(arg), lower(value)),
-        (true, value) => (lower(arg), value),
-        (false, value) => (arg, value),
-    };
-    match condition.test {
-        Test::NotEqual => arg != value,
-        Test::Less => arg < value,
-        Test::LessOrEqual => arg <= value,
-        Test::Equal(bits) => arg & bits == value,
-        Test::GreaterOrEqual => arg >= value,
-        Test::Greater => arg > value,
-    }
-}
-
-/// The most special first.
-fn special(list: &[Condition]) -> Vec<(usize, u8, u64)> {
-    let special = |condition: &Condition| {
-        let argument = 5 - condition.index;
-        match condition.test {
-            Test::Equal(_) | Test::NotEqual => (argument, 0, u64::MAX - condition.value),
-            Test::Less | Test::LessOrEqual => (argument, 1, condition.value),
-            Test::Greater | Test::GreaterOrEqual => (argument, 2, u64::MAX - condition.value),
-        }
-    };
-    list.iter().map(special).collect()
 }
 
 proptest! {
