@@ -1,17 +1,15 @@
 //! What a program without std and libc needs: an entry, memory, an end.
 //!
 //! Only in `parhelion-init`. The entry finds the arguments where the kernel puts them
-//! (System V ABI, "process initialization"); memory comes from an arena, as the program
+//! (System V ABI, "process initialization"); memory comes from a bump allocator, as the program
 //! lives for milliseconds and holds little.
 
 #![allow(unsafe_code)]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::global_asm;
-use core::cell::Cell;
+use core::cell::UnsafeCell;
 use core::fmt::Write as _;
-
-use super::arena::Arena;
 
 #[cfg(target_arch = "x86_64")]
 global_asm!(
@@ -63,34 +61,54 @@ extern "C" fn entry(stack: *const usize) -> ! {
     super::process::exit(status)
 }
 
-/// What is there without a system call: enough for most containers.
+/// Size of the first chunk, in .bss: enough for most containers without a system call.
 const FIRST_CHUNK: usize = 128 * 1024;
 /// Size of later chunks, mapped on demand; a larger allocation gets a mapping of its own.
 const CHUNK: usize = 1024 * 1024;
 /// The smallest page of both architectures; aarch64 may have larger ones, which are aligned to it.
 const PAGE: usize = 4096;
 
-#[global_allocator]
-static MEMORY: Arena<FIRST_CHUNK, Chunks> = Arena::before(Chunks(Cell::new((0, 0))));
+#[repr(align(16))]
+struct Chunk(UnsafeCell<[u8; FIRST_CHUNK]>);
 
-/// Hands out memory from the front of the newest chunk, which begins and ends at these addresses now.
-/// Nothing is taken back.
-struct Chunks(Cell<(usize, usize)>);
+/// Hands out memory from the front of a chunk. Only the newest allocation can grow in place or be
+/// given back; the rest ends with the program.
+struct Bump {
+    first: Chunk,
+    state: UnsafeCell<BumpState>,
+}
+
+struct BumpState {
+    next: usize,
+    end: usize,
+}
 
 // SAFETY: the program has one thread and never makes another.
-unsafe impl Sync for Chunks {}
+unsafe impl Sync for Bump {}
 
-// SAFETY: no bytes are handed out twice.
-unsafe impl GlobalAlloc for Chunks {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let (next, end) = self.0.get();
-        let start = next.next_multiple_of(layout.align());
-        if start + layout.size() <= end {
-            self.0.set((start + layout.size(), end));
-            return start as *mut u8;
+#[global_allocator]
+static MEMORY: Bump = Bump {
+    first: Chunk(UnsafeCell::new([0; FIRST_CHUNK])),
+    state: UnsafeCell::new(BumpState { next: 0, end: 0 }),
+};
+
+impl Bump {
+    /// Address of `layout` bytes, from the present chunk or a new one; 0 when memory is out, or for
+    /// an alignment that a mapping does not have.
+    fn take(&self, layout: Layout) -> usize {
+        // SAFETY: one thread, and no reference to the state outlives a method of this type.
+        let state = unsafe { &mut *self.state.get() };
+        if state.end == 0 {
+            state.next = self.first.0.get() as usize;
+            state.end = state.next + FIRST_CHUNK;
+        }
+        let start = state.next.next_multiple_of(layout.align());
+        if start + layout.size() <= state.end {
+            state.next = start + layout.size();
+            return start;
         }
         if layout.align() > PAGE {
-            return core::ptr::null_mut();
+            return 0;
         }
         let size = layout.size().max(CHUNK).next_multiple_of(PAGE);
         let args = [
@@ -104,13 +122,49 @@ unsafe impl GlobalAlloc for Chunks {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice (no MAP_FIXED)
         // touches no memory that exists.
         let Ok(start) = (unsafe { super::raw::syscall(libc::SYS_mmap, args) }) else {
-            return core::ptr::null_mut();
+            return 0;
         };
-        self.0.set((start + layout.size(), start + size));
-        start as *mut u8
+        state.next = start + layout.size();
+        state.end = start + size;
+        start
+    }
+}
+
+// SAFETY: `take` never hands out the same bytes twice but after `dealloc` of the newest ones.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.take(layout) as *mut u8
     }
 
-    unsafe fn dealloc(&self, _pointer: *mut u8, _layout: Layout) {}
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: one thread, and no reference to the state outlives a method of this type.
+        let state = unsafe { &mut *self.state.get() };
+        if pointer as usize + layout.size() == state.next {
+            state.next = pointer as usize;
+        }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        {
+            // SAFETY: one thread; this reference ends before `take` makes its own.
+            let state = unsafe { &mut *self.state.get() };
+            let newest = pointer as usize + layout.size() == state.next;
+            if newest && pointer as usize + new_size <= state.end {
+                state.next = pointer as usize + new_size;
+                return pointer;
+            }
+        }
+        let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
+            return core::ptr::null_mut();
+        };
+        let new = self.take(new_layout) as *mut u8;
+        if !new.is_null() {
+            let length = layout.size().min(new_size);
+            // SAFETY: `new` was just taken, so it overlaps nothing, and both hold `length` bytes.
+            unsafe { core::ptr::copy_nonoverlapping(pointer, new, length) };
+        }
+        new
+    }
 }
 
 #[panic_handler]

@@ -10,11 +10,8 @@ use core::fmt;
 
 pub use rustix::io::Errno;
 
-mod arena;
 #[cfg(feature = "freestanding")]
 mod freestanding;
-#[cfg(feature = "runtime")]
-mod memory;
 mod raw;
 
 pub mod attributes;
