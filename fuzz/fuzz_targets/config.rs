@@ -5,19 +5,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use parhelion::error::{self, Level, Log, LogFormat};
 use parhelion::lifecycle::fuzzing::Place;
 
 thread_local! {
-    static PLACE: Place = {
-        // Warnings of millions of configs are of no use to anybody.
-        error::set_log(Log {
-            destination: None,
-            format: LogFormat::Text,
-            level: Level::Error,
-        });
-        Place::new()
-    };
+    static PLACE: Place = Place::in_silence();
 }
 
 fuzz_target!(|config: &[u8]| {

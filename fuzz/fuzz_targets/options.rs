@@ -8,21 +8,12 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use parhelion::error::{self, Level, Log, LogFormat};
 use parhelion::lifecycle::fuzzing::Place;
 use parhelion::rootfs::{Effect, MOUNT_OPTIONS, Source};
 use serde_json::{Value, json};
 
 thread_local! {
-    static PLACE: Place = {
-        // Warnings of millions of mounts are of no use to anybody.
-        error::set_log(Log {
-            destination: None,
-            format: LogFormat::Text,
-            level: Level::Error,
-        });
-        Place::new()
-    };
+    static PLACE: Place = Place::in_silence();
 }
 
 static CONFIG: LazyLock<Value> = LazyLock::new(|| {

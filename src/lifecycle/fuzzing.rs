@@ -17,7 +17,7 @@ use super::plans::{Plans, facts};
 use super::{CreateRequest, ManagerChoice, duration, query, record};
 use crate::bundle::Bundle;
 use crate::cgroups::{Hierarchy, Manager};
-use crate::error::Problems;
+use crate::error::{self, Level, Log, LogFormat, Problems};
 use crate::rootfs::{self, HostTree, Node, OpenTree};
 use crate::sys::confined::{ContainerPath, Root};
 use crate::sys::fd::Inheritance;
@@ -53,6 +53,17 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 impl Place {
+    /// A place for a target of fuzz/: warnings about millions of inputs are of no use to anybody.
+    #[must_use]
+    pub fn in_silence() -> Place {
+        error::set_log(Log {
+            destination: None,
+            format: LogFormat::Text,
+            level: Level::Error,
+        });
+        Place::new()
+    }
+
     /// Makes one below the folder for temporary files.
     ///
     /// # Panics

@@ -55,6 +55,13 @@ pub fn init_pid(bundle: &Bundle) -> i32 {
     state(bundle)["pid"].as_i64().unwrap().try_into().unwrap()
 }
 
+/// Runs a command that has to end well, with nothing to read or write: a container that it makes would keep
+/// its pipes open.
+pub fn quietly(command: &mut Command) {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    assert!(command.stderr(Stdio::null()).status().unwrap().success());
+}
+
 /// Creates and starts the bundle's container, with its output in a file that [`output`] reads.
 pub fn start(bundle: &Bundle) {
     bundle.create().success();

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{HOST, cgroup, cgroups_path, mount_cgroup, share_pids, start, wait_until_empty};
-use crate::caller::{command, init_pid, wait_for_exit};
+use crate::caller::{command, init_pid, quietly, wait_for_exit};
 use crate::inside::Inside;
 use crate::support::{Bundle, needs_controllers, needs_systemd, tests};
 
@@ -345,12 +345,7 @@ fn controllers_are_handed_on_to_where_the_container_divides() {
 fn in_scope(bundle: &Bundle) -> String {
     cgroups_path(bundle, &format!("system.slice:inner:{}", bundle.id));
     let create = ["--systemd-cgroup", "create", "--bundle", bundle.path()];
-    let status = command(bundle, &[&create[..], &[&bundle.id]].concat())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success());
+    quietly(&mut command(bundle, &[&create[..], &[&bundle.id]].concat()));
     bundle.verb("start").success();
     format!("inner-{}.scope", bundle.id)
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::caller::command;
+use crate::caller::{command, quietly};
 use crate::support::{Bundle, Ran, tests};
 
 /// The tests of this file.
@@ -76,13 +76,8 @@ fn what_joins_later_finds_the_same_configuration() {
     let bundle = with_another("sleep 1000");
     let elsewhere = bundle.folder.join("elsewhere");
     let create = ["create", "--config", "web.json", "--bundle", bundle.path()];
-    let status = command(&bundle, &[&create[..], &[&bundle.id]].concat())
-        .current_dir(&elsewhere)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success());
+    let mut create = command(&bundle, &[&create[..], &[&bundle.id]].concat());
+    quietly(create.current_dir(&elsewhere));
     bundle.verb("start").success();
     let word = ["exec", &bundle.id, "sh", "-c", "echo $WORD"];
     assert_eq!(bundle.parhelion(&word).success(), "other\n");

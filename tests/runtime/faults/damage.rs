@@ -1,10 +1,10 @@
 //! A record that was damaged or lost: every verb names the file, and nothing is left behind by force.
 
 use std::fs;
-use std::process::Stdio;
 
 use libtest_mimic::Trial;
 
+use super::in_a_thread;
 use crate::caller::{self, wait_for_exit};
 use crate::support::{Bundle, tests};
 
@@ -121,12 +121,7 @@ fn a_damaged_container_is_listed_as_a_warning_beside_the_others() {
     // As init's pipes would otherwise be waited for, it is one that has not been started.
     let other = format!("{}-other", victim.bundle.id);
     let create = ["create", "--bundle", victim.bundle.path(), &other];
-    let mut create = caller::command(&victim.bundle, &create);
-    let quiet = create
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    assert!(quiet.status().unwrap().success());
+    caller::quietly(&mut caller::command(&victim.bundle, &create));
     fs::write(victim.file("state.json"), "").unwrap();
     let ran = victim.bundle.parhelion(&["list", "--quiet"]);
     let told = ran.stderr();
@@ -197,8 +192,7 @@ fn without_procfs_every_verb_says_so_and_force_ends_the_container() {
         wait_for_exit(victim.pid);
         victim
     };
-    let victim = std::thread::spawn(without).join();
-    let victim = victim.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let victim = in_a_thread(without);
     // With it, what is left is removed.
     victim
         .bundle

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use super::in_a_thread;
 use super::subject::Subject;
 use super::tracer::{self, Ended, Step, Whose};
 use crate::support::tests;
@@ -98,13 +99,6 @@ pub(super) fn at_every_step_of(
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     table.lines().map(str::to_owned).collect()
-}
-
-/// Everything that is traced and mounted is so in a thread of its own.
-pub(super) fn in_a_thread(test: impl FnOnce() + Send + 'static) {
-    if let Err(panic) = std::thread::spawn(test).join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 pub(super) fn killed(status: ExitStatus) -> bool {

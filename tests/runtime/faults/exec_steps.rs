@@ -5,7 +5,8 @@ use std::cell::Cell;
 
 use libtest_mimic::Trial;
 
-use super::every_step::{at_every_step, at_every_step_of, in_a_thread, killed};
+use super::every_step::{at_every_step, at_every_step_of, killed};
+use super::in_a_thread;
 use super::subject::Subject;
 use super::tracer::{Ended, Step, Whose};
 use crate::support::tests;

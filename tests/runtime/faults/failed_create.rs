@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
+use super::in_a_thread;
 use crate::support::{Bundle, needs_controllers, program, tests};
 
 /// The tests of this file.
@@ -380,12 +381,6 @@ impl StateOnTmpfs {
 impl Drop for StateOnTmpfs {
     fn drop(&mut self) {
         umount2(self.0.as_str(), MntFlags::MNT_DETACH).unwrap();
-    }
-}
-
-fn in_a_thread(test: impl FnOnce() + Send + 'static) {
-    if let Err(panic) = std::thread::spawn(test).join() {
-        std::panic::resume_unwind(panic);
     }
 }
 

@@ -27,3 +27,9 @@ pub fn all() -> Vec<Trial> {
     ];
     files.into_iter().flatten().collect()
 }
+
+/// In a thread of its own, whose namespaces, system calls and traced processes are not those of other tests.
+fn in_a_thread<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = std::thread::spawn(test).join();
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -13,6 +13,7 @@ use seccompiler::{
     SeccompRule,
 };
 
+use super::in_a_thread;
 use crate::support::{Bundle, program, tests};
 
 /// The tests of this file.
@@ -37,12 +38,6 @@ fn answer(call: i64, errno: i32, rules: Vec<SeccompRule>) {
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
     seccompiler::apply_filter(&program).unwrap();
-}
-
-fn in_a_thread(test: impl FnOnce() + Send + 'static) {
-    if let Err(panic) = std::thread::spawn(test).join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 fn a_call_that_the_kernel_lacks_is_named_and_nothing_is_left() {
