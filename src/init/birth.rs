@@ -7,12 +7,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 
+use super::handle::Init;
 use super::handshake::ToInit;
 use super::plan::{Exec, Plan};
-use super::spawn::{Init, Seed, read_pid};
+use super::spawn::{Seed, read_pid};
 use crate::namespaces::IdMaps;
-use crate::sys::Call;
 use crate::sys::fd::Inheritance;
+use crate::sys::{Call, processors};
 
 /// Init, ordered and not seen yet.
 #[derive(Debug)]
@@ -33,6 +34,15 @@ impl Birth {
     pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
         self.seed
             .give_task(&ToInit::Plan(Box::new(plan)), inheritance)
+    }
+
+    /// Makes init's network namespace and gives it to init, which is sent its plan before.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers; as for [`Birth::send_plan`].
+    pub fn give_network(&self) -> Result<()> {
+        self.seed.give_network()
     }
 
     /// Sends a process that joins a container its plan, and what that names.
@@ -75,6 +85,9 @@ impl Birth {
         let Some(pid) = read_pid(&self.told.0)? else {
             return Err(self.seed.said_last());
         };
+        // It ends when the pipe is closed, and not at init's expense.
+        processors::bring_here(Some(self.seed.pid()));
+        drop(self.told);
         // Our own child since the clone, so the number can not be another process' yet.
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .call(|| format!("pidfd_open({})", pid.as_raw_nonzero()))?;
@@ -82,7 +95,6 @@ impl Birth {
             pid,
             pidfd: Rc::new(pidfd),
             seed: self.seed,
-            told: self.told,
             ours: true,
         };
         if let Some(maps) = self.maps {

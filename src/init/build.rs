@@ -11,7 +11,9 @@ use super::grants::{groups, identity};
 use super::labels::Labels;
 use super::landlock::Rules;
 use super::limits::Limit;
-use super::plan::{Exec, Filter, Hook, Hooks, Plan, Program, Sysctl, Terminal, UserNamespace};
+use super::plan::{
+    Exec, Filter, Hook, Hooks, Network, Plan, Program, Sysctl, Terminal, UserNamespace,
+};
 use super::settings::{Scheduling, Settings};
 use crate::namespaces::{self, Kind};
 use crate::rootfs::{self, OpenTree};
@@ -72,14 +74,14 @@ pub fn build(request: Request<'_>, inheritance: &mut Inheritance) -> Result<(Pla
             UserNamespace::Host
         },
         keyring: request.keyring.then(|| keyring(request.id)),
-        loopback: request.namespaces.is_new(Kind::Network),
+        network: network(request.namespaces),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         rootfs: request.rootfs,
         bundle: request.bundle.to_string_lossy().into_owned(),
         host_proc: inheritance.give(host_proc()?),
         sysctls: sysctls(linux),
-        waits_when_made: has_hooks_outside(spec.hooks().as_ref())
+        waits_when_made: has_hooks_at_creation(spec.hooks().as_ref())
             || request.namespaces.moves_devices(),
         hooks: hooks(spec.hooks().as_ref(), request.creating, request.created),
         program: program(process),
@@ -185,6 +187,15 @@ pub fn build_exec(
     Ok((plan, warnings))
 }
 
+/// How init comes into its network.
+fn network(namespaces: &namespaces::Plan) -> Network {
+    match namespaces.is_new(Kind::Network) {
+        true if namespaces.network_follows() => Network::Follows,
+        true => Network::Made,
+        false => Network::Entered,
+    }
+}
+
 /// The name of a container's session keyring.
 #[must_use]
 pub fn keyring(id: &str) -> String {
@@ -221,15 +232,16 @@ fn sysctl_file(name: &str) -> String {
     }
 }
 
-/// Whether the runtime has hooks to run while the mounts are made and the root is not entered.
-fn has_hooks_outside(hooks: Option<&runtime::Hooks>) -> bool {
+/// Whether hooks run while the mounts are made and the root is not entered: they find the network up.
+fn has_hooks_at_creation(hooks: Option<&runtime::Hooks>) -> bool {
     #[allow(
         deprecated,
         reason = "prestart is deprecated and still what NVIDIA's runtime writes"
     )]
     let prestart = hooks.and_then(|h| h.prestart().as_ref());
-    let create = hooks.and_then(|h| h.create_runtime().as_ref());
-    [prestart, create]
+    let outside = hooks.and_then(|h| h.create_runtime().as_ref());
+    let inside = hooks.and_then(|h| h.create_container().as_ref());
+    [prestart, outside, inside]
         .into_iter()
         .flatten()
         .any(|list| !list.is_empty())

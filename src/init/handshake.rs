@@ -4,16 +4,19 @@
 //! runtime                                 seed
 //!                       Settle ->           (only when it could not clone into the cgroup later)
 //!                       Enter ->            joins namespaces, makes some
-//!                       Clone ->            clones init, tells its pid through a pipe, makes the
-//!                                           network namespace that init joins, ends
+//!                       Clone ->            clones init, tells its pid through a pipe, ends when
+//!                                           that is closed
 //!
 //! runtime                                 init
 //!                       Plan ->
+//!   network made;       Network ->          (only one that init was not cloned into)
 //!   id maps written;    Mapped ->           (only with a new user namespace)
 //!                                           mounts, devices
-//!                       <- Made
-//!   prestart, createRuntime; Continue ->    (only when there are such hooks)
-//!   device filter, state                    createContainer hooks, root entered, privileges
+//!                       <- Made             (here only when there are such hooks)
+//!   prestart, createRuntime; Continue ->
+//!                                           createContainer hooks, root entered
+//!                       <- Made             (here when it waits for no answer)
+//!   device filter, state                    masking, privileges
 //!                       <- Terminal         (only with a terminal; its descriptor comes along)
 //!                       <- Listener         (only with SCMP_ACT_NOTIFY; likewise)
 //!                       <- Ready
@@ -69,8 +72,6 @@ pub struct Entering {
     pub time_offsets: Option<String>,
     /// `CLONE_NEW*` flags of others that are made before the clone.
     pub new: u64,
-    /// The seed makes a network namespace after the clone, which init joins.
-    pub network_follows: bool,
 }
 
 /// A namespace that is joined.
@@ -89,6 +90,9 @@ pub struct Cloning {
     pub namespaces: u64,
     /// The cgroup comes along; else init starts where the seed is.
     pub into_cgroup: bool,
+    /// Init stays on the processors that the runtime has bound the seed to; else it runs on every one
+    /// of its cpuset.
+    pub stays_bound: bool,
 }
 
 /// What init hears.
@@ -102,6 +106,8 @@ pub enum ToInit {
     Exec(alloc::boxed::Box<Exec>),
     /// The user namespace has its maps.
     Mapped,
+    /// The network is made. Comes with: its namespace.
+    Network,
     /// Go on.
     Continue,
     /// Execute the program.
@@ -111,7 +117,8 @@ pub enum ToInit {
 /// What init says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
-    /// Mounts and devices are made. The runtime's own hooks are due, if it has any.
+    /// Mounts and devices are made, and the root is entered unless the runtime's own hooks are due, for
+    /// which init waits.
     Made,
     /// The terminal's master side, a descriptor with this message.
     Terminal,

@@ -19,10 +19,10 @@ use super::handshake::{self, FromInit, ToInit};
 use super::labels::Labels;
 use super::landlock::Rules;
 use super::limits::Limit;
-use super::network::Network;
 use super::plan::{Exec, Identity, Plan, Program, UserNamespace};
+use super::seed::Grown;
 use super::settings::Settings;
-use super::{exec, hooks, limits, program, seed, sysctl, terminal};
+use super::{exec, hooks, limits, network, program, seed, sysctl, terminal};
 use crate::rootfs::{self, Outside};
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing};
@@ -45,8 +45,8 @@ pub fn main(handshake: i32) -> i32 {
     #[cfg(all(feature = "weakened", not(feature = "runtime")))]
     crate::sys::weakened::learn();
     let failed = match seed::grow(&talk) {
-        Ok(None) => return 0,
-        Ok(Some(network)) => run(&mut talk, network),
+        Ok(Grown::Seed) => return 0,
+        Ok(Grown::Init) => run(&mut talk),
         Err(error) => Err(error),
     };
     match failed {
@@ -60,7 +60,7 @@ pub fn main(handshake: i32) -> i32 {
 }
 
 /// Everything, in order. `talk` is replaced by the connection of a later `start`, if one comes.
-fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infallible> {
+fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     let (mut plan, mut inherited) = match task(talk)? {
         (Task::Container(plan), inherited) => (plan, inherited),
         (Task::Exec(plan), inherited) => return exec::run(talk, *plan, inherited),
@@ -71,9 +71,9 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     let null = null_device(&plan)?;
     let mut enter_network = || {
         if plan.hooks.create_container.is_empty() {
-            plan.identity.bound()?; // done while the seed makes the namespace
+            plan.identity.bound()?; // done while the runtime makes the namespace
         }
-        network.enter(&mut plan.loopback)
+        network::enter(&mut plan.network, talk)
     };
     let mut root = plan.rootfs.prepare(Outside {
         inherited: &mut inherited,
@@ -83,8 +83,7 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     make_working_directory(&plan, &mut root)?;
     let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
     let outputs = hooks::Outputs::claim(&plan.hooks, &mut inherited)?;
-    run_creation_hooks(talk, &plan, &outputs)?;
-    root.enter(&plan.rootfs)?;
+    enter_root(talk, &plan, &mut root, &outputs)?;
     let host_proc = weakened_proc(host_proc)?;
     let null = weakened_null(null, &root)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
@@ -142,7 +141,7 @@ fn task(talk: &Channel) -> Result<(Task, Inherited)> {
             ToInit::Plan(plan) => return Ok((Task::Container(plan), Inherited::of(received))),
             ToInit::Exec(plan) => return Ok((Task::Exec(plan), Inherited::of(received))),
             ToInit::Inherit => {}
-            ToInit::Mapped | ToInit::Continue | ToInit::Start => {
+            ToInit::Mapped | ToInit::Network | ToInit::Continue | ToInit::Start => {
                 bail!("the runtime did not send a plan")
             }
         }
@@ -159,6 +158,7 @@ pub(super) fn become_root(talk: &Channel, namespace: UserNamespace) -> Result<()
             ToInit::Inherit
             | ToInit::Plan(_)
             | ToInit::Exec(_)
+            | ToInit::Network
             | ToInit::Continue
             | ToInit::Start => {
                 bail!("the runtime did not say that the ids are mapped")
@@ -255,24 +255,41 @@ fn make_working_directory(plan: &Plan, root: &mut rootfs::Prepared) -> Result<()
         .with_context(|| format!("process.cwd \"{}\"", plan.program.cwd))
 }
 
-/// The hooks between the mounts and the entering of the root: the runtime's, then init's own.
-fn run_creation_hooks(talk: &Channel, plan: &Plan, outputs: &hooks::Outputs) -> Result<()> {
-    handshake::send(talk, &FromInit::Made)?;
+/// The hooks that come before the root is entered, the runtime's and init's own, and its entering.
+fn enter_root(
+    talk: &Channel,
+    plan: &Plan,
+    root: &mut rootfs::Prepared,
+    outputs: &hooks::Outputs,
+) -> Result<()> {
     if plan.waits_when_made {
+        handshake::send(talk, &FromInit::Made)?;
         expect_continue(talk)?;
     }
     if !plan.hooks.create_container.is_empty() {
         // A mount namespace that was joined need not have the bundle; its root is where we are then.
         let _no_bundle = rustix::process::chdir(&plan.bundle);
     }
-    hooks::run(&plan.hooks.create_container, &plan.hooks.creating, outputs)
+    hooks::run(&plan.hooks.create_container, &plan.hooks.creating, outputs)?;
+    root.enter(&plan.rootfs)?;
+    if !plan.waits_when_made {
+        // Not before: what the runtime does then would hold up the end of the old root, for which all
+        // processors are waited for.
+        handshake::send(talk, &FromInit::Made)?;
+    }
+    Ok(())
 }
 
 fn expect_continue(talk: &Channel) -> Result<()> {
     match handshake::next(talk)? {
         ToInit::Continue => Ok(()),
         // Not what it said: to print a plan would take a tenth of this program.
-        ToInit::Mapped | ToInit::Inherit | ToInit::Plan(_) | ToInit::Exec(_) | ToInit::Start => {
+        ToInit::Mapped
+        | ToInit::Inherit
+        | ToInit::Plan(_)
+        | ToInit::Exec(_)
+        | ToInit::Network
+        | ToInit::Start => {
             bail!("the runtime did not say Continue")
         }
     }

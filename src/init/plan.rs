@@ -20,8 +20,8 @@ pub struct Plan {
     pub user_namespace: UserNamespace,
     /// Name of the session keyring to join, if one is wanted.
     pub keyring: Option<String>,
-    /// The network namespace is new: its loopback interface is brought up.
-    pub loopback: bool,
+    /// How init comes into its network.
+    pub network: Network,
     /// Host name to set, in a UTS namespace of the container's own.
     pub hostname: Option<String>,
     /// NIS domain name to set, likewise.
@@ -34,8 +34,8 @@ pub struct Plan {
     pub host_proc: InheritedFd,
     /// Files below /proc/sys and what is written to them.
     pub sysctls: Vec<Sysctl>,
-    /// When the mounts are made and the root is not entered, the runtime has something to do for which
-    /// init waits: hooks, or interfaces that are moved.
+    /// When the mounts are made and the root is not entered, init waits for the runtime: there are hooks,
+    /// or interfaces that are moved.
     pub waits_when_made: bool,
     /// Hooks.
     pub hooks: Hooks,
@@ -108,6 +108,17 @@ pub enum UserNamespace {
     Joined,
     /// A new one: init becomes its root when the ids are mapped.
     New,
+}
+
+/// How init comes into its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// It is there.
+    Entered,
+    /// It is in a new one, whose loopback interface is to be brought up.
+    Made,
+    /// The runtime makes one and sends it after the plan.
+    Follows,
 }
 
 /// One kernel parameter.

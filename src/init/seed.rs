@@ -2,51 +2,56 @@
 //!
 //! It starts beside the runtime, which reads config.json meanwhile, and gets ready. It enters the
 //! namespaces that a parent must be in, clones init into its cgroup and the rest of its namespaces, as
-//! a child of the runtime, makes the network namespace beside init, and ends. It tells nothing of that
-//! through the conversation, in which init speaks at once.
+//! a child of the runtime, and ends when the runtime knows of it. It tells nothing of that through the
+//! conversation, in which init speaks at once.
 
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::DumpableBehavior;
 
 use super::handshake::{self, Cloning, Entering, Joined, ToSeed};
-use super::network::{self, Joiner, Maker, Network};
 use crate::sys::channel::Channel;
 use crate::sys::process::{self, CloneRequest, Cloned};
+use crate::sys::processors;
 use crate::sys::weakened::{Mitigation, is_off};
 use crate::sys::{Call, SysResult, signals};
 
-/// Does what it is told; returns in init, with its network, and in the seed when it is done.
+/// Who returns from [`grow`].
+pub(super) enum Grown {
+    /// The seed, which is done.
+    Seed,
+    /// Init.
+    Init,
+}
+
+/// Does what it is told.
 ///
 /// # Errors
 ///
 /// The namespace that could not be entered or made, a cgroup that takes no process.
-pub(super) fn grow(talk: &Channel) -> Result<Option<Network>> {
+pub(super) fn grow(talk: &Channel) -> Result<Grown> {
     signals::reset_signals();
     // Nothing that is inherited reaches a hook or the program by accident.
     if !is_off(Mitigation::Descriptors) {
         process::close_on_exec_from(3)?;
     }
-    let mut network = None;
     loop {
         talk.expect();
         let (message, fds) = handshake::next_with(talk)?;
         match message {
             ToSeed::Settle => {
                 if let Settled::Left = settle(fds)? {
-                    return Ok(None);
+                    return Ok(Grown::Seed);
                 }
             }
-            ToSeed::Enter(entering) => {
-                enter(&entering, &fds)?;
-                network = entering.network_follows.then(network::ends).transpose()?;
-            }
-            ToSeed::Clone(cloning) => return clone_init(&cloning, fds, network),
+            ToSeed::Enter(entering) => enter(&entering, &fds)?,
+            ToSeed::Clone(cloning) => return clone_init(&cloning, fds),
         }
     }
 }
@@ -137,11 +142,7 @@ fn join(namespace: &Joined, fd: &OwnedFd) -> Result<()> {
         .with_context(|| format!("joining the {} namespace", namespace.name))
 }
 
-fn clone_init(
-    cloning: &Cloning,
-    fds: Vec<OwnedFd>,
-    network: Option<(Maker, Joiner)>,
-) -> Result<Option<Network>> {
+fn clone_init(cloning: &Cloning, fds: Vec<OwnedFd>) -> Result<Grown> {
     let mut fds = fds.into_iter();
     let tell = fds.next().context("no pipe came with the order to clone")?;
     let cgroup = match cloning.into_cgroup {
@@ -151,18 +152,23 @@ fn clone_init(
         ),
         false => None,
     };
+    // Init begins where this process is, which sleeps at once; the runtime works elsewhere.
+    if !cloning.stays_bound {
+        processors::bring_here(None);
+    }
     match clone(cloning.namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
         Cloned::Parent { pid, pidfd: _ } => {
             tell_pid(&tell, pid)?;
-            if let Some((maker, joiner)) = network {
-                drop(joiner);
-                maker.make();
-            }
-            Ok(None)
+            // To end takes a while, and init is to have the processor first.
+            until_nobody_reads(&tell)?;
+            Ok(Grown::Seed)
         }
         Cloned::Child => {
+            if !cloning.stays_bound {
+                processors::run_everywhere();
+            }
             drop(tell); // or the runtime would not hear of the seed's death
-            Ok(Some(Network::of(network.map(|(_maker, joiner)| joiner))))
+            Ok(Grown::Init)
         }
     }
 }
@@ -179,6 +185,13 @@ fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Cloned> {
 fn tell_pid(tell: &OwnedFd, pid: rustix::process::Pid) -> Result<()> {
     let bytes = pid.as_raw_nonzero().get().to_ne_bytes();
     rustix::io::write(tell, &bytes).call(|| "write(pid)".to_string())?;
+    Ok(())
+}
+
+/// Waits until the other end of a pipe is closed, also by the death of who has it.
+fn until_nobody_reads(pipe: &OwnedFd) -> Result<()> {
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    rustix::io::retry_on_intr(|| poll(&mut fds, None)).call(|| "poll(pipe)".to_string())?;
     Ok(())
 }
 

@@ -100,6 +100,11 @@ impl Scheduling {
 
 #[cfg(feature = "runtime")]
 impl Affinity {
+    /// Whether there is anything to set.
+    pub fn is_given(&self) -> bool {
+        self.initial.is_some() || self.last.is_some()
+    }
+
     /// Sets the process `pid`, which the other one will be cloned from.
     ///
     /// # Errors

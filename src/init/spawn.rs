@@ -1,37 +1,38 @@
-//! Starts the seed, has it clone the container's first process, and speaks with that, from outside.
+//! Starts the seed and has it clone the container's first process.
 //!
 //! The seed is started before anything is known of the container, and copies and executes the sealed
 //! program beside the runtime, which reads and plans meanwhile. Then it is told what to enter, and
 //! what to clone: one clone3(2) puts init into its cgroup and makes what namespaces are left.
 
 use std::ffi::CString;
-use std::fmt;
-use std::rc::Rc;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::birth::{Birth, Told};
-use super::handshake::{self, Cloning, Entering, FromInit, Joined, ToInit, ToSeed};
-use super::plan::{Plan, UserNamespace};
+use super::handle::{Killed, failure};
+use super::handshake::{self, Cloning, Entering, Joined, ToInit, ToSeed};
 use super::sealed;
+use super::settings::Affinity;
 use crate::namespaces::{self, Kind};
+use crate::sys::Call;
 use crate::sys::channel::Channel;
 use crate::sys::fd::Inheritance;
-use crate::sys::spawn::{self, ChildMemory, Orders, Step};
-use crate::sys::{Call, Errno, SysError};
+use crate::sys::spawn::{self, ChildMemory, Orders};
 
 /// The process that init will be cloned from; killed when this value is dropped before.
 #[derive(Debug)]
 pub struct Seed {
     /// Its process id: a child's, and so nobody else's until it is waited for.
     pid: Pid,
-    talk: Channel,
+    pub(super) talk: Channel,
     /// What its OOM score is to be adjusted by before it enters anything.
     oom_score_adj: Option<i32>,
+    /// Whether the process that it clones stays on its processors.
+    stays_bound: bool,
     /// What the process uses until its execve, which is over when it answers.
     _memory: ChildMemory,
 }
@@ -66,14 +67,24 @@ impl Seed {
             pid,
             talk,
             oom_score_adj: None,
+            stays_bound: false,
             _memory: memory,
         })
     }
 
-    /// Its process id. What the process is set to, init inherits.
-    #[must_use]
-    pub fn pid(&self) -> Pid {
+    /// Its process id.
+    pub(super) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Binds it, and the process that it clones, to processors.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when none of the processors is there; the field is named.
+    pub fn begin_on(&mut self, affinity: &Affinity) -> Result<()> {
+        self.stays_bound = affinity.is_given();
+        affinity.begin(self.pid)
     }
 
     /// Has it adjust its OOM score, and so that of init, before it enters anything: for a runtime that can
@@ -105,7 +116,6 @@ impl Seed {
             oom_score_adj: self.oom_score_adj,
             time_offsets: namespaces.time_offsets().map(str::to_owned),
             new: namespaces.early_flags(),
-            network_follows: namespaces.network_follows(),
         });
         let fds: Vec<_> = joined.iter().map(|(_, fd)| fd.as_fd()).collect();
         self.say(&order, &fds)
@@ -131,6 +141,7 @@ impl Seed {
         let order = ToSeed::Clone(Cloning {
             namespaces: namespaces.clone_flags(),
             into_cgroup: cgroup.is_some(),
+            stays_bound: self.stays_bound,
         });
         let fds: Vec<_> = [Some(tell.as_fd()), cgroup].into_iter().flatten().collect();
         self.say(&order, &fds)?;
@@ -165,6 +176,12 @@ impl Seed {
         let messages = (&ToInit::Inherit, task);
         handshake::send_with_all(&self.talk, messages, inheritance.descriptors())
             .map_err(|_gone| self.said_last())
+    }
+
+    /// Makes init's network namespace and gives it to init.
+    pub(super) fn give_network(&self) -> Result<()> {
+        let give = |network: OwnedFd| self.say(&ToInit::Network, &[network.as_fd()]);
+        namespaces::network::make(give).context("network namespace")
     }
 
     /// Why it ended without a clone: its own words, if it had any. They are there by now, and are
@@ -211,189 +228,4 @@ pub(super) fn read_pid(told: &OwnedFd) -> Result<Option<Pid>> {
     let read = rustix::io::retry_on_intr(|| rustix::io::read(told, &mut bytes))
         .call(|| "read(pid of init)".into())?;
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)).filter(|_| read == bytes.len()))
-}
-
-/// Init, until it is let go; killed when this value is dropped before.
-#[derive(Debug)]
-pub struct Init {
-    pub(super) pid: Pid,
-    pub(super) pidfd: Rc<OwnedFd>,
-    /// The seed that it was cloned from and the conversation it took over; waited for in the end,
-    /// when it has ended long since.
-    pub(super) seed: Seed,
-    pub(super) told: Told,
-    pub(super) ours: bool,
-}
-
-impl Init {
-    /// Its process id, as the runtime's pid namespace sees it.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Its pidfd.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// Readable when the seed has ended, which makes a network namespace after init.
-    pub fn seeds_end(&self) -> BorrowedFd<'_> {
-        self.told.0.as_fd()
-    }
-
-    /// Readable when init has said something, or has ended.
-    pub fn conversation(&self) -> BorrowedFd<'_> {
-        self.seed.talk.as_fd()
-    }
-
-    /// Sends init its plan, and what that names, as [`Birth::send_plan`]; then tells it that its ids are
-    /// mapped, if it waits for that.
-    ///
-    /// # Errors
-    ///
-    /// Init is gone, and its last words.
-    pub fn send_plan(&self, plan: Plan, inheritance: &Inheritance) -> Result<()> {
-        let waits = matches!(plan.user_namespace, UserNamespace::New);
-        self.seed
-            .give_task(&ToInit::Plan(Box::new(plan)), inheritance)?;
-        match waits {
-            true => self.say(&ToInit::Mapped),
-            false => Ok(()),
-        }
-    }
-
-    /// Says something.
-    ///
-    /// # Errors
-    ///
-    /// Init is gone: its own words, or how it ended.
-    pub fn say(&self, message: &ToInit) -> Result<()> {
-        handshake::send(&self.seed.talk, message).or_else(|_gone| self.why_gone())
-    }
-
-    /// What init says next, with the descriptor that comes along.
-    ///
-    /// # Errors
-    ///
-    /// What init says went wrong, or how it ended.
-    pub fn hear(&self) -> Result<(FromInit, Option<OwnedFd>)> {
-        match handshake::receive(&self.seed.talk)? {
-            Some((said, fds)) => match failure(said) {
-                Ok(reason) => Err(reason),
-                Err(said) => Ok((said, fds.into_iter().next())),
-            },
-            None => self.why_gone(),
-        }
-    }
-
-    /// Waits until init has executed the program, or says why not.
-    ///
-    /// # Errors
-    ///
-    /// What init says went wrong.
-    pub fn wait_until_executed(&self) -> Result<()> {
-        match is_executed(&self.seed.talk)? {
-            true => Ok(()),
-            false => self.why_gone(),
-        }
-    }
-
-    /// Lets init live on after this value, and gives its pidfd.
-    #[must_use]
-    pub fn release(mut self) -> Rc<OwnedFd> {
-        self.ours = false;
-        Rc::clone(&self.pidfd)
-    }
-
-    /// The last words of an init that closed its end, or else how it ended.
-    fn why_gone<T>(&self) -> Result<T> {
-        if let Ok(Some((said, _no_fd))) = handshake::receive(&self.seed.talk)
-            && let Ok(reason) = failure(said)
-        {
-            return Err(reason);
-        }
-        let id = WaitId::PidFd(self.pidfd.as_fd());
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let status = rustix::process::waitid(id, options).context("waitid(init)")?;
-        match status.and_then(|s| s.terminating_signal()) {
-            Some(signal) => {
-                let words = format!("its process was killed by signal {signal}");
-                Err(Killed(words).into())
-            }
-            None => bail!("its process ended before it was set up"),
-        }
-    }
-}
-
-/// Somebody has killed the process: what is left of its container says why.
-#[derive(Debug)]
-pub struct Killed(String);
-
-impl fmt::Display for Killed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Killed {}
-
-/// Why init failed, if that is what it said; else what it said.
-fn failure(said: FromInit) -> Result<anyhow::Error, FromInit> {
-    match said {
-        FromInit::Failed(reason) => Ok(anyhow!(reason)),
-        FromInit::NotExecuted(step, errno) => {
-            let call = match step {
-                Step::Complete => "write(parhelion-init)".to_owned(),
-                Step::Keep(fd) => format!("fcntl({fd}, F_SETFD, 0)"),
-                Step::Execute => "execveat(init)".to_owned(),
-            };
-            Ok(SysError::new(call, Errno::from_raw_os_error(errno)).into())
-        }
-        FromInit::Made
-        | FromInit::Terminal
-        | FromInit::Listener
-        | FromInit::Ready
-        | FromInit::Executing => Err(said),
-    }
-}
-
-/// Waits on either conversation, the creator's or a later `start`'s, until the program runs.
-///
-/// # Errors
-///
-/// What init says went wrong, or that it ended.
-pub fn wait_until_executed(talk: &Channel) -> Result<()> {
-    match is_executed(talk)? {
-        true => Ok(()),
-        false => bail!("its process ended before it executed the program"),
-    }
-}
-
-/// Waits for the execve: false when init ended before.
-fn is_executed(talk: &Channel) -> Result<bool> {
-    let mut executing = false;
-    loop {
-        match handshake::receive(talk)? {
-            Some((FromInit::Executing, _no_fd)) => executing = true,
-            Some((other, _no_fd)) => {
-                return Err(failure(other).unwrap_or_else(|other| {
-                    anyhow!("init said {other:?} where it should have executed the program")
-                }));
-            }
-            // The kernel closes init's end in the execve.
-            None => return Ok(executing),
-        }
-    }
-}
-
-impl Drop for Init {
-    fn drop(&mut self) {
-        if self.ours {
-            // It may have ended by itself; then there is nothing to kill. Its pid namespace dies
-            // with it. Reaped here, so that its cgroup is empty afterwards.
-            let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-            let id = WaitId::PidFd(self.pidfd.as_fd());
-            let _reaped = rustix::process::waitid(id, WaitIdOptions::EXITED);
-        }
-    }
 }

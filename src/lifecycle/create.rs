@@ -180,7 +180,7 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     }
     check_terminal(&bundle.spec, request, start)?;
     let mut problems = Problems::default();
-    let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+    let namespaces = namespaces::Plan::new(&bundle.spec, rights, &mut problems);
     if problems.is_empty() {
         // Takes longest of all, and nothing of it is left when something else is wrong.
         seed.enter(&namespaces)?;

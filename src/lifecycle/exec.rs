@@ -142,7 +142,7 @@ impl Container {
         let bundle = self.bundle(request)?;
         let process = bundle.spec.process().as_ref();
         let affinity = process.map(Affinity::of).unwrap_or_default();
-        affinity.begin(seed.pid())?;
+        seed.begin_on(&affinity)?;
         seed.adjust_oom_score(limits::oom_score_adj(process, self.rights));
         seed.enter(&self.namespaces)?;
         let birth = seed.clone_init(&self.namespaces, self.cgroup.as_ref().map(Cgroup::fd))?;

@@ -107,7 +107,7 @@ impl Place {
         let (rights, manager) = caller(host);
         let request = self.request(host);
         let mut problems = Problems::default();
-        let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+        let namespaces = namespaces::Plan::new(&bundle.spec, rights, &mut problems);
         let host = (&self.hierarchy, &manager, rights);
         let plans = Plans::new(&bundle, &request, namespaces, host, problems).ok()?;
         self.check(&plans);

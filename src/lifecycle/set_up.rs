@@ -85,8 +85,6 @@ pub(super) fn set_up(
         cgroup.entered();
         cgroup.settle(init.pid())?;
     }
-    // The kernel takes time for it, which is nobody's on two processors when the seed is done.
-    caller.interrupt.or_ready(init.seeds_end())?;
     let filter = plans.cgroup.load_device_filter()?;
     let guide = Guide {
         init: &init,
@@ -157,6 +155,9 @@ impl Order<'_> {
             let task = Task::of(&plan);
             birth.send_plan(plan, &inheritance)?;
             drop(inheritance);
+            if self.namespaces.network_follows() {
+                birth.give_network()?;
+            }
             interrupt.or_ready(birth.told())?;
             return Ok((birth.init()?, task));
         }
@@ -168,6 +169,9 @@ impl Order<'_> {
         let plan = self.plan(rootfs, &mut inheritance, record, groups_are_fixed)?;
         let task = Task::of(&plan);
         init.send_plan(plan, &inheritance)?;
+        if self.namespaces.network_follows() {
+            init.give_network()?;
+        }
         Ok((init, task))
     }
 

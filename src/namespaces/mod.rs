@@ -5,6 +5,7 @@
 
 mod devices;
 mod idmap;
+pub mod network;
 
 use std::fmt;
 use std::fs::File;
@@ -17,6 +18,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::Pid;
 
 use crate::error::Problems;
+use crate::sys::rights::Rights;
 use crate::sys::{Errno, process};
 
 pub use devices::{Device, move_devices};
@@ -114,16 +116,21 @@ pub struct Plan {
     /// Lines for /proc/PID/timens_offsets.
     time_offsets: String,
     devices: Vec<Device>,
+    /// The runtime gets back from a network namespace that it has entered.
+    gets_back: bool,
 }
 
 impl Plan {
-    /// The plan for `spec`.
+    /// The plan for `spec`, of a runtime that has `rights`.
     #[must_use]
-    pub fn new(spec: &Spec, problems: &mut Problems) -> Self {
+    pub fn new(spec: &Spec, rights: Rights, problems: &mut Problems) -> Self {
         let Some(linux) = spec.linux() else {
             return Plan::default();
         };
-        let mut plan = Plan::default();
+        let mut plan = Plan {
+            gets_back: rights.are_the_hosts(),
+            ..Plan::default()
+        };
         for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
             let kind = Kind::of(namespace.typ());
             match namespace.path() {
@@ -208,12 +215,13 @@ impl Plan {
         })
     }
 
-    /// Whether init's parent makes the network namespace after the clone, beside init, which joins it:
-    /// no other takes so long. Not beside a user namespace of the container's own: a new one is to own
-    /// the network too, and from one that was joined init may not reach its parent.
+    /// Whether the runtime makes the network namespace after the clone, beside init, which joins it: no
+    /// other takes so long. Not beside a user namespace of the container's own, which is to own the
+    /// network too; nor where the runtime could not leave it again, as its own is the host's and not
+    /// that of its user namespace.
     #[must_use]
     pub fn network_follows(&self) -> bool {
-        self.is_new(Kind::Network) && !self.is_own(Kind::User)
+        self.gets_back && self.is_new(Kind::Network) && !self.is_own(Kind::User)
     }
 
     /// What comes with the clone.
@@ -342,7 +350,8 @@ mod tests {
     fn plan(linux: &str) -> Plan {
         let json = format!("{{\"ociVersion\": \"1.3.0\", \"linux\": {linux}}}");
         let mut problems = Problems::default();
-        let plan = Plan::new(&serde_json::from_str(&json).unwrap(), &mut problems);
+        let spec = serde_json::from_str(&json).unwrap();
+        let plan = Plan::new(&spec, Rights::Namespace, &mut problems);
         assert!(problems.is_empty(), "{problems}");
         plan
     }
@@ -385,6 +394,7 @@ mod tests {
     fn a_new_user_namespace_owns_the_other_new_ones() {
         let new = |kinds: &[Kind]| Plan {
             new: kinds.to_vec(),
+            gets_back: true,
             ..Plan::default()
         };
         let (ipc, network) = (Kind::Ipc.flag(), Kind::Network.flag());
@@ -392,6 +402,12 @@ mod tests {
         assert!(without.network_follows());
         assert_eq!(without.early_flags(), ipc);
         assert_eq!(without.clone_flags(), Kind::Mount.flag());
+        let stays = Plan {
+            gets_back: false,
+            ..without
+        };
+        assert!(!stays.network_follows());
+        assert_eq!(stays.early_flags(), ipc | network);
         let with = new(&[Kind::Network, Kind::Ipc, Kind::User]);
         assert!(!with.network_follows());
         assert_eq!(with.early_flags(), 0);
@@ -418,7 +434,8 @@ mod tests {
             {"type": "ipc", "path": "/proc/self/status"}, {"type": "pid", "path": "/nowhere"}]}"#;
         let json = format!("{{\"ociVersion\": \"1.3.0\", \"linux\": {linux}}}");
         let mut problems = Problems::default();
-        let _plan = Plan::new(&serde_json::from_str(&json).unwrap(), &mut problems);
+        let spec = serde_json::from_str(&json).unwrap();
+        let _plan = Plan::new(&spec, Rights::Host, &mut problems);
         assert_eq!(
             problems.to_string(),
             "linux.namespaces[0].path: \"/proc/self/ns/net\" is a namespace of type network, not \

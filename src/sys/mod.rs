@@ -29,6 +29,7 @@ pub mod mount;
 #[cfg(feature = "runtime")]
 pub mod netlink;
 pub mod process;
+pub mod processors;
 #[cfg(feature = "runtime")]
 pub mod rights;
 pub mod seccomp;

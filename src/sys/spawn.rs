@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use super::process::{self, CloneArgs};
+use super::processors;
 use super::raw::syscall;
 use super::{Call, Errno, SysResult};
 
@@ -98,6 +99,8 @@ impl Copied {
 
 /// Clones a process by clone3(2) that follows `orders`: its id, and its memory.
 ///
+/// It begins at once, on another processor than the caller if there is one.
+///
 /// # Errors
 ///
 /// `EAGAIN` or `ENOMEM` when no process can be made. A failure of the child comes through
@@ -117,6 +120,7 @@ pub fn spawn(orders: &Orders<'_>) -> SysResult<(Pid, ChildMemory)> {
     let pid = unsafe { clone_onto(&args, &raw const *copy) }.call(text)?;
     // A process id is never 0 in its parent: the child does not return from the call.
     let pid = Pid::from_raw(pid as i32).ok_or(Errno::CHILD).call(text)?;
+    processors::send_away(pid);
     let memory = ChildMemory {
         _copy: copy,
         _stack: stack,

@@ -83,7 +83,7 @@ fn options(
 ) -> Result<Options> {
     let hierarchy = Hierarchy::find()?;
     let mut problems = Problems::default();
-    let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+    let namespaces = namespaces::Plan::new(&bundle.spec, Rights::Host, &mut problems);
     let mut rootfs = plans::rootfs(
         bundle,
         (&namespaces, Rights::Host),

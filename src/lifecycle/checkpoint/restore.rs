@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::images::Images;
@@ -35,10 +34,10 @@ use crate::lifecycle::terminal::Relay;
 use crate::lifecycle::{ManagerChoice, delete, handover, hooks};
 use crate::namespaces;
 use crate::rootfs::{self, HostTree};
+use crate::sys::Call;
 use crate::sys::command::Start;
 use crate::sys::fd::Inheritance;
 use crate::sys::rights::Rights;
-use crate::sys::{Call, loopback, process};
 
 /// The name of CRIU's log.
 const LOG: &str = "restore.log";
@@ -114,7 +113,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     };
     check_terminal(&bundle.spec, create, start)?;
     let mut problems = Problems::default();
-    let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
+    let namespaces = namespaces::Plan::new(&bundle.spec, Rights::Host, &mut problems);
     outside::check(&bundle.spec, &namespaces, &mut problems);
     let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
     let (plans, mut ground) = laid;
@@ -325,7 +324,8 @@ impl Steps<'_> {
         let init = Pid::from_raw(pid).context("no process is named")?;
         let pidfd = pidfd_open(init, PidfdFlags::empty()).call(|| format!("pidfd_open({pid})"))?;
         if self.namespaces.is_new(namespaces::Kind::Network) {
-            bring_up_loopback(pid)?;
+            // CRIU leaves it as a new one has it.
+            namespaces::network::bring_up_loopback(init)?;
         }
         namespaces::move_devices(self.namespaces, init)?;
         let stop = Stop {
@@ -350,19 +350,4 @@ impl Steps<'_> {
         let pid = Pid::from_raw(init.pid).context("no process is named")?;
         self.record.created(Process::of(pid, init.pidfd.as_fd())?)
     }
-}
-
-/// Brings up `lo` in the network namespace of process `pid`: CRIU leaves it as a new one has it.
-fn bring_up_loopback(pid: i32) -> Result<()> {
-    let open = |path: String| {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(&path, flags, Mode::empty());
-        opened.call(|| format!("open({path:?})"))
-    };
-    let own = open("/proc/self/ns/net".to_owned())?;
-    let other = open(format!("/proc/{pid}/ns/net"))?;
-    process::join_namespace(other.as_fd(), libc::CLONE_NEWNET as u64, "net")?;
-    let up = loopback::bring_up();
-    process::join_namespace(own.as_fd(), libc::CLONE_NEWNET as u64, "net")?;
-    Ok(up?)
 }

@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{changed, exec, in_user_namespace, refusal, running, sh};
+use crate::caller::from_shell;
 use crate::support::{Bundle, needs_controllers, tests};
 
 /// The tests of this file.
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Trial> {
         the_final_processors_win,
         the_affinity_of_config_json_is_not_that_of_a_file,
         processors_that_are_not_there_are_told,
+        what_the_caller_is_bound_to_is_not_inherited,
     ];
     let limited = tests![the_cgroup_has_the_last_word];
     let limited = needs_controllers(&["cpuset"], limited);
@@ -61,6 +63,19 @@ fn the_final_processors_win() {
     }
     let all = changed(asks(json!({"initial": "1", "final": "0-1, 8000"})));
     assert_eq!(sh(&all, &[], SCRIPT), told("0-1"));
+}
+
+fn what_the_caller_is_bound_to_is_not_inherited() {
+    let bound = "exec taskset --cpu-list 1 \"$@\"";
+    let run = Bundle::new(SCRIPT);
+    let ran = from_shell(&run, bound, &["run", "--bundle", run.path(), &run.id])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), own());
+    let container = running();
+    let arguments = ["exec", &container.id, "sh", "-c", SCRIPT];
+    let ran = from_shell(&container, bound, &arguments).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), own());
 }
 
 fn described(bundle: &Bundle, affinity: &Value) -> String {
