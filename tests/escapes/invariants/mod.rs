@@ -7,6 +7,7 @@ mod calls;
 mod cases;
 mod copy;
 mod descriptors;
+mod environment;
 mod paths;
 mod privileges;
 mod state;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Trial> {
     let files = [
         copy::all(),
         descriptors::all(),
+        environment::all(),
         paths::all(),
         privileges::all(),
     ];
