@@ -81,24 +81,24 @@ fn run(talk: &mut Channel, mut network: Network) -> Result<core::convert::Infall
     })?;
     enter_network()?;
     make_working_directory(&plan, &mut root)?;
-    let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
+    let terminal = terminal::make(&plan, root.root(), host_proc.as_fd())?;
     let outputs = hooks::Outputs::claim(&plan.hooks, &mut inherited)?;
     run_creation_hooks(talk, &plan, &outputs)?;
+    let own_null = terminal::null_device(root.root());
     root.enter(&plan.rootfs)?;
     let host_proc = weakened_proc(host_proc)?;
     let null = weakened_null(null, &root)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     plan.labels.apply(host_proc.as_fd())?;
     program::add_home(&mut plan.program, plan.identity.uid, root.root());
-    let own_null = terminal::null_device(root.root());
     program::add_listening(&mut plan.program, plan.listening);
     root.finish(&plan.rootfs, null)?;
-    drop(host_proc);
     if let Some(terminal) = terminal {
         terminal::take_over(talk, terminal)?;
     } else {
-        terminal::give_streams(plan.identity.uid, own_null)?;
+        terminal::give_streams(plan.identity.uid, own_null, host_proc.as_fd())?;
     }
+    drop(host_proc);
     plan.identity.bound()?;
     let owner = Owner {
         limits: &plan.limits,
@@ -220,7 +220,7 @@ fn null_device(plan: &Plan) -> Result<Option<OwnedFd>> {
     let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .call(|| "open(\"/dev/null\")".to_string())?;
     let stat = rustix::fs::fstat(&null).call(|| "fstat(\"/dev/null\")".to_string())?;
-    if stat.st_rdev != rustix::fs::makedev(1, 3) {
+    if !terminal::is_device(&stat, 1, 3) {
         bail!("the host's /dev/null is not the null device (1:3)");
     }
     Ok(Some(mount::copy_tree(null.as_fd(), "", false)?))

@@ -57,8 +57,11 @@ impl Named<'_> {
 /// Whether the path may be looked up so, in a process that has `entered` the container's root or has not.
 fn is_allowed(place: &Place, entered: bool, named: &Named<'_>) -> bool {
     let path = place.path.as_str();
-    if path.is_empty() || place.confined || place.call.starts_with("execve") {
+    if path.is_empty() || place.call.starts_with("execve") {
         return true;
+    }
+    if place.confined {
+        return place.only_place || is_opened_for_use(path);
     }
     let opened = ["open", "openat"].contains(&place.call) && place.only_place;
     if path.starts_with('/') {
@@ -93,6 +96,13 @@ fn is_allowed(place: &Place, entered: bool, named: &Named<'_>) -> bool {
         return place.call == "openat" && number.parse::<u32>().is_ok();
     }
     path == "." || !path.contains('/') && path != ".." && !place.follows
+}
+
+/// Whether it is a file, in the root or of the host's procfs, that is opened for use at once: a device or a FIFO of the image's
+/// would be set off by that. Everything else is a place that is looked at first.
+fn is_opened_for_use(path: &str) -> bool {
+    // passwd without waiting, and only read when it is a regular file.
+    path == "etc/passwd" || path.starts_with("sys/net/") || path.starts_with("thread-self/attr/")
 }
 
 /// What of the trace breaks the invariant, and how many paths were looked at.
@@ -244,7 +254,12 @@ fn each_kind_of_path_is_seen_for_what_it_is() {
         follows: true,
         ..place("openat", "name")
     };
+    let confined = Place {
+        confined: true,
+        ..place("openat2", "dev/null")
+    };
     let seen = [
+        confined,
         place("openat", "/etc/passwd"),
         place("mount_setattr", "/"),
         place("openat", ".."),
