@@ -35,10 +35,12 @@ pub(super) fn run(
     program::add_listening(&mut plan.program, plan.listening);
     match plan.terminal {
         Some(size) => {
-            let terminal = terminal::open(size, uid, inside)?;
+            let terminal = terminal::open(size, uid, inside, host_proc.as_fd())?;
             terminal::take_over(talk, terminal)?;
         }
-        None => terminal::give_streams(uid, terminal::null_device(inside))?,
+        None => {
+            terminal::give_streams(uid, terminal::null_device(inside), host_proc.as_fd())?;
+        }
     }
     plan.labels.apply(host_proc.as_fd())?;
     drop((host_proc, root)); // no working directory is reached through them

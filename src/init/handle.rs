@@ -37,6 +37,12 @@ impl Init {
         self.pidfd.as_fd()
     }
 
+    /// Waits for the end of the seed, which may be in the container's cgroup, before others hear of the
+    /// container's new process.
+    pub fn outlive_seed(&mut self) {
+        self.seed.outlive();
+    }
+
     /// Readable when init has said something, or has ended.
     pub fn conversation(&self) -> BorrowedFd<'_> {
         self.seed.talk.as_fd()

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use anyhow::{Context as _, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode, Uid};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::handshake::{self, FromInit};
 use super::plan::{Capabilities, Filter, Identity};
@@ -64,12 +64,13 @@ impl Identity {
     /// `EPERM` for an id or capability that this process may not take, `EINVAL` for an id that is
     /// not mapped in the user namespace.
     pub fn assume(&self) -> Result<()> {
-        // Else the change of user would empty the permitted set that capset(2) chooses from.
-        rustix::thread::set_keep_capabilities(true)
-            .call(|| "prctl(PR_SET_KEEPCAPS, 1)".to_string())?;
+        keep_capabilities()?;
         self.change_user().context("process.user")?;
         rustix::thread::set_keep_capabilities(false)
             .call(|| "prctl(PR_SET_KEEPCAPS, 0)".to_string())?;
+        // Those of whoever called the runtime stay otherwise, where they are permitted and inheritable.
+        rustix::thread::clear_ambient_capability_set()
+            .call(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)".to_string())?;
         let sets = self.capabilities;
         set_capabilities(sets.effective, sets.permitted | self.until_execve, sets)
             .context("process.capabilities")?;
@@ -143,6 +144,17 @@ impl Identity {
             .call(|| format!("prctl(PR_CAP_AMBIENT_RAISE, {capability})"))?;
         }
         Ok(())
+    }
+}
+
+/// Lets the change of user leave the permitted set, which capset(2) chooses from, as it is; and root of the container is what
+/// it is as a rule (capabilities(7), "The securebits flags"), whatever the caller of the runtime has made of its own.
+fn keep_capabilities() -> SysResult<()> {
+    match rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::KEEP_CAPS) {
+        // Without CAP_SETPCAP, or where the caller's are locked, they stay.
+        Err(Errno::PERM) => rustix::thread::set_keep_capabilities(true)
+            .call(|| "prctl(PR_SET_KEEPCAPS, 1)".to_string()),
+        result => result.call(|| "prctl(PR_SET_SECUREBITS, KEEP_CAPS)".to_string()),
     }
 }
 

@@ -81,23 +81,22 @@ fn run(talk: &mut Channel) -> Result<core::convert::Infallible> {
     })?;
     enter_network()?;
     make_working_directory(&plan, &mut root)?;
-    let terminal = terminal::make(plan.terminal, plan.identity.uid, root.root())?;
+    let terminal = terminal::make(&plan, root.root(), host_proc.as_fd())?;
     let outputs = hooks::Outputs::claim(&plan.hooks, &mut inherited)?;
-    enter_root(talk, &plan, &mut root, &outputs)?;
+    let own_null = enter_root(talk, &plan, &mut root, &outputs)?;
     let host_proc = weakened_proc(host_proc)?;
     let null = weakened_null(null, &root)?;
     sysctl::write(host_proc.as_fd(), &plan.sysctls)?;
     plan.labels.apply(host_proc.as_fd())?;
     program::add_home(&mut plan.program, plan.identity.uid, root.root());
-    let own_null = terminal::null_device(root.root());
     program::add_listening(&mut plan.program, plan.listening);
     root.finish(&plan.rootfs, null)?;
-    drop(host_proc);
     if let Some(terminal) = terminal {
         terminal::take_over(talk, terminal)?;
     } else {
-        terminal::give_streams(plan.identity.uid, own_null)?;
+        terminal::give_streams(plan.identity.uid, own_null, host_proc.as_fd())?;
     }
+    drop(host_proc);
     plan.identity.bound()?;
     let owner = Owner {
         limits: &plan.limits,
@@ -220,7 +219,7 @@ fn null_device(plan: &Plan) -> Result<Option<OwnedFd>> {
     let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .call(|| "open(\"/dev/null\")".to_string())?;
     let stat = rustix::fs::fstat(&null).call(|| "fstat(\"/dev/null\")".to_string())?;
-    if stat.st_rdev != rustix::fs::makedev(1, 3) {
+    if !terminal::is_device(&stat, 1, 3) {
         bail!("the host's /dev/null is not the null device (1:3)");
     }
     Ok(Some(mount::copy_tree(null.as_fd(), "", false)?))
@@ -255,13 +254,14 @@ fn make_working_directory(plan: &Plan, root: &mut rootfs::Prepared) -> Result<()
         .with_context(|| format!("process.cwd \"{}\"", plan.program.cwd))
 }
 
-/// The hooks that come before the root is entered, the runtime's and init's own, and its entering.
+/// The hooks that come before the root is entered, the runtime's and init's own, and its entering. The
+/// container's own null device, as hooks have left it.
 fn enter_root(
     talk: &Channel,
     plan: &Plan,
     root: &mut rootfs::Prepared,
     outputs: &hooks::Outputs,
-) -> Result<()> {
+) -> Result<Option<OwnedFd>> {
     if plan.waits_when_made {
         handshake::send(talk, &FromInit::Made)?;
         expect_continue(talk)?;
@@ -271,13 +271,14 @@ fn enter_root(
         let _no_bundle = rustix::process::chdir(&plan.bundle);
     }
     hooks::run(&plan.hooks.create_container, &plan.hooks.creating, outputs)?;
+    let own_null = terminal::null_device(root.root());
     root.enter(&plan.rootfs)?;
     if !plan.waits_when_made {
         // Not before: what the runtime does then would hold up the end of the old root, for which all
         // processors are waited for.
         handshake::send(talk, &FromInit::Made)?;
     }
-    Ok(())
+    Ok(own_null)
 }
 
 fn expect_continue(talk: &Channel) -> Result<()> {

@@ -73,7 +73,11 @@ fn memory_file() -> Result<OwnedFd, Errno> {
 fn fill_and_seal(file: BorrowedFd<'_>) -> Result<(), Errno> {
     write_all(file)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(file, seals)
+    // Its mode too, which no kernel before Linux 6.3 keeps.
+    match rustix::fs::fcntl_add_seals(file, seals | SealFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::fcntl_add_seals(file, seals),
+        result => result,
+    }
 }
 
 /// A file in a file system of its own that is mounted nowhere: no path leads to it.

@@ -33,6 +33,8 @@ pub struct Seed {
     oom_score_adj: Option<i32>,
     /// Whether the process that it clones stays on its processors.
     stays_bound: bool,
+    /// It was waited for.
+    is_gone: bool,
     /// What the process uses until its execve, which is over when it answers.
     _memory: ChildMemory,
 }
@@ -68,6 +70,7 @@ impl Seed {
             talk,
             oom_score_adj: None,
             stays_bound: false,
+            is_gone: false,
             _memory: memory,
         })
     }
@@ -202,6 +205,12 @@ impl Seed {
         }
     }
 
+    /// Waits for the end of one that has nothing left to do.
+    pub(super) fn outlive(&mut self) {
+        self.reap();
+        self.is_gone = true;
+    }
+
     /// Waits for its end.
     fn reap(&self) {
         // It is a child of this process and was not waited for, so there is nothing to fail.
@@ -211,6 +220,9 @@ impl Seed {
 
 impl Drop for Seed {
     fn drop(&mut self) {
+        if self.is_gone {
+            return; // and the number may be another's
+        }
         // It may have ended by itself; then there is nothing to kill.
         let _ended = rustix::process::kill_process(self.pid, Signal::KILL);
         self.reap();

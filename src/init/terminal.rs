@@ -6,10 +6,11 @@
 
 use alloc::format;
 use alloc::string::ToString;
+use core::cell::LazyCell;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{OFlags, Uid, makedev};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, OFlags, Stat, Uid, makedev};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
@@ -18,7 +19,7 @@ use super::plan;
 use crate::sys::channel::Channel;
 use crate::sys::confined::{ContainerPath, Missing, Root};
 use crate::sys::weakened::{Mitigation, is_off};
-use crate::sys::{Call, Errno, SysResult, mount, process};
+use crate::sys::{Call, Errno, SysResult, fd, mount, process};
 
 /// Both sides of the terminal.
 pub(super) struct Terminal {
@@ -28,14 +29,14 @@ pub(super) struct Terminal {
 
 /// Makes the terminal and puts it at /dev/console.
 pub(super) fn make(
-    wanted: Option<plan::Terminal>,
-    uid: u32,
+    plan: &plan::Plan,
     root: Root<'_>,
+    host_proc: BorrowedFd<'_>,
 ) -> Result<Option<Terminal>> {
-    let Some(size) = wanted else {
+    let Some(size) = plan.terminal else {
         return Ok(None);
     };
-    let terminal = open(size, uid, root)?;
+    let terminal = open(size, plan.identity.uid, root, host_proc)?;
     let console = root.ensure(&ContainerPath::new("dev/console"), Missing::File)?;
     let tree = mount::copy_tree(terminal.slave.as_fd(), "", false)?;
     mount::attach(tree.as_fd(), console.as_fd()).context("/dev/console")?;
@@ -43,15 +44,21 @@ pub(super) fn make(
 }
 
 /// Opens a terminal of the container's own devpts.
-pub(super) fn open(size: plan::Terminal, uid: u32, root: Root<'_>) -> Result<Terminal> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = root
-        .open(&ContainerPath::new("dev/pts/ptmx"), flags)
+pub(super) fn open(
+    size: plan::Terminal,
+    uid: u32,
+    root: Root<'_>,
+    host_proc: BorrowedFd<'_>,
+) -> Result<Terminal> {
+    let place = root
+        .open(&ContainerPath::new("dev/pts/ptmx"), OFlags::PATH)
         .context("process.terminal: needs a devpts mount at /dev/pts")?;
-    let stat = rustix::fs::fstat(&master).call(|| "fstat(ptmx)".to_string())?;
-    if stat.st_rdev != makedev(5, 2) {
+    let stat = rustix::fs::fstat(&place).call(|| "fstat(ptmx)".to_string())?;
+    if !is_device(&stat, 5, 2) {
         bail!("process.terminal: /dev/pts/ptmx is no terminal multiplexer");
     }
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = fd::reopen(host_proc, place.as_fd(), flags).context("process.terminal")?;
     rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)".to_string())?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = match is_off(Mitigation::TerminalPeer) {
@@ -91,28 +98,44 @@ pub(super) fn take_over(talk: &Channel, terminal: Terminal) -> Result<()> {
     Ok(())
 }
 
-/// The container's own /dev/null, if it has one.
+/// The container's own /dev/null, if it has one: a place, not opened yet.
 pub(super) fn null_device(root: Root<'_>) -> Option<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let opened = root.open(&ContainerPath::new("dev/null"), flags).ok()?;
-    let stat = rustix::fs::fstat(&opened).ok()?;
-    (stat.st_rdev == makedev(1, 3)).then_some(opened)
+    let place = root
+        .open(&ContainerPath::new("dev/null"), OFlags::PATH)
+        .ok()?;
+    let stat = rustix::fs::fstat(&place).ok()?;
+    (is_device(&stat, 1, 3) || is_off(Mitigation::StreamDevice)).then_some(place)
+}
+
+/// A character device of this number.
+pub(super) fn is_device(stat: &Stat, major: u32, minor: u32) -> bool {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    kind == FileType::CharacterDevice && stat.st_rdev == makedev(major, minor)
 }
 
 /// Makes the program's user the owner of the streams it inherits, so that it can open
 /// /dev/stdout and the like again. The host's /dev/null becomes `null`, the container's: whoever
 /// is root of the host's user namespace inside could change the mode of the host's by a descriptor.
-pub(super) fn give_streams(uid: u32, null: Option<OwnedFd>) -> SysResult<()> {
+pub(super) fn give_streams(
+    uid: u32,
+    null: Option<OwnedFd>,
+    host_proc: BorrowedFd<'_>,
+) -> SysResult<()> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let opens = |place: &OwnedFd| fd::reopen(host_proc, place.as_fd(), flags).ok();
+    let null = LazyCell::new(|| null.as_ref().and_then(opens));
     for number in 0..=2 {
         let stream = process::standard_stream(number);
         let Ok(stat) = rustix::fs::fstat(stream) else {
             continue; // closed by whoever called the runtime
         };
-        if stat.st_rdev == makedev(1, 3) {
-            if let Some(null) = &null {
-                process::duplicate_onto(null.as_fd(), number)?;
+        if is_device(&stat, 1, 3) {
+            // The host's own stays root's, whatever is switched off.
+            let Some(null) = &*null else { continue };
+            process::duplicate_onto(null.as_fd(), number)?;
+            if !is_off(Mitigation::StreamDevice) {
+                continue;
             }
-            continue;
         }
         if stat.st_uid == uid {
             continue;

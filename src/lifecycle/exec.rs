@@ -268,7 +268,7 @@ impl Joining<'_> {
         }
         birth.send_exec(plan, &inheritance)?;
         self.interrupt.or_ready(birth.told())?;
-        let init = birth.init()?;
+        let mut init = birth.init()?;
         self.affinity.end(init.pid())?;
         limits::join(
             init.pid(),
@@ -278,6 +278,7 @@ impl Joining<'_> {
         )?;
         let terminal = self.until_ready(&init, seccomp.as_ref())?;
         limits::apply(init.pid(), process, user_namespace, self.container.rights)?;
+        init.outlive_seed();
         let (socket, file) = (&self.request.pidfd_socket, &self.request.pid_file);
         let pid_file = announce(&init, socket.as_deref().into_iter(), file.as_deref())?;
         let relay = terminal.map(Relay::begin).transpose()?;

@@ -79,7 +79,7 @@ pub(super) fn set_up(
         user_namespace: plans.namespaces.is_own(Kind::User),
         rights,
     };
-    let (init, task) = order.give(birth, plans.rootfs, record)?;
+    let (mut init, task) = order.give(birth, plans.rootfs, record)?;
     let is_told = at_once && !task.makes_terminal && late.is_nothing();
     if let Some(cgroup) = &mut cgroup {
         cgroup.entered();
@@ -104,6 +104,7 @@ pub(super) fn set_up(
     };
     let terminal = guide.until_ready(made, record, is_told)?;
     late.apply(&init, cgroup)?;
+    init.outlive_seed();
     let sockets = pidfd_sockets(request, &record.facts.annotations);
     let pid_file = announce(&init, sockets, request.pid_file.as_deref())?;
     Ok(SetUp {

@@ -8,18 +8,18 @@ mod idmap;
 pub mod network;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::process::Pid;
 
 use crate::error::Problems;
+use crate::sys::process;
 use crate::sys::rights::Rights;
-use crate::sys::{Errno, process};
 
 pub use devices::{Device, move_devices};
 pub use idmap::IdMaps;
@@ -44,6 +44,9 @@ pub enum Kind {
     /// Monotonic and boot-time clocks (Linux 5.6).
     Time,
 }
+
+/// linux/magic.h: the file system of namespaces' files (nsfs).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Every kind: its name in config.json's `linux.namespaces[].type`, and its `CLONE_NEW*` flag.
 pub const KINDS: &[(Kind, &str, u64)] = &[
@@ -169,7 +172,10 @@ impl Plan {
         let mut plan = Plan::default();
         for &(kind, _, _) in KINDS {
             let path = PathBuf::from(format!("/proc/{}/ns/{}", pid.as_raw_nonzero(), kind.file()));
-            match is_other(kind, &path) {
+            // The kernel's own file, of the kind that its name says.
+            let file = std::fs::metadata(&path);
+            let file = file.with_context(|| format!("stat(\"{}\")", path.display()));
+            match file.and_then(|file| differs(kind, &file)) {
                 Ok(true) => plan.joined.push((kind, path)),
                 Ok(false) => {}
                 // A kernel without this kind has one for all.
@@ -295,31 +301,39 @@ impl Plan {
     }
 }
 
-/// Opens the file of a namespace; what is a FIFO instead must not hold the runtime up.
+/// Opens the file of a namespace. What is something else is not opened for use: whoever opens a device or a FIFO may set
+/// something off, or wait.
 fn open(path: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.read(true).custom_flags(libc::O_NONBLOCK);
-    let opened = options.open(path);
-    opened.with_context(|| format!("open(\"{}\")", path.display()))
+    let name = path.display();
+    let mut place = File::options();
+    place.read(true).custom_flags(libc::O_PATH);
+    let place = place.open(path);
+    let place = place.with_context(|| format!("open(\"{name}\")"))?;
+    let found = rustix::fs::fstatfs(&place).with_context(|| format!("fstatfs(\"{name}\")"))?;
+    if found.f_type != NSFS_MAGIC {
+        bail!("\"{name}\" is no namespace");
+    }
+    let opened = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    opened.with_context(|| format!("open(\"{name}\")"))
 }
 
 /// True when the file at `path` is a namespace of this kind other than the runtime's own.
 fn is_other(kind: Kind, path: &Path) -> Result<bool> {
     let file = open(path)?;
-    let name = path.display();
-    let flag = match process::namespace_type(file.as_fd()) {
-        Err(error) if error.errno == Errno::NOTTY => bail!("\"{name}\" is no namespace"),
-        answered => answered?,
-    };
+    let flag = process::namespace_type(file.as_fd())?;
     if flag != kind.flag() {
         let found = KINDS.iter().find(|(_, _, f)| *f == flag);
         let found = found.map_or("unknown", |(_, name, _)| name);
-        let wanted = kind.name();
+        let (name, wanted) = (path.display(), kind.name());
         bail!("\"{name}\" is a namespace of type {found}, not {wanted}");
     }
+    differs(kind, &file.metadata()?)
+}
+
+/// True for the file of a namespace of this kind other than the runtime's own.
+fn differs(kind: Kind, file: &Metadata) -> Result<bool> {
     let own = std::fs::metadata(format!("/proc/self/ns/{}", kind.file()))?;
-    let joined = file.metadata()?;
-    Ok((own.dev(), own.ino()) != (joined.dev(), joined.ino()))
+    Ok((own.dev(), own.ino()) != (file.dev(), file.ino()))
 }
 
 impl fmt::Display for Plan {
@@ -442,6 +456,24 @@ mod tests {
              uts; linux.namespaces[1].path: \"/proc/self/status\" is no namespace; \
              linux.namespaces[2].path: open(\"/nowhere\"): No such file or directory (os error 2)"
         );
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_not_opened() {
+        use rustix::fs::inotify;
+        let name = format!("parhelion-namespace-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "").unwrap();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &path, inotify::WatchFlags::OPEN).unwrap();
+        let mut events = [0; 64];
+        let error = is_other(Kind::Uts, &path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{path:?} is no namespace"));
+        let opened = rustix::io::read(&watch, &mut events);
+        assert_eq!(opened, Err(rustix::io::Errno::AGAIN));
+        drop(File::open(&path).unwrap());
+        assert!(rustix::io::read(&watch, &mut events).is_ok());
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use rustix::fd::{FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::raw::syscall;
@@ -73,6 +74,18 @@ impl std::fmt::Display for InheritedFd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "fd {}", self.0)
     }
+}
+
+/// Opens for use what is open as a place only (`O_PATH`), and was looked at: whoever opens a device or a FIFO before may set
+/// something off. `proc` is a procfs that shows this process.
+///
+/// # Errors
+///
+/// What openat(2) answers for the file itself.
+pub fn reopen(proc: BorrowedFd<'_>, place: BorrowedFd<'_>, flags: OFlags) -> SysResult<OwnedFd> {
+    let path = format!("self/fd/{}", place.as_raw_fd());
+    rustix::fs::openat(proc, &path, flags | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("openat(\"/proc/{path}\")"))
 }
 
 /// The descriptor whose number stands on this process' command line.

@@ -15,6 +15,9 @@ pub enum Mitigation {
     WorkingDirectory,
     /// Files are hidden behind the host's null device: else behind what the image has at /dev/null.
     NullDevice,
+    /// A stream is replaced by the null device alone, which stays root's: else by what the image has at /dev/null, which is
+    /// given to the program's user.
+    StreamDevice,
     /// The terminal is asked for from its multiplexer: else opened by its name in /dev/pts.
     TerminalPeer,
     /// Sysctls and labels are written to the host's procfs: else to what is at /proc inside.
@@ -80,6 +83,7 @@ mod switches {
         (Mitigation::Descriptors, "descriptors"),
         (Mitigation::WorkingDirectory, "working-directory"),
         (Mitigation::NullDevice, "null-device"),
+        (Mitigation::StreamDevice, "stream-device"),
         (Mitigation::TerminalPeer, "terminal-peer"),
         (Mitigation::HostProc, "host-proc"),
         (Mitigation::OpenedPlaces, "opened-places"),

@@ -23,6 +23,9 @@ mod probe;
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/support.rs"]
 mod support;
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/faults/tracer.rs"]
+mod tracer;
 
 mod caller_environment;
 mod cve_2016_9962_traced_joiner;
@@ -45,6 +48,7 @@ mod cve_2025_52881_redirected_writes;
 mod cve_2026_30892_user_strings;
 mod cve_2026_88264_no_dev;
 mod host_devices;
+mod invariants;
 mod kernel_files;
 mod subject;
 mod swapped_copy;
@@ -78,6 +82,7 @@ fn main() {
         cve_2026_30892_user_strings::all(),
         cve_2026_88264_no_dev::all(),
         host_devices::all(),
+        invariants::all(),
         kernel_files::all(),
         subject::all(),
         swapped_copy::all(),

@@ -4,7 +4,7 @@ use std::fs;
 
 use libtest_mimic::Trial;
 
-use super::in_a_thread;
+use super::{in_a_thread, remains};
 use crate::caller::{self, wait_for_exit};
 use crate::support::{Bundle, tests};
 
@@ -77,6 +77,7 @@ impl Victim {
         );
         wait_for_exit(self.pid);
         assert!(!fs::exists(self.cgroup()).unwrap(), "its cgroup is left");
+        remains::nothing_is_left(&self.bundle.folder, &self.bundle.id);
         assert_eq!(
             fs::read_dir(self.bundle.folder.join("state"))
                 .unwrap()

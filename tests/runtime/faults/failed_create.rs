@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
-use super::in_a_thread;
+use super::{in_a_thread, remains};
 use crate::support::{Bundle, needs_controllers, program, tests};
 
 /// The tests of this file.
@@ -117,6 +117,7 @@ impl Failing {
         assert_eq!(states, 0, "state is left");
         let cgroup = format!("/sys/fs/cgroup/parhelion/{}", self.0.id);
         assert!(!fs::exists(cgroup).unwrap(), "a cgroup is left");
+        remains::nothing_is_left(&self.0.folder, &self.0.id);
     }
 }
 

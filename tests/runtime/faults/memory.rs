@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use super::remains;
 use crate::caller::{command, from_shell, wait_for_exit};
 use crate::support::{Bundle, needs_controllers, tests};
 
@@ -37,6 +38,7 @@ fn nothing_is_left_after_delete(bundle: &Bundle, limit: i64) {
     );
     let states = fs::read_dir(bundle.folder.join("state")).map_or(0, Iterator::count);
     assert_eq!(states, 0, "{limit}: state is left");
+    remains::nothing_is_left(&bundle.folder, &bundle.id);
 }
 
 /// Runs it with its output in a file, as init's end of a pipe may outlive the command.

@@ -8,6 +8,7 @@ mod interrupted;
 mod memory;
 mod old_kernel;
 mod races;
+mod remains;
 mod subject;
 mod tracer;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Trial> {
         memory::all(),
         old_kernel::all(),
         races::all(),
+        remains::all(),
     ];
     files.into_iter().flatten().collect()
 }

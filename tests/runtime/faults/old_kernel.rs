@@ -8,12 +8,13 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 use nix::libc;
+use rustix::fs::SealFlags;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
 
-use super::in_a_thread;
+use super::{in_a_thread, remains};
 use crate::support::{Bundle, program, tests};
 
 /// The tests of this file.
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Trial> {
     tests![
         a_call_that_the_kernel_lacks_is_named_and_nothing_is_left,
         a_kernel_before_mfd_exec_does_without_it,
+        a_kernel_before_the_seal_of_modes_does_without_it,
         where_memory_files_are_not_executed_a_detached_file_is,
     ]
 }
@@ -65,6 +67,7 @@ fn a_call_that_the_kernel_lacks_is_named_and_nothing_is_left() {
             assert_eq!(states, 0, "{name}");
             let cgroup = format!("/sys/fs/cgroup/parhelion/{}", bundle.id);
             assert!(!fs::exists(cgroup).unwrap(), "{name}");
+            remains::nothing_is_left(&bundle.folder, &bundle.id);
         });
     }
 }
@@ -76,6 +79,21 @@ fn a_kernel_before_mfd_exec_does_without_it() {
         let has_exec = SeccompCondition::new(1, SeccompCmpArgLen::Dword, masked, MFD_EXEC);
         let rule = SeccompRule::new(vec![has_exec.unwrap()]).unwrap();
         answer(libc::SYS_memfd_create, libc::EINVAL, vec![rule]);
+        assert_eq!(bundle.run().code(), Some(6));
+    });
+}
+
+fn a_kernel_before_the_seal_of_modes_does_without_it() {
+    in_a_thread(|| {
+        let bundle = Bundle::new("exit 6");
+        let is = |index, operation: SeccompCmpOp, value| {
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value).unwrap()
+        };
+        let seal = u64::from(SealFlags::EXEC.bits());
+        let adds_seals = is(1, SeccompCmpOp::Eq, libc::F_ADD_SEALS as u64);
+        let rule = vec![adds_seals, is(2, SeccompCmpOp::MaskedEq(seal), seal)];
+        let rule = SeccompRule::new(rule).unwrap();
+        answer(libc::SYS_fcntl, libc::EINVAL, vec![rule]);
         assert_eq!(bundle.run().code(), Some(6));
     });
 }

@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use super::remains;
 use crate::caller::{self, Running};
 use crate::support::{Bundle, program, tests};
 
@@ -88,6 +89,7 @@ fn cgroup(id: &str) -> String {
 fn nothing_is_left(bundle: &Bundle, id: &str, told: &str) {
     assert_eq!(states(bundle), 0, "state is left: {told}");
     assert!(!fs::exists(cgroup(id)).unwrap(), "a cgroup is left: {told}");
+    remains::nothing_is_left(&bundle.folder, id);
 }
 
 /// Runs `first` and `second` at once, in round `n` the second some moments later.

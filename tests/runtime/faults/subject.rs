@@ -12,6 +12,7 @@ use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
+use super::remains;
 use super::tracer::{Ended, Step};
 use crate::rootless;
 use crate::support::{Bundle, program};
@@ -265,6 +266,7 @@ impl Subject {
         if let Some(console) = &self.console {
             while console.accept().is_ok() {}
         }
+        remains::nothing_is_left(&self.bundle.folder, self.id());
         self.keyrings_are_given_back();
     }
 

@@ -52,34 +52,9 @@ pub struct Ended {
 }
 
 /// Runs `program` up to `step`.
-#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
 pub fn run(program: &Command, output: &File, step: Step) -> Ended {
-    // It waits until it is traced, and is executed by the very process that waited.
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", "read go && exec \"$@\"", "sh"])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .stdin(Stdio::piped())
-        .stdout(output.try_clone().unwrap())
-        .stderr(output.try_clone().unwrap())
-        .spawn()
-        .unwrap();
-    let runtime = Pid::from_raw(child.id().try_into().unwrap());
-    let events = Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACEVFORK;
-    let all = events | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(runtime, all).unwrap();
-    let pidfd = open(runtime).unwrap();
-    let (done, over) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        if over.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Ended at this very moment, then.
-            let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-        }
-    });
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let runtime = start(program, output);
+    let limit = Limit::of(runtime);
     let mut tracer = Tracer {
         runtime,
         step,
@@ -92,12 +67,55 @@ pub fn run(program: &Command, output: &File, step: Step) -> Ended {
     };
     let killed = tracer.follow();
     let status = tracer.release();
-    drop(done);
+    drop(limit);
     let others = tracer.others;
     Ended {
         killed,
         status,
         others,
+    }
+}
+
+/// Starts `program`, traced by this thread, with its new processes and their programs.
+#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
+pub fn start(program: &Command, output: &File) -> Pid {
+    let variables = program.get_envs();
+    // It waits until it is traced, and is executed by the very process that waited.
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "read go && exec \"$@\"", "sh"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let traced = Pid::from_raw(child.id().try_into().unwrap());
+    let events = Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK;
+    let all = events | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(traced, all).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    traced
+}
+
+/// Kills a process that takes longer than [`LIMIT`]; dropped when it has ended.
+pub struct Limit(#[allow(dead_code, reason = "its end is what is heard")] mpsc::Sender<()>);
+
+impl Limit {
+    pub fn of(pid: Pid) -> Limit {
+        let pidfd = open(pid).unwrap();
+        let (done, over) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if over.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // Ended at this very moment, then.
+                let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            }
+        });
+        Limit(done)
     }
 }
 
@@ -298,23 +316,23 @@ impl Tracer {
 }
 
 /// The next thing that happens to a process that this thread traces.
-fn next() -> WaitStatus {
+pub fn next() -> WaitStatus {
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     waitpid(None, Some(flags)).unwrap()
 }
 
-fn unasked(event: WaitStatus) -> ! {
+pub fn unasked(event: WaitStatus) -> ! {
     panic!("waitpid answered {event:?}, which it was not asked for")
 }
 
 /// True at the beginning of a system call, false at its end.
-fn begins(pid: Pid) -> bool {
+pub fn begins(pid: Pid) -> bool {
     // A process that is being killed has no answer.
     ptrace::syscall_info(pid).is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY)
 }
 
 /// A process that was killed while it was stopped can not be resumed; its end is told next.
-fn resume(answer: nix::Result<()>) {
+pub fn resume(answer: nix::Result<()>) {
     assert!(
         matches!(answer, Ok(()) | Err(nix::Error::ESRCH)),
         "ptrace: {answer:?}"
