@@ -263,6 +263,7 @@ fn build(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> Option<init
         root: OpenTree {
             fd: root,
             directory: true,
+            onto_link: false,
         },
         entry: planned.entry,
         hidden: Vec::new(),
