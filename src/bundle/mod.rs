@@ -24,7 +24,7 @@ use oci_spec::runtime::{
 use serde_json::Value;
 
 pub use checks::ANNOTATIONS_OF_CRUN;
-pub use default::{Owner, default_config, write_default};
+pub use default::{Owner, default_config, overwrite_default, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 pub use fit::capability_names;
 pub use parts::{RESOURCES, check_resources, parse_resources, read_mounts};
