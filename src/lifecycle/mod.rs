@@ -17,6 +17,7 @@ pub mod events;
 pub mod exec;
 pub mod facts;
 pub mod features;
+mod filters;
 pub mod foreground;
 pub mod freeze;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::CreateRequest;
 use super::checkpoint::streams;
 use super::facts::{Facts, now};
+use super::filters::Filters;
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};
@@ -28,7 +29,7 @@ pub(super) struct Plans {
 
 impl Plans {
     pub fn new(
-        bundle: &Bundle,
+        (bundle, filters): (&Bundle, &mut Filters),
         request: &CreateRequest,
         namespaces: namespaces::Plan,
         (hierarchy, manager, rights): (&Hierarchy, &Manager, Rights),
@@ -49,7 +50,7 @@ impl Plans {
         );
         init::landlock::check_landlock(&bundle.spec, &mut problems);
         init::labels::check_labels(&bundle.spec, &mut problems);
-        let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
+        let seccomp = filters.plan(&bundle.spec, &mut problems);
         problems
             .into_result()
             .with_context(|| format!("{:?}", bundle.config))?;

@@ -2,7 +2,8 @@
 //!
 //! `profile` reads the configuration and finds what is wrong with it, `decide` says what holds for
 //! each number of each architecture, `compile` writes that as instructions. Pure: init installs the
-//! program (`sys::seccomp`), at a moment that is init's to know (docs/decisions/0007).
+//! program (`sys::seccomp`), at a moment that is init's to know (docs/decisions/0007). `kept` holds programs
+//! for the next container with the same profile.
 
 mod arch;
 mod compile;
@@ -10,6 +11,7 @@ mod decide;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod kept;
 mod profile;
 mod raw;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -27,6 +29,7 @@ use serde::de::value::BorrowedStrDeserializer;
 
 use arch::Arch;
 use decide::Decision;
+pub use kept::Kept;
 use profile::{Action, FIELD, Profile};
 use syscalls::Syscall;
 

@@ -23,6 +23,7 @@ use crate::error::{self, Problems};
 use crate::init;
 use crate::lifecycle::caller::{Start as Caller, check_terminal};
 use crate::lifecycle::create::orphans;
+use crate::lifecycle::filters::Filters;
 use crate::lifecycle::foreground::{Child, Foreground};
 use crate::lifecycle::ground::Ground;
 use crate::lifecycle::interrupt::{Interrupt, Stop};
@@ -116,7 +117,14 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     let mut problems = Problems::default();
     let namespaces = namespaces::Plan::new(&bundle.spec, &mut problems);
     outside::check(&bundle.spec, &namespaces, &mut problems);
-    let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
+    let filters = Filters::below(&create.root);
+    let laid = Ground::lay(
+        create,
+        (&bundle, filters),
+        namespaces,
+        Rights::Host,
+        problems,
+    )?;
     let (plans, mut ground) = laid;
     let bringing = Bringing {
         request,
