@@ -26,7 +26,7 @@ use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
 use super::terminal::Relay;
-use super::{Status, Verb, handover, hooks, limits, permit, place, query};
+use super::{Status, Verb, devices, handover, hooks, limits, permit, place, query};
 use crate::bundle::Bundle;
 use crate::cgroups::Cgroup;
 use crate::error::{self, Kind, Problems};
@@ -168,6 +168,7 @@ impl Container {
         })?;
         let mut problems = Problems::default();
         init::labels::check_labels(&bundle.spec, &mut problems);
+        devices::check_joining(facts, bundle.spec.process().as_ref(), &mut problems);
         problems.into_result()?;
         // Those about the rest were told when the container was created.
         let about_process = |warning: &&String| warning.starts_with("process.");

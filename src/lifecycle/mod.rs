@@ -11,6 +11,7 @@ pub mod create;
 pub mod delete;
 pub mod described;
 mod descriptors;
+mod devices;
 mod directory;
 mod duration;
 pub mod events;

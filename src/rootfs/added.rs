@@ -36,6 +36,15 @@ impl Added<HostTree> {
         Added(mounts)
     }
 
+    /// Takes the devices from all of them.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way, in words that follow on "takes".
+    pub fn keep_devices_out(&mut self) -> Result<(), String> {
+        self.0.iter_mut().try_for_each(plan::nodev::keep_out)
+    }
+
     /// The types of the file systems that are made for the container.
     pub fn file_systems(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|mount| match &mount.source {

@@ -36,6 +36,8 @@ pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]
+pub use plan::nodev::DeviceNode;
+#[cfg(feature = "runtime")]
 pub use plan::{Context, MountNamespace};
 #[cfg(feature = "runtime")]
 pub use trees::mount_points_below;

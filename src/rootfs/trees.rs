@@ -138,6 +138,9 @@ fn open_root(tree: HostTree, host: Propagation, inheritance: &mut Inheritance) -
         kind => (kind, true),
     };
     mount::set_propagation(fd.as_fd(), kind, recursive).context("root.path")?;
+    if !tree.recursive_attributes.is_empty() {
+        mount::set_attributes(fd.as_fd(), tree.recursive_attributes, true).context("root.path")?;
+    }
     Ok(OpenTree {
         fd: inheritance.give(fd),
         directory: true,

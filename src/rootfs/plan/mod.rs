@@ -7,6 +7,7 @@ mod ids;
 mod labels;
 mod mounts;
 mod nodes;
+pub(super) mod nodev;
 mod print;
 mod words;
 
