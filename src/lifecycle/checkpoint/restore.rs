@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::images::Images;
 use super::stage::{Laid, Stage};
-use super::{RestoreRequest, outside, require_root, streams};
+use super::{RestoreRequest, labels, outside, require_root, streams};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, DeviceFilter};
 use crate::criu::{
@@ -324,6 +324,7 @@ impl Steps<'_> {
                 }
             }
             ("post-restore", _) => self.processes_are_made(),
+            ("pre-resume", _) => self.processes_are_labelled(),
             (_, _) => Ok(()),
         }
     }
@@ -343,6 +344,16 @@ impl Steps<'_> {
         hooks::run_at_creation(self.bringing.bundle, self.record, pid, stop)?;
         self.init = Some(Child { pid, pidfd });
         Ok(())
+    }
+
+    /// All processes have their credentials, and go on next.
+    fn processes_are_labelled(&self) -> Result<()> {
+        let profile = self.bringing.request.lsm_profile.as_deref();
+        let wanted = labels::wanted(&self.bringing.bundle.spec, profile);
+        match (wanted, &self.init) {
+            (Some(label), Some(init)) => labels::check(init, &label),
+            (_, _) => Ok(()),
+        }
     }
 
     /// All processes are there, and do not run yet.
