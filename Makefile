@@ -2,7 +2,7 @@
 # make fuzz: attack its parsers and plans with inputs that nobody wrote.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost weakened bench manual supply fuzz
+.PHONY: build demo test test-vhost test-selinux weakened bench manual supply fuzz
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -36,6 +36,7 @@ test:
 	$(MAKE) weakened
 	cargo test --locked --test runtime --test escapes $(AS_ROOT)
 	$(MAKE) test-vhost
+	$(MAKE) test-selinux
 
 # A runtime without mitigations, which tests/escapes attacks to show that an attack can succeed. Never for use.
 WEAKENED := $(TARGET)/debug/parhelion-weakened
@@ -61,3 +62,12 @@ bench:
 test-vhost: build weakened
 	PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE=$(abspath $(WEAKENED)) cargo test --locked --test runtime --test escapes \
 		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)
+
+# The tests of SELinux, in the virtual host booted with it, under a policy of their own.
+POLICY := $(TARGET)/selinux-policy
+
+test-selinux: build
+	checkpolicy -U allow -c 33 -o $(POLICY) tests/vhost/selinux.conf
+	APPEND='lsm=landlock,lockdown,yama,selinux selinux=1 enforcing=0' \
+		PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE=$(abspath $(POLICY)) VHOST_SCRIPT=selinux cargo test --locked --test runtime \
+		--config 'target."cfg(all())".runner = "tests/vhost/runner"'

@@ -5,6 +5,8 @@
 //! program of its own stands in docs/decisions/0001.
 
 use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -30,13 +32,21 @@ const RUSTFLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--build-id=none,-z,norelro,-z,noseparate-code",
 ];
 
+/// What filters of system calls are made by, from the text of a profile to a program.
+const COMPILER: &[&str] = &["Cargo.lock", "src/bundle", "src/seccomp"];
+
 fn main() {
-    for source in SOURCES {
+    for source in SOURCES.iter().chain(COMPILER) {
         println!("cargo::rerun-if-changed={source}");
     }
     if env::var_os("CARGO_FEATURE_FREESTANDING").is_some() {
         return; // this is the second run: the init itself
     }
+    println!(
+        "cargo::rustc-env=PARHELION_COMPILER={:016x}",
+        digest(COMPILER)
+    );
+    println!("cargo::rustc-env=PARHELION_TARGET={}", variable("TARGET"));
     let out = PathBuf::from(variable("OUT_DIR")).join("init");
     let target = variable("TARGET");
     let status = Command::new(variable("CARGO"))
@@ -56,6 +66,25 @@ fn main() {
     assert!(status.success(), "building parhelion-init failed: {status}");
     let program = out.join(target).join("freestanding/parhelion-init");
     println!("cargo::rustc-env=PARHELION_INIT={}", program.display());
+}
+
+/// Differs where a file of these differs.
+fn digest(sources: &[&str]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut left: Vec<PathBuf> = sources.iter().map(PathBuf::from).collect();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a folder of sources");
+            let mut below: Vec<_> = entries
+                .map(|entry| entry.expect("an entry").path())
+                .collect();
+            below.sort();
+            left.extend(below);
+        } else {
+            fs::read(&path).expect("a source").hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// The init's, which is weakened together with the runtime.

@@ -23,6 +23,8 @@ const DOCUMENTS: [(&str, &str); 3] = [
 
 const COMMANDS: &str = "## Commands and flags";
 
+const COMPARED: &str = "## Where runtimes differ";
+
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
@@ -178,10 +180,10 @@ fn every_row_names_tests_that_there_are() {
     for heading in DOCUMENTS
         .map(|(_, heading)| heading)
         .into_iter()
-        .chain([COMMANDS])
+        .chain([COMMANDS, COMPARED])
     {
         for row in rows(heading) {
-            if row.tests.is_empty() {
+            if row.tests.is_empty() && !row.fate.starts_with("not used: ") {
                 wrong.push(format!("{}: no test", row.subject));
             }
         }

@@ -3,7 +3,7 @@
 //! The same as `runc spec` of runc 1.5 on cgroup v2, byte for byte but for the host name. It is a
 //! text and not a value, as people read it: order and indentation are part of it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
@@ -42,15 +42,30 @@ pub fn default_config(rootless: Option<Owner>) -> String {
 pub fn write_default(dir: &Path, rootless: Option<Owner>) -> Result<()> {
     let path = config_path(dir);
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let mut file = match file {
+    let file = match file {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("{path:?} exists: remove it to have a new one")
         }
         other => other.map_err(|error| os_error("open", &path, error))?,
     };
+    write(file, &path, rootless)
+}
+
+/// Writes the default configuration into the file at `path`, made when missing and emptied when not: a
+/// device or a pipe too.
+///
+/// # Errors
+///
+/// What the file system answered.
+pub fn overwrite_default(path: &Path, rootless: Option<Owner>) -> Result<()> {
+    let file = File::create(path).map_err(|error| os_error("open", path, error))?;
+    write(file, path, rootless)
+}
+
+fn write(mut file: File, path: &Path, rootless: Option<Owner>) -> Result<()> {
     let text = default_config(rootless);
     let written = file.write_all(text.as_bytes());
-    Ok(written.map_err(|error| os_error("write", &path, error))?)
+    Ok(written.map_err(|error| os_error("write", path, error))?)
 }
 
 #[cfg(test)]

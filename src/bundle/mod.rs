@@ -24,7 +24,7 @@ use oci_spec::runtime::{
 use serde_json::Value;
 
 pub use checks::ANNOTATIONS_OF_CRUN;
-pub use default::{Owner, default_config, write_default};
+pub use default::{Owner, default_config, overwrite_default, write_default};
 pub use fields::{FIELDS, Field, Kind, Platform, Support};
 pub use fit::capability_names;
 pub use parts::{RESOURCES, check_resources, parse_resources, read_mounts};
@@ -35,6 +35,9 @@ pub const SPECIFICATION: &str = "1.3.0";
 
 /// The first version whose configurations are taken.
 pub const SPECIFICATION_FIRST: &str = "1.0.0";
+
+/// What annotations begin with that have a say in the filter, whatever `linux.seccomp` says.
+const ABOUT_FILTERS: &str = "run.oci.seccomp";
 
 /// A bundle whose configuration passed every check.
 #[derive(Debug, Clone)]
@@ -49,6 +52,9 @@ pub struct Bundle {
     pub spec: Spec,
     /// The directory `root.path`, absolute and without symbolic links.
     pub rootfs: PathBuf,
+    /// The text of `linux.seccomp`, if that decides on the filter by itself, has nothing that a person should
+    /// know, and was not known: for whoever keeps what comes of it.
+    pub profile: Option<String>,
     /// What a person should know though the container runs, each with its JSON path, for the
     /// log at warning level.
     pub warnings: Vec<String>,
@@ -63,10 +69,24 @@ impl Bundle {
     /// One line that names the path when there is no JSON object to check; else the
     /// [`Problems`](crate::error::Problems) of the configuration, all at once.
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-        Bundle::load_with(dir, config, "", |_process| Ok(()))
+        Bundle::load_known(dir, config, |_profile| false)
     }
 
-    /// Reads the bundle as [`Bundle::load`], with another `process`, which `change` makes of its own, as
+    /// Reads the bundle as [`Bundle::load`]. Where `known` says of the text of `linux.seccomp` that it was
+    /// found right before, and what comes of it, this is left out of `spec`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bundle::load`].
+    pub fn load_known(
+        dir: &Path,
+        config: Option<&Path>,
+        known: impl FnOnce(&str) -> bool,
+    ) -> Result<Bundle> {
+        Bundle::load_with(dir, config, known, "", |_process| Ok(()))
+    }
+
+    /// Reads the bundle as [`Bundle::load_known`], with another `process`, which `change` makes of its own, as
     /// for `exec`. All of it is checked; what is wrong is told with the name of the file and `origin`,
     /// where the process comes from.
     ///
@@ -76,14 +96,15 @@ impl Bundle {
     pub fn load_with(
         dir: &Path,
         config: Option<&Path>,
+        known: impl FnOnce(&str) -> bool,
         origin: &str,
         change: impl FnOnce(&mut Value) -> Result<()>,
     ) -> Result<Bundle> {
         let dir = read::directory(dir)?;
         let file = config.map_or_else(|| read::config_path(&dir), Path::to_path_buf);
-        let mut config = read::config(&file)?;
-        change(&mut config["process"])?;
-        Bundle::checked(dir, file, config, origin)
+        let bytes = read::config(&file)?;
+        let parsed = Parsed::new(&bytes, known).with_context(|| format!("{file:?}"))?;
+        Bundle::checked(dir, file, parsed, origin, change)
     }
 
     /// Checks the bundle in `dir` as if these bytes were its config.json.
@@ -95,10 +116,22 @@ impl Bundle {
     #[doc(hidden)]
     pub fn of_bytes(dir: &Path, bytes: &[u8]) -> Result<Bundle> {
         let file = read::config_path(dir);
-        Bundle::checked(dir.to_owned(), file, read::parse(bytes)?, "")
+        let parsed = Parsed::new(bytes, |_profile| false)?;
+        Bundle::checked(dir.to_owned(), file, parsed, "", |_process| Ok(()))
     }
 
-    fn checked(dir: PathBuf, file: PathBuf, mut config: Value, origin: &str) -> Result<Bundle> {
+    fn checked(
+        dir: PathBuf,
+        file: PathBuf,
+        parsed: Parsed<'_>,
+        origin: &str,
+        change: impl FnOnce(&mut Value) -> Result<()>,
+    ) -> Result<Bundle> {
+        let Parsed {
+            mut config,
+            profile,
+        } = parsed;
+        change(&mut config["process"])?;
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);
@@ -107,12 +140,16 @@ impl Bundle {
         let spec = fit::fit(&mut config, &mut report).with_context(context)?;
         // A missing path was a problem, hence refused above.
         let rootfs = rootfs.context("root.path: is required")?;
+        let warnings = report.into_warnings();
+        let tells = |warning: &String| warning.starts_with("linux.seccomp");
+        let profile = profile.filter(|_| !warnings.iter().any(tells));
         Ok(Bundle {
             dir,
             config: file,
             spec,
             rootfs,
-            warnings: report.into_warnings(),
+            profile: profile.map(str::to_owned),
+            warnings,
         })
     }
 
@@ -157,6 +194,39 @@ impl Bundle {
         linux
             .and_then(|linux| linux.gid_mappings().as_deref())
             .unwrap_or_default()
+    }
+}
+
+/// config.json as a value, without a `linux.seccomp` that is known.
+struct Parsed<'a> {
+    config: Value,
+    /// The text of a `linux.seccomp` that is not.
+    profile: Option<&'a str>,
+}
+
+impl<'a> Parsed<'a> {
+    fn new(bytes: &'a [u8], known: impl FnOnce(&str) -> bool) -> Result<Parsed<'a>> {
+        let (mut config, profile) = read::parse_apart(bytes)?;
+        let Some(text) = profile else {
+            return Ok(Parsed { config, profile });
+        };
+        let has_a_say = |annotations: &serde_json::Map<String, Value>| {
+            annotations
+                .keys()
+                .any(|name| name.starts_with(ABOUT_FILTERS))
+        };
+        let alone = !config["annotations"].as_object().is_some_and(has_a_say);
+        if alone && known(text) {
+            let profile = None;
+            return Ok(Parsed { config, profile });
+        }
+        match strict::from_str(text) {
+            Ok(value) => config["linux"]["seccomp"] = value,
+            // Where in the whole file, that is to be told.
+            Err(_) => config = read::parse(bytes)?,
+        }
+        let profile = profile.filter(|_| alone);
+        Ok(Parsed { config, profile })
     }
 }
 

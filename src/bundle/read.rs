@@ -46,12 +46,12 @@ pub(super) fn config_path(dir: &Path) -> PathBuf {
     dir.join("config.json")
 }
 
-/// The JSON object in the file of the configuration.
-pub(super) fn config(path: &Path) -> Result<Value> {
+/// What stands in the file of the configuration.
+pub(super) fn config(path: &Path) -> Result<Vec<u8>> {
     if !path.try_exists().unwrap_or(true) {
         bail!("{path:?} does not exist: \"parhelion spec\" writes one to start from");
     }
-    object(path)
+    bytes(path)
 }
 
 /// The JSON object in a file.
@@ -93,6 +93,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value> {
         );
     }
     Ok(value)
+}
+
+/// The JSON object in these bytes without the object `linux.seccomp`, and the text of that; or all of it,
+/// where there is none.
+pub(super) fn parse_apart(bytes: &[u8]) -> Result<(Value, Option<&str>)> {
+    let text = std::str::from_utf8(bytes).ok();
+    let apart = text.and_then(|text| strict::from_str_around(text, &["linux", "seccomp"]).ok());
+    match apart {
+        Some((value, None)) => Ok((value, None)),
+        Some((value, Some(profile))) if profile.starts_with('{') => Ok((value, Some(profile))),
+        // Something is there that is wrong, or asks for nothing: as a rule, that is to be told.
+        Some(_) | None => Ok((parse(bytes)?, None)),
+    }
 }
 
 /// The JSON value in these bytes.

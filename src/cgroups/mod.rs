@@ -50,7 +50,7 @@ mod update;
 mod watch;
 mod without;
 
-pub use devices::DeviceFilter;
+pub use devices::{DeviceFilter, denies_devices};
 pub use events::Deadline;
 pub use hierarchy::Hierarchy;
 pub use inner::{Inner, inner_annotation};

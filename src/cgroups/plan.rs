@@ -83,7 +83,17 @@ impl Plan {
     ///
     /// The kernel refuses the program: `EPERM` without CAP_BPF and CAP_NET_ADMIN or CAP_SYS_ADMIN.
     pub fn load_device_filter(&self) -> anyhow::Result<Option<DeviceFilter>> {
-        self.devices.load()
+        match self.path {
+            Some(_) => self.devices.load(),
+            None => Ok(None), // nothing that it could be attached to
+        }
+    }
+
+    /// The rules for devices that no filter enforces, as there is no cgroup; None where there is one, or
+    /// every device is allowed.
+    #[must_use]
+    pub fn unfiltered_devices(&self) -> Option<&Filter> {
+        (self.path.is_none() && !self.devices.allows_everything()).then_some(&self.devices)
     }
 
     /// Plans the cgroup of container `id`, made in the cgroup file system. Adds everything that is
@@ -122,9 +132,6 @@ impl Plan {
             Manager::Systemd(systemd) => Some(ScopePlan::new(systemd, spec, id, &steps, problems)),
             Manager::Nobody | Manager::Disabled => {
                 without::refuse(manager, &steps, problems);
-                if privileged {
-                    without::refuse_devices(manager, &devices, problems);
-                }
                 None
             }
             Manager::Files | Manager::Below(_) | Manager::Delegated(_) => None,
@@ -518,11 +525,10 @@ device   allow a *:* m
         let expected = "linux.resources.memory.swap linux.resources.memory.limit \
              linux.resources.unified[\"pids.max\"]";
         assert_eq!(fields, expected);
-        assert_eq!(plan("{}", true).1, "linux.resources.devices");
-        assert_eq!(
-            plan(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#, true).1,
-            ""
-        );
+        // Rules for devices are planned, for who keeps them out without a filter.
+        let (text, fields) = plan("{}", true);
+        assert!(text.contains("device   deny all\n"), "{text}");
+        assert_eq!(fields, "");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What can not be asked of a container without a cgroup: limits, and that a device is denied.
+//! What can not be asked of a container without a cgroup: limits. Devices that are denied are kept out in
+//! another way, where that is possible (lifecycle).
 //!
 //! Nobody makes one where the caller may not, or does not want it. Both are told with what to do.
 
-use super::devices::Filter;
 use super::plan::{Action, Missing, Step};
 use super::systemd::Manager;
 use crate::error::Problems;
@@ -28,16 +28,5 @@ pub(super) fn refuse(manager: &Manager, steps: &[Step], problems: &mut Problems)
         if !problems.iter().any(|problem| problem.path == step.field) {
             problems.add(step.field.clone(), reason(manager));
         }
-    }
-}
-
-/// Notes that devices are denied: who can make any device node is not to be let use all of them.
-pub(super) fn refuse_devices(manager: &Manager, devices: &Filter, problems: &mut Problems) {
-    if !devices.allows_everything() {
-        let message = format!(
-            "{}; without one every device has to be allowed: [{{\"allow\": true, \"access\": \"rwm\"}}]",
-            reason(manager)
-        );
-        problems.add("linux.resources.devices", message);
     }
 }

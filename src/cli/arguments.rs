@@ -36,9 +36,6 @@ pub(super) struct Running {
     /// Leave the stopped container for state and delete
     #[arg(long)]
     pub(super) keep: bool,
-    /// Leave the container's orphans to the host
-    #[arg(long)]
-    pub(super) no_subreaper: bool,
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +83,9 @@ pub(super) struct Specification {
     /// The bundle's directory
     #[arg(long, short, default_value = ".")]
     pub(super) bundle: PathBuf,
+    /// Write to this file instead of config.json, also over what is there; a path counts from the bundle
+    #[arg(long, short)]
+    pub(super) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +146,9 @@ pub(super) struct Creation {
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub(super) no_new_keyring: bool,
+    /// Leave the container's orphans to the host; create does so in any case
+    #[arg(long)]
+    pub(super) no_subreaper: bool,
     pub(super) id: String,
 }
 

@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
     /// Print the version
-    #[arg(long, short = 'v')]
+    #[arg(long, short = 'v', short_alias = 'V')]
     version: bool,
     #[command(subcommand)]
     verb: Option<verbs::Verb>,

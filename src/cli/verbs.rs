@@ -14,7 +14,7 @@ use super::checkpoint::{Checkpointing, Restoring};
 use super::exec::Execution;
 use super::update::Updating;
 use super::{Cgroups, FAILURE, output};
-use crate::bundle::{Owner, write_default};
+use crate::bundle::{Owner, overwrite_default, write_default};
 use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::delete::Force;
 use crate::lifecycle::events::EventsRequest;
@@ -145,7 +145,7 @@ impl Verb {
                 let options = RunOptions {
                     detach: run.detach,
                     keep: run.keep,
-                    no_subreaper: run.no_subreaper,
+                    no_subreaper: run.creation.no_subreaper,
                 };
                 let request = run.creation.request(root.to_owned(), cgroups)?;
                 return create::run(&request, &options, sown);
@@ -273,11 +273,14 @@ fn print_events(root: &Path, watching: &Watching) -> Result<()> {
     }
 }
 
-/// Writes config.json, and never over one that is there.
+/// Writes config.json, and never over one that is there; another file that is named, in any case.
 fn write_spec(spec: &Specification) -> Result<()> {
     let owner = spec.rootless.then(|| Owner {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     });
-    write_default(&spec.bundle, owner)
+    match &spec.file {
+        Some(file) => overwrite_default(&spec.bundle.join(file), owner),
+        None => write_default(&spec.bundle, owner),
+    }
 }

@@ -169,6 +169,12 @@ pub fn debug(message: impl FnOnce() -> String) {
     }
 }
 
+/// Whether steps are noted.
+#[must_use]
+pub fn is_debugging() -> bool {
+    is_written(Level::Debug)
+}
+
 /// Whether lines of this level are wanted; before the command line has said so, those of its default.
 fn is_written(level: Level) -> bool {
     level >= LOG.get().map_or(Level::Warning, |log| log.level)

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::caller::{Caller, Start, check_terminal};
 use super::descriptors::Passed;
+use super::filters::Filters;
 use super::foreground::{Child, Foreground, Orphans};
 use super::ground::{Ground, undo};
 use super::interrupt::Interrupt;
@@ -169,7 +170,9 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         interrupt: Interrupt::prepare("the container was complete")?,
     };
     let mut seed = sown.or_start(caller.passed)?;
-    let bundle = Bundle::load(&request.bundle, request.config.as_deref())?;
+    let mut filters = Filters::below(&request.root);
+    let config = request.config.as_deref();
+    let bundle = Bundle::load_known(&request.bundle, config, |text| filters.know(text))?;
     let rights = Rights::find();
     seed.adjust_oom_score(limits::oom_score_adj(
         bundle.spec.process().as_ref(),
@@ -185,7 +188,8 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
         // Takes longest of all, and nothing of it is left when something else is wrong.
         seed.enter(&namespaces)?;
     }
-    let (plans, mut ground) = Ground::lay(request, &bundle, namespaces, rights, problems)?;
+    let (plans, mut ground) =
+        Ground::lay(request, (&bundle, filters), namespaces, rights, problems)?;
     let parts = Parts {
         bundle: &bundle,
         plans,

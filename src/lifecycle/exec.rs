@@ -17,6 +17,7 @@ use super::caller::announce;
 use super::create::Sown;
 use super::described::Given;
 use super::descriptors::Passed;
+use super::filters::Filters;
 use super::foreground::{Child, Foreground, Orphans};
 use super::id::ContainerId;
 use super::interrupt::Interrupt;
@@ -25,7 +26,7 @@ use super::pid_file::PidFile;
 use super::process::wait_for_exit;
 use super::record::Snapshot;
 use super::terminal::Relay;
-use super::{Status, Verb, handover, hooks, limits, permit, place, query};
+use super::{Status, Verb, devices, handover, hooks, limits, permit, place, query};
 use crate::bundle::Bundle;
 use crate::cgroups::Cgroup;
 use crate::error::{self, Kind, Problems};
@@ -139,7 +140,8 @@ impl Container {
         mut seed: Seed,
         passed: Passed,
     ) -> Result<Made> {
-        let bundle = self.bundle(request)?;
+        let mut filters = Filters::below(&request.root);
+        let bundle = self.bundle(request, &mut filters)?;
         let process = bundle.spec.process().as_ref();
         let affinity = process.map(Affinity::of).unwrap_or_default();
         seed.begin_on(&affinity)?;
@@ -153,18 +155,20 @@ impl Container {
             affinity: &affinity,
             interrupt,
         };
-        joining.finish(birth, passed)
+        joining.finish(birth, passed, filters)
     }
 
     /// The bundle with the process that is executed.
-    fn bundle(&self, request: &ExecRequest) -> Result<Bundle> {
+    fn bundle(&self, request: &ExecRequest, filters: &mut Filters) -> Result<Bundle> {
         let (facts, origin) = (&self.snapshot.facts, request.process.origin());
         let (dir, config) = (&facts.bundle, facts.config.as_deref());
-        let bundle = Bundle::load_with(dir, config, &origin, |process| {
+        let known = |text: &str| filters.know(text);
+        let bundle = Bundle::load_with(dir, config, known, &origin, |process| {
             request.process.apply(process)
         })?;
         let mut problems = Problems::default();
         init::labels::check_labels(&bundle.spec, &mut problems);
+        devices::check_joining(facts, bundle.spec.process().as_ref(), &mut problems);
         problems.into_result()?;
         // Those about the rest were told when the container was created.
         let about_process = |warning: &&String| warning.starts_with("process.");
@@ -239,12 +243,12 @@ struct Made {
 }
 
 impl Joining<'_> {
-    fn finish(&self, birth: Birth, passed: Passed) -> Result<Made> {
+    fn finish(&self, birth: Birth, passed: Passed, filters: Filters) -> Result<Made> {
         let process = self.bundle.spec.process().as_ref();
         let process = process.context("process is missing")?;
         let mut inheritance = Inheritance::default();
         let user_namespace = self.container.has_user_namespace();
-        let seccomp = self.seccomp()?;
+        let seccomp = self.seccomp(filters)?;
         let root = inheritance.give(self.container.root()?);
         let id = &self.request.id;
         let keyring = self.container.snapshot.facts.keyring;
@@ -293,9 +297,9 @@ impl Joining<'_> {
     }
 
     /// The filter that the container's configuration asks for: it is for every process inside.
-    fn seccomp(&self) -> Result<Option<seccomp::Plan>> {
+    fn seccomp(&self, mut filters: Filters) -> Result<Option<seccomp::Plan>> {
         let mut problems = Problems::default();
-        let plan = seccomp::Plan::new(&self.bundle.spec, &mut problems);
+        let plan = filters.plan(&self.bundle.spec, &mut problems);
         problems.into_result()?;
         Ok(plan)
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
+use super::filters::Filters;
 use super::id::ContainerId;
 use super::plans::{Plans, facts};
 use super::{CreateRequest, ManagerChoice, duration, query, record};
@@ -109,7 +110,9 @@ impl Place {
         let mut problems = Problems::default();
         let namespaces = namespaces::Plan::new(&bundle.spec, rights, &mut problems);
         let host = (&self.hierarchy, &manager, rights);
-        let plans = Plans::new(&bundle, &request, namespaces, host, problems).ok()?;
+        let mut filters = Filters::below(&request.root);
+        let bundle_and_filters = (&bundle, &mut filters);
+        let plans = Plans::new(bundle_and_filters, &request, namespaces, host, problems).ok()?;
         self.check(&plans);
         check_record(&bundle, &plans, &request);
         let init = build(&bundle, &plans, &request)?;
@@ -263,6 +266,7 @@ fn build(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> Option<init
         root: OpenTree {
             fd: root,
             directory: true,
+            onto_link: false,
         },
         entry: planned.entry,
         hidden: Vec::new(),

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::filters::Filters;
 use super::plans::{Plans, facts};
 use super::record::Record;
 use super::{CreateRequest, delete, query};
@@ -27,7 +28,7 @@ impl Ground {
     /// left then.
     pub fn lay(
         request: &CreateRequest,
-        bundle: &Bundle,
+        (bundle, mut filters): (&Bundle, Filters),
         namespaces: namespaces::Plan,
         rights: Rights,
         problems: Problems,
@@ -35,10 +36,13 @@ impl Ground {
         let hierarchy = Hierarchy::find()?;
         let manager = manager(request, bundle, &hierarchy, rights)?;
         let host = (&hierarchy, &manager, rights);
-        let plans = Plans::new(bundle, request, namespaces, host, problems)?; // nothing has changed yet
+        let plans = Plans::new((bundle, &mut filters), request, namespaces, host, problems)?; // nothing has changed yet
         let record = Record::reserve(&request.root, &request.id, facts(bundle, &plans, request))?;
         match make_groups(&plans, &hierarchy, manager) {
-            Ok(cgroup) => Ok((plans, Ground { record, cgroup })),
+            Ok(cgroup) => {
+                filters.keep(bundle, plans.seccomp.as_ref());
+                Ok((plans, Ground { record, cgroup }))
+            }
             // Only the record: a cgroup that was there before is not ours.
             Err(error) => Err(with_leftovers(error, record.remove())),
         }

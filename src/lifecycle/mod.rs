@@ -11,12 +11,14 @@ pub mod create;
 pub mod delete;
 pub mod described;
 mod descriptors;
+mod devices;
 mod directory;
 mod duration;
 pub mod events;
 pub mod exec;
 pub mod facts;
 pub mod features;
+mod filters;
 pub mod foreground;
 pub mod freeze;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -19,7 +19,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::id::ContainerId;
 use super::record::Record;
 use super::trees::open_inside;
-use super::{Verb, permit, query};
+use super::{Verb, devices, permit, query};
 use crate::bundle::read_mounts;
 use crate::cgroups::Hierarchy;
 use crate::error::{self, Problems};
@@ -66,7 +66,13 @@ pub fn add(root: &Path, id: &ContainerId, file: &Path) -> Result<()> {
         no_pivot: false,
     };
     let mut problems = Problems::default();
-    let plan = Added::plan(&spec, context, &mut problems);
+    let mut plan = Added::plan(&spec, context, &mut problems);
+    if devices::are_kept_out(facts)
+        && let Err(what) = plan.keep_devices_out()
+    {
+        let text = "a container that no cgroup keeps devices from";
+        problems.add("mounts", format!("{text} takes {what}"));
+    }
     if plan.file_systems().any(|fstype| fstype == "proc") {
         let text =
             "proc shows the pid namespace of who mounts it, which is not the container's here";

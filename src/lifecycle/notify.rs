@@ -94,6 +94,8 @@ fn mount_from(path: PathBuf) -> Mount<HostTree> {
         target: ContainerPath::new(FOLDER),
         source: Source::Tree(HostTree {
             path,
+            link: false,
+            onto_link: false,
             recursive: false,
             attributes: Attributes {
                 set: restricted,

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::CreateRequest;
 use super::checkpoint::streams;
 use super::facts::{Facts, now};
+use super::filters::Filters;
+use super::{CreateRequest, devices};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Hierarchy, Manager, resctrl};
 use crate::error::{self, Problems};
@@ -28,7 +29,7 @@ pub(super) struct Plans {
 
 impl Plans {
     pub fn new(
-        bundle: &Bundle,
+        (bundle, filters): (&Bundle, &mut Filters),
         request: &CreateRequest,
         namespaces: namespaces::Plan,
         (hierarchy, manager, rights): (&Hierarchy, &Manager, Rights),
@@ -40,16 +41,23 @@ impl Plans {
         let manager = (manager, rights.are_the_hosts());
         let cgroup = cgroups::Plan::managed(&bundle.spec, id, hierarchy, manager, &mut problems);
         check_rights(rights, &namespaces, &cgroup, &mut problems);
-        let rootfs = rootfs(
+        let mut rootfs = rootfs(
             bundle,
             (&namespaces, rights),
             hierarchy,
             request.no_pivot,
             &mut problems,
         );
+        devices::keep_out(
+            &bundle.spec,
+            &namespaces,
+            &cgroup,
+            &mut rootfs,
+            &mut problems,
+        );
         init::landlock::check_landlock(&bundle.spec, &mut problems);
         init::labels::check_labels(&bundle.spec, &mut problems);
-        let seccomp = seccomp::Plan::new(&bundle.spec, &mut problems);
+        let seccomp = filters.plan(&bundle.spec, &mut problems);
         problems
             .into_result()
             .with_context(|| format!("{:?}", bundle.config))?;

@@ -7,7 +7,7 @@
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{self, Context};
@@ -34,6 +34,15 @@ impl Added<HostTree> {
             }
         }
         Added(mounts)
+    }
+
+    /// Takes the devices from all of them.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way, in words that follow on "takes".
+    pub fn keep_devices_out(&mut self) -> Result<(), String> {
+        self.0.iter_mut().try_for_each(plan::nodev::keep_out)
     }
 
     /// The types of the file systems that are made for the container.
@@ -112,7 +121,7 @@ fn take_back(attached: Vec<OwnedFd>, error: anyhow::Error) -> anyhow::Error {
 /// The first that fails, before any is taken away if it is not there; those after it are gone then.
 pub fn detach(root: OwnedFd, targets: &[ContainerPath]) -> Result<()> {
     let open = |target: &ContainerPath| {
-        let mounted = Root::new(root.as_fd()).open(target, OFlags::PATH);
+        let mounted = open_mounted(Root::new(root.as_fd()), target);
         mounted.with_context(|| format!("\"/{target}\""))
     };
     let mounted: Vec<OwnedFd> = targets.iter().map(open).collect::<Result<_>>()?;
@@ -121,6 +130,18 @@ pub fn detach(root: OwnedFd, targets: &[ContainerPath]) -> Result<()> {
             .with_context(|| format!("\"/{target}\" is no mount that can be removed"))?;
     }
     Ok(())
+}
+
+/// Opens what a mount covers `target` with. A symbolic link there is followed, unless it is mounted itself.
+fn open_mounted(root: Root<'_>, target: &ContainerPath) -> Result<OwnedFd> {
+    let itself = root.open(target, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let flags = StatxFlags::TYPE;
+    let found = rustix::fs::statx(&itself, "", AtFlags::EMPTY_PATH, flags).context("statx")?;
+    let link = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Symlink;
+    match link && !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        true => Ok(root.open(target, OFlags::PATH)?),
+        false => Ok(itself),
+    }
 }
 
 impl Prepared {

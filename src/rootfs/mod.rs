@@ -36,6 +36,8 @@ pub use mounts::{Outside, Prepared};
 #[cfg(feature = "runtime")]
 pub use options::{Effect, MOUNT_OPTIONS};
 #[cfg(feature = "runtime")]
+pub use plan::nodev::DeviceNode;
+#[cfg(feature = "runtime")]
 pub use plan::{Context, MountNamespace};
 #[cfg(feature = "runtime")]
 pub use trees::mount_points_below;
@@ -188,6 +190,8 @@ pub struct OpenTree {
     pub fd: InheritedFd,
     /// It is a directory, so its target has to be one.
     pub directory: bool,
+    /// A symbolic link at the target is mounted over, and not followed.
+    pub onto_link: bool,
 }
 
 /// A tree of the host, named in the plan and opened by the runtime before the clone, with the
@@ -197,6 +201,10 @@ pub struct OpenTree {
 pub struct HostTree {
     /// Where it is on the host: absolute.
     pub path: std::path::PathBuf,
+    /// A symbolic link at the path is what is mounted, and not followed.
+    pub link: bool,
+    /// A symbolic link at the target is mounted over, and not followed.
+    pub onto_link: bool,
     /// With all mounts below it.
     pub recursive: bool,
     /// Attributes of its topmost mount.

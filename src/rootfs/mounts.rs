@@ -7,6 +7,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use anyhow::Context as _;
+use libc::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, XattrFlags};
 
@@ -134,7 +135,10 @@ impl Prepared {
         } else {
             Missing::File
         };
-        let place = self.root().ensure(target, missing)?;
+        let place = match tree.onto_link {
+            true => self.link_or_place(target, missing)?,
+            false => self.root().ensure(target, missing)?,
+        };
         if !tree.directory && is_directory(&place, target)? {
             let call = format!("\"/{target}\" is a folder, and what is mounted there a file");
             // As mount(2) says of it. Docker takes EISDIR for the program's and ENOTDIR for a mount's.
@@ -143,6 +147,23 @@ impl Prepared {
         let mounted = inherited.claim(tree.fd)?;
         mount::attach(mounted.as_fd(), place.as_fd())?;
         Ok(mounted)
+    }
+
+    /// What is at the target itself, a symbolic link or not. Links of these file systems lead to what no
+    /// path does, and the runtime and programs go by them: `/proc/self` is one.
+    fn link_or_place(&self, target: &ContainerPath, missing: Missing) -> anyhow::Result<OwnedFd> {
+        let place = self.root().ensure_itself(target, missing)?;
+        if missing != Missing::File && !is_directory(&place, target)? {
+            let call = format!("\"/{target}\" is no folder, and what is mounted there is one");
+            return Err(SysError::new(call, Errno::NOTDIR).into());
+        }
+        let kind = rustix::fs::fstatfs(&place).call(|| format!("fstatfs(\"/{target}\")"))?;
+        let kernels = [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEVPTS_SUPER_MAGIC];
+        if kernels.contains(&kind.f_type) {
+            let call = format!("dest-nofollow: \"/{target}\" is of proc, sysfs or devpts");
+            return Err(SysError::new(call, Errno::PERM).into());
+        }
+        Ok(place)
     }
 
     fn mount_new(

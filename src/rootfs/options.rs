@@ -39,11 +39,15 @@ pub enum Effect {
     MapIds(bool),
     /// A symbolic link as the source of a bind mount is made again and not followed.
     CopyLink,
+    /// A symbolic link as the source of a bind mount is itself what is mounted.
+    SourceLink,
+    /// A symbolic link at the target of a bind mount is mounted over and not followed.
+    TargetLink,
 }
 
 use Effect::{
     AccessTime, AccessTimeAll, Bind, ClearAll, CopyLink, CopyUp, FileSystem, MapIds, Nothing,
-    Propagation, Remount, Set, SetAll, TakeBack, Unset,
+    Propagation, Remount, Set, SetAll, SourceLink, TakeBack, TargetLink, Unset,
 };
 use libc::{
     MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
@@ -61,6 +65,7 @@ pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("bind", Bind(false)),
     ("copy-symlink", CopyLink),
     ("defaults", Nothing),
+    ("dest-nofollow", TargetLink),
     ("dev", Unset(NODEV)),
     ("diratime", Unset(NODIRATIME)),
     ("dirsync", FileSystem("dirsync")),
@@ -115,6 +120,7 @@ pub const MOUNT_OPTIONS: &[(&str, Effect)] = &[
     ("shared", Propagation(MS_SHARED, false)),
     ("silent", Nothing),
     ("slave", Propagation(MS_SLAVE, false)),
+    ("src-nofollow", SourceLink),
     ("strictatime", AccessTime(STRICTATIME)),
     ("suid", Unset(NOSUID)),
     ("symfollow", Unset(NOSYMFOLLOW)),

@@ -126,6 +126,7 @@ pub(super) fn open_tree(
     Ok(OpenTree {
         fd: inheritance.give(fd),
         directory,
+        onto_link: tree.onto_link,
     })
 }
 
@@ -137,9 +138,13 @@ fn open_root(tree: HostTree, host: Propagation, inheritance: &mut Inheritance) -
         kind => (kind, true),
     };
     mount::set_propagation(fd.as_fd(), kind, recursive).context("root.path")?;
+    if !tree.recursive_attributes.is_empty() {
+        mount::set_attributes(fd.as_fd(), tree.recursive_attributes, true).context("root.path")?;
+    }
     Ok(OpenTree {
         fd: inheritance.give(fd),
         directory: true,
+        onto_link: false,
     })
 }
 
@@ -151,6 +156,7 @@ fn open_in_place(tree: &HostTree, inheritance: &mut Inheritance) -> Result<OpenT
     Ok(OpenTree {
         fd: inheritance.give(fd),
         directory: true,
+        onto_link: false,
     })
 }
 
@@ -159,7 +165,10 @@ fn copy(tree: &HostTree) -> Result<OwnedFd> {
         .path
         .to_str()
         .with_context(|| format!("\"{}\" is not UTF-8", tree.path.display()))?;
-    Ok(mount::copy_tree(rustix::fs::CWD, path, tree.recursive)?)
+    Ok(match tree.link {
+        true => mount::copy_link(path, tree.recursive)?,
+        false => mount::copy_tree(rustix::fs::CWD, path, tree.recursive)?,
+    })
 }
 
 /// Gives the topmost mount its attributes. One that comes from a more privileged namespace has

@@ -8,7 +8,7 @@
 use super::arch::Arch;
 use super::decide::{self, Contradiction, Decision, Range};
 use super::profile::{Action, Condition, Profile, Test};
-use crate::sys::seccomp::Instruction;
+use crate::sys::seccomp::{Instruction, LONGEST};
 
 // Operations of linux/bpf_common.h.
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -23,6 +23,8 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGS: u32 = 16;
+/// Its size.
+const DATA: u32 = 64;
 
 /// How far a conditional jump reaches.
 const REACH: usize = u8::MAX as usize;
@@ -223,6 +225,26 @@ impl Assembler {
         self.branch(IF_GREATER, upper, yes, equal);
         self.load(place + 4)
     }
+}
+
+/// Whether a program that was kept somewhere can be one of [`compile`]: it has its instructions only, ends
+/// wherever it goes, reads nothing but what a call is, and asks nobody.
+pub(super) fn is_program(program: &[Instruction]) -> bool {
+    let ends = program.last().is_some_and(|one| one.code == RETURN);
+    let is_sound = |(place, one): (usize, &Instruction)| {
+        let left = program.len() - 1 - place;
+        match one.code {
+            LOAD => one.k.is_multiple_of(4) && one.k < DATA,
+            AND => true,
+            JUMP => (one.k as usize) < left,
+            IF_EQUAL | IF_GREATER | IF_AT_LEAST => {
+                usize::from(one.jump_true.max(one.jump_false)) < left
+            }
+            RETURN => one.k & 0xffff_0000 != Action::NOTIFY.0,
+            _ => false,
+        }
+    };
+    ends && program.len() <= LONGEST && program.iter().enumerate().all(is_sound)
 }
 
 /// A value as an argument of 32 bits has it: a negative number is one there too. Another one that

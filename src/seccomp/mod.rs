@@ -2,7 +2,8 @@
 //!
 //! `profile` reads the configuration and finds what is wrong with it, `decide` says what holds for
 //! each number of each architecture, `compile` writes that as instructions. Pure: init installs the
-//! program (`sys::seccomp`), at a moment that is init's to know (docs/decisions/0007).
+//! program (`sys::seccomp`), at a moment that is init's to know (docs/decisions/0007). `kept` holds programs
+//! for the next container with the same profile.
 
 mod arch;
 mod compile;
@@ -10,6 +11,7 @@ mod decide;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod kept;
 mod profile;
 mod raw;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -19,7 +21,7 @@ mod syscalls;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag, Spec};
 use serde::Deserialize;
@@ -27,6 +29,7 @@ use serde::de::value::BorrowedStrDeserializer;
 
 use arch::Arch;
 use decide::Decision;
+pub use kept::Kept;
 use profile::{Action, FIELD, Profile};
 use syscalls::Syscall;
 
@@ -39,6 +42,9 @@ const LISTENER: &str = "linux.seccomp.listenerPath";
 /// crun's annotation for the same, and how it is called where something is wrong with it.
 const RECEIVER: &str = "run.oci.seccomp.receiver";
 const RECEIVER_FIELD: &str = "annotations[\"run.oci.seccomp.receiver\"]";
+
+/// crun's variable for the same, in the caller's environment.
+const RECEIVER_VARIABLE: &str = "RUN_OCI_SECCOMP_RECEIVER";
 
 /// crun's annotation by which names of system calls have to be known.
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
@@ -80,7 +86,7 @@ impl Plan {
         if insists_on_names(spec) {
             refuse_unknown_names(&profile, problems);
         }
-        let receiver = annotation(spec, RECEIVER).map(Path::new);
+        let receiver = receiver(spec, &profile, problems);
         let listener = listener((seccomp, receiver), &profile, problems);
         let mut contradictions = Vec::new();
         let program = compile::compile(&profile, &mut contradictions);
@@ -178,22 +184,43 @@ fn refuse_unknown_names(profile: &Profile<'_>, problems: &mut Problems) {
     }
 }
 
+/// The listener's socket in crun's ways, the annotation before the variable, and which it is. The variable
+/// may be there for all containers of a caller: one in which nobody is asked has nothing to do with it.
+fn receiver(
+    spec: &Spec,
+    profile: &Profile<'_>,
+    problems: &mut Problems,
+) -> Option<(&'static str, PathBuf)> {
+    if let Some(path) = annotation(spec, RECEIVER) {
+        return Some((RECEIVER_FIELD, path.into()));
+    }
+    if !profile.notifies() {
+        return None;
+    }
+    let path = PathBuf::from(std::env::var_os(RECEIVER_VARIABLE).filter(|path| !path.is_empty())?);
+    if !path.is_absolute() {
+        let message = format!("must be an absolute path, is {path:?}");
+        problems.add(RECEIVER_VARIABLE, message);
+        return None;
+    }
+    Some((RECEIVER_VARIABLE, path))
+}
+
 /// The listener, which must be there exactly when it is asked.
 fn listener(
-    (seccomp, receiver): (&LinuxSeccomp, Option<&Path>),
+    (seccomp, receiver): (&LinuxSeccomp, Option<(&'static str, PathBuf)>),
     profile: &Profile<'_>,
     problems: &mut Problems,
 ) -> Option<Listener> {
     let metadata = seccomp.listener_metadata().clone();
-    let path = seccomp.listener_path().as_deref();
-    if let (Some(path), Some(receiver)) = (path, receiver)
+    let path = seccomp.listener_path().clone();
+    if let (Some(path), Some((field, receiver))) = (&path, &receiver)
         && path != receiver
     {
         let message = format!("names another listener than {LISTENER}: remove one of them");
-        problems.add(RECEIVER_FIELD, message);
+        problems.add(*field, message);
     }
-    let named = path.map(|path| (LISTENER, path));
-    let named = named.or(receiver.map(|path| (RECEIVER_FIELD, path)));
+    let named = path.map(|path| (LISTENER, path)).or(receiver);
     let Some((field, socket)) = named else {
         if metadata.is_some() {
             let message = "is told to a listener: set listenerPath, or remove it";
@@ -215,7 +242,7 @@ fn listener(
     }
     Some(Listener {
         field,
-        socket: socket.to_owned(),
+        socket,
         metadata: metadata.unwrap_or_default(),
     })
 }

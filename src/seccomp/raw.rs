@@ -30,7 +30,7 @@ pub(super) fn program(text: &str) -> Result<Vec<Instruction>, String> {
         let (length, wanted) = (bytes.len(), "an instruction of BPF has 8");
         return Err(format!("has {length} bytes, no multiple of 8: {wanted}"));
     }
-    let program: Vec<Instruction> = bytes.chunks_exact(SIZE).map(instruction).collect();
+    let program: Vec<Instruction> = bytes.chunks_exact(SIZE).filter_map(instruction).collect();
     if program.len() > LONGEST {
         let count = program.len();
         return Err(format!(
@@ -47,13 +47,17 @@ pub(super) fn program(text: &str) -> Result<Vec<Instruction>, String> {
     Ok(program)
 }
 
-fn instruction(bytes: &[u8]) -> Instruction {
-    Instruction {
-        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
-        jump_true: bytes[2],
-        jump_false: bytes[3],
-        k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-    }
+/// The instruction that is written so; None when it has another length.
+pub(super) fn instruction(bytes: &[u8]) -> Option<Instruction> {
+    let [c, d, jump_true, jump_false, k @ ..] = bytes else {
+        return None;
+    };
+    Some(Instruction {
+        code: u16::from_ne_bytes([*c, *d]),
+        jump_true: *jump_true,
+        jump_false: *jump_false,
+        k: u32::from_ne_bytes(k.try_into().ok()?),
+    })
 }
 
 /// The bytes that a text in base64 stands for (RFC 4648, section 4): whole groups of four, without line

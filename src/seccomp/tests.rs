@@ -20,10 +20,12 @@ fn program(profile: &Value, native: Arch) -> Vec<Instruction> {
     let mut problems = Problems::default();
     let profile = Profile::new(&seccomp, native, &mut problems);
     assert_eq!(problems, Problems::default());
-    compile::compile(&profile, &mut Vec::new())
+    let program = compile::compile(&profile, &mut Vec::new());
+    assert!(profile.notifies() || program.len() > LONGEST || compile::is_program(&program));
+    program
 }
 
-fn plan(profile: Value) -> Result<Plan, String> {
+pub(super) fn plan(profile: Value) -> Result<Plan, String> {
     let mut spec = Spec::default();
     let mut linux = spec.linux().clone().unwrap();
     linux.set_seccomp(Some(parse(&profile)));
@@ -41,7 +43,7 @@ fn problems(profile: Value) -> String {
 }
 
 /// Docker's profile for amd64: the repository says where it is from.
-fn docker() -> Value {
+pub(super) fn docker() -> Value {
     serde_json::from_str(include_str!("../../tests/profiles/docker-amd64.json")).unwrap()
 }
 

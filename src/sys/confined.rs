@@ -125,6 +125,21 @@ impl<'a> Root<'a> {
         self.weakened_place(place)
     }
 
+    /// As [`Root::ensure`], but a symbolic link that `path` itself is, is the place: it is not followed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Root::ensure`].
+    pub fn ensure_itself(&self, path: &ContainerPath, missing: Missing) -> SysResult<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        match self.open(path, flags) {
+            Err(error) if error.errno == Errno::NOENT => (),
+            found => return found,
+        }
+        let _made = self.ensure(path, missing)?;
+        self.open(path, flags)
+    }
+
     fn ensure_following(
         &self,
         path: &ContainerPath,

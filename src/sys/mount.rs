@@ -61,10 +61,32 @@ impl fmt::Display for MountAttr {
 /// `ENOENT`, `EACCES` for the path; `EINVAL` for a mount that may not be copied (unbindable, or
 /// of another mount namespace).
 pub fn copy_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> SysResult<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if path.is_empty() {
-        flags |= OpenTreeFlags::AT_EMPTY_PATH;
-    }
+    let flags = match path.is_empty() {
+        true => OpenTreeFlags::AT_EMPTY_PATH,
+        false => OpenTreeFlags::empty(),
+    };
+    clone_tree(dir, path, recursive, flags)
+}
+
+/// As [`copy_tree`], where `path` is absolute; a symbolic link that it names is not followed and is itself
+/// the root of the mount.
+///
+/// # Errors
+///
+/// As for [`copy_tree`].
+#[cfg(feature = "runtime")]
+pub fn copy_link(path: &str, recursive: bool) -> SysResult<OwnedFd> {
+    let flags = OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    clone_tree(rustix::fs::CWD, path, recursive, flags)
+}
+
+fn clone_tree(
+    dir: BorrowedFd<'_>,
+    path: &str,
+    recursive: bool,
+    mut flags: OpenTreeFlags,
+) -> SysResult<OwnedFd> {
+    flags |= OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

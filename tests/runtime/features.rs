@@ -95,7 +95,7 @@ fn each_mount_option_is_taken() {
             };
             let mut mount = match option.as_str() {
                 "bind" | "rbind" => bind(json!([option])),
-                "copy-symlink" => bind(json!(["bind", option])),
+                "copy-symlink" | "src-nofollow" | "dest-nofollow" => bind(json!(["bind", option])),
                 "idmap" | "ridmap" => bind(json!(["rbind", option])),
                 "remount" => {
                     mounts.push(tmpfs(json!([])));

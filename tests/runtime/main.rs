@@ -29,6 +29,7 @@ mod process;
 mod refusals;
 mod rootless;
 mod seccomp;
+mod selinux;
 mod support;
 mod systemd;
 mod terminal;
@@ -59,6 +60,7 @@ fn main() {
         refusals::all(),
         rootless::all(),
         seccomp::all(),
+        selinux::all(),
         systemd::all(),
         terminal::all(),
         update::all(),

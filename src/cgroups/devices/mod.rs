@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use oci_spec::runtime::LinuxDeviceCgroup;
 
 use program::Assembler;
-use rule::{DEFAULT_RULES, Rule};
+use rule::{Access, DEFAULT_RULES, Kind, Rule};
 
 use crate::error::Problems;
 use crate::sys::bpf::{self, Insn};
@@ -98,6 +98,18 @@ impl Filter {
         self.otherwise && self.runs.is_empty()
     }
 
+    /// Whether the node of a device can be opened for reading and writing.
+    #[must_use]
+    pub fn lets_open(&self, block: bool, major: u32, minor: u32) -> bool {
+        let kind = if block { Kind::Block } else { Kind::Char };
+        [Access::READ, Access::WRITE].into_iter().all(|access| {
+            let asked = rule::allow(kind, Some(major), Some(minor), access);
+            let decides = |run: &&Vec<Rule>| run.iter().any(|rule| rule.covers(&asked));
+            let last = self.runs.iter().rev().find(decides);
+            last.map_or(self.otherwise, |run| run[0].allow)
+        })
+    }
+
     /// The program that decides as these rules do.
     #[must_use]
     pub fn program(&self) -> Vec<Insn> {
@@ -138,6 +150,12 @@ pub(super) fn replace(cgroup: BorrowedFd<'_>, filter: Option<&DeviceFilter>) -> 
         (None, None) => Ok(()),
     };
     done.context(FIELD)
+}
+
+/// Whether rules, as [`super::Plan::device_rules`] prints them, deny any device; none are no rules.
+#[must_use]
+pub fn denies_devices(rules: &str) -> bool {
+    !rules.is_empty() && rules != Filter::of_everything().to_string()
 }
 
 impl fmt::Display for Filter {
@@ -193,6 +211,28 @@ device   allow c 136:* rwm
             {"allow": true, "type": "b", "access": "m"},
             {"allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm"}]"#;
         assert_eq!(filter(docker).to_string(), DEFAULT);
+    }
+
+    #[test]
+    fn the_last_rule_on_a_device_and_an_access_decides_whether_it_can_be_opened() {
+        let docker = filter(r#"[{"allow": false, "access": "rwm"}]"#);
+        assert!(docker.lets_open(false, 1, 3) && docker.lets_open(false, 136, 7));
+        assert!(!docker.lets_open(true, 1, 3) && !docker.lets_open(false, 1, 11));
+        let mixed = filter(
+            r#"[{"allow": true, "access": "rwm"},
+                {"allow": false, "type": "b", "access": "w"},
+                {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "rw"},
+                {"allow": false, "type": "b", "major": 8, "minor": 2, "access": "r"},
+                {"allow": false, "type": "c", "major": 1, "minor": 3, "access": "rw"}]"#,
+        );
+        assert!(mixed.lets_open(false, 10, 1) && mixed.lets_open(true, 8, 1));
+        assert!(!mixed.lets_open(true, 8, 0) && !mixed.lets_open(true, 8, 2));
+        // A default device can not be denied.
+        assert!(mixed.lets_open(false, 1, 3));
+        assert!(Filter::of_everything().lets_open(true, 8, 0));
+        assert!(denies_devices(&docker.to_string()));
+        let all = filter(r#"[{"allow": true, "access": "rwm"}]"#).to_string();
+        assert!(!denies_devices(&all) && !denies_devices(""));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod dump;
 mod images;
+mod labels;
 mod outside;
 mod restore;
 mod stage;

@@ -33,6 +33,13 @@ pub fn check(spec: &Spec, namespaces: &namespaces::Plan, problems: &mut Problems
         let text = "a checkpoint needs a mount namespace of the container's own, made for it";
         problems.add(FIELD, text);
     }
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        let mut words = mount.options().iter().flatten();
+        if words.any(|word| matches!(word.as_str(), "src-nofollow" | "dest-nofollow")) {
+            let text = "criu can not mount a symbolic link, nor onto one";
+            problems.add(format!("mounts[{i}].options"), text);
+        }
+    }
     if namespaces.joined(Kind::Cgroup).is_some() {
         let text = "criu can not bring a container back into a cgroup namespace of others";
         problems.add(FIELD, text);

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::images::Images;
 use super::stage::{Laid, Stage};
-use super::{RestoreRequest, outside, require_root, streams};
+use super::{RestoreRequest, labels, outside, require_root, streams};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, DeviceFilter};
 use crate::criu::{
@@ -22,6 +22,7 @@ use crate::error::{self, Problems};
 use crate::init;
 use crate::lifecycle::caller::{Start as Caller, check_terminal};
 use crate::lifecycle::create::orphans;
+use crate::lifecycle::filters::Filters;
 use crate::lifecycle::foreground::{Child, Foreground};
 use crate::lifecycle::ground::Ground;
 use crate::lifecycle::interrupt::{Interrupt, Stop};
@@ -115,7 +116,14 @@ fn make(request: &RestoreRequest) -> Result<Made> {
     let mut problems = Problems::default();
     let namespaces = namespaces::Plan::new(&bundle.spec, Rights::Host, &mut problems);
     outside::check(&bundle.spec, &namespaces, &mut problems);
-    let laid = Ground::lay(create, &bundle, namespaces, Rights::Host, problems)?;
+    let filters = Filters::below(&create.root);
+    let laid = Ground::lay(
+        create,
+        (&bundle, filters),
+        namespaces,
+        Rights::Host,
+        problems,
+    )?;
     let (plans, mut ground) = laid;
     let bringing = Bringing {
         request,
@@ -315,6 +323,7 @@ impl Steps<'_> {
                 }
             }
             ("post-restore", _) => self.processes_are_made(),
+            ("pre-resume", _) => self.processes_are_labelled(),
             (_, _) => Ok(()),
         }
     }
@@ -335,6 +344,16 @@ impl Steps<'_> {
         hooks::run_at_creation(self.bringing.bundle, self.record, pid, stop)?;
         self.init = Some(Child { pid, pidfd });
         Ok(())
+    }
+
+    /// All processes have their credentials, and go on next.
+    fn processes_are_labelled(&self) -> Result<()> {
+        let profile = self.bringing.request.lsm_profile.as_deref();
+        let wanted = labels::wanted(&self.bringing.bundle.spec, profile);
+        match (wanted, &self.init) {
+            (Some(label), Some(init)) => labels::check(init, &label),
+            (_, _) => Ok(()),
+        }
     }
 
     /// All processes are there, and do not run yet.

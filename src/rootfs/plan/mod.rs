@@ -3,9 +3,11 @@
 //! `words.rs` adds up the options of a mount, `mounts.rs` and `nodes.rs` make steps of `mounts`
 //! and `linux.devices`, `print.rs` prints the plan.
 
+mod ids;
 mod labels;
 mod mounts;
 mod nodes;
+pub(super) mod nodev;
 mod print;
 mod words;
 
@@ -140,6 +142,8 @@ fn host_propagation(namespace: MountNamespace, asked: Option<Propagation>) -> Op
 fn root_tree(rootfs: &Path) -> HostTree {
     HostTree {
         path: rootfs.to_path_buf(),
+        link: false,
+        onto_link: false,
         recursive: true,
         attributes: Attributes::default(),
         lifted: 0,

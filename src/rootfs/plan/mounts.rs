@@ -1,11 +1,12 @@
 //! One entry of `mounts`, as one step.
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::Spec;
 
 use super::Context;
+use super::ids::id_map;
 use super::words::Words;
 use crate::error::{self, Problems};
-use crate::rootfs::{HostTree, IdMap, Ids, Mount, NewFileSystem, Source};
+use crate::rootfs::{HostTree, Mount, NewFileSystem, Source};
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::Attributes;
 
@@ -41,6 +42,7 @@ pub(super) fn plan(
             "tmpcopyup needs a mount of type tmpfs",
         );
     }
+    check_links(&json_path, &words, bind, problems);
     let propagation = words.propagation.clone();
     let link = link(&json_path, mount, (&words, bind), context, problems);
     let source = if let Some(text) = link {
@@ -56,7 +58,7 @@ pub(super) fn plan(
             options,
         }
     } else if let Some(recursive) = bind {
-        let id_map = id_map(&json_path, mount, words.map_ids, (spec, context), problems);
+        let id_map = id_map(&json_path, mount, &words, (spec, context), problems);
         let mut tree = bind_tree(&json_path, mount, words, context, problems)?;
         tree.recursive = recursive;
         tree.id_map = id_map;
@@ -124,6 +126,8 @@ fn cgroup(
     }
     Source::Tree(HostTree {
         path: context.cgroup_tree.to_path_buf(),
+        link: false,
+        onto_link: false,
         recursive: false,
         attributes: words.together(),
         lifted: 0,
@@ -152,13 +156,19 @@ fn bind_tree(
         return None;
     };
     let path = context.bundle.join(source);
-    if !path.exists() {
+    let found = match words.source_link {
+        true => path.symlink_metadata(),
+        false => path.metadata(),
+    };
+    if found.is_err() {
         let message = format!("\"{}\" does not exist on the host", path.display());
         problems.add(source_path, message);
         return None;
     }
     Some(HostTree {
         path,
+        link: words.source_link,
+        onto_link: words.target_link,
         recursive: false,
         attributes: words.attributes,
         lifted: words.lifted(),
@@ -166,6 +176,23 @@ fn bind_tree(
         id_map: None,
         json_path: source_path,
     })
+}
+
+/// What the options about symbolic links need, and that they do not contradict each other.
+fn check_links(json_path: &str, words: &Words, bind: Option<bool>, problems: &mut Problems) {
+    for (asked, word) in [
+        (words.source_link, "src-nofollow"),
+        (words.target_link, "dest-nofollow"),
+    ] {
+        let wrong = if asked && (bind.is_none() || words.remount) {
+            "needs a bind mount"
+        } else if asked && words.copy_link {
+            "and copy-symlink exclude each other: a link is mounted, or made again"
+        } else {
+            continue;
+        };
+        problems.add(format!("{json_path}.options"), format!("{word} {wrong}"));
+    }
 }
 
 /// What the source says, where it is a symbolic link that is to be copied. It is read once, here: what it
@@ -194,57 +221,4 @@ fn link(
         problems.add(format!("{json_path}.source"), message);
     })
     .ok()
-}
-
-/// The mount's own mappings, or the container's when an option asks for mapped ids.
-fn id_map(
-    json_path: &str,
-    mount: &oci_spec::runtime::Mount,
-    option: Option<bool>,
-    (spec, context): (&Spec, Context<'_>),
-    problems: &mut Problems,
-) -> Option<IdMap> {
-    let linux = spec.linux().as_ref();
-    let own = (mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref());
-    let container = (
-        linux.and_then(|l| l.uid_mappings().as_ref()),
-        linux.and_then(|l| l.gid_mappings().as_ref()),
-    );
-    let recursive = option.unwrap_or(false);
-    let lines = |uids, gids| Ids::Lines {
-        uid_map: map_lines(uids),
-        gid_map: map_lines(gids),
-    };
-    let ids = match (own, option, context.joined_user_namespace, container) {
-        ((None, None), None, _, _) => return None,
-        ((Some(uids), Some(gids)), _, _, _) => lines(uids, gids),
-        ((None, None), Some(_), Some(namespace), _) => Ids::Of(namespace.to_path_buf()),
-        ((None, None), Some(_), None, (Some(uids), Some(gids))) => lines(uids, gids),
-        ((None, None), Some(_), None, _) => {
-            let message = "idmap needs uidMappings and gidMappings of the mount or of linux";
-            problems.add(format!("{json_path}.options"), message);
-            return None;
-        }
-        ((uids, _), _, _, _) => {
-            let missing = if uids.is_none() {
-                "uidMappings"
-            } else {
-                "gidMappings"
-            };
-            problems.add(
-                format!("{json_path}.{missing}"),
-                "is needed beside the other mapping",
-            );
-            return None;
-        }
-    };
-    Some(IdMap { ids, recursive })
-}
-
-/// Lines of a uid_map or gid_map file (user_namespaces(7)).
-fn map_lines(mappings: &[LinuxIdMapping]) -> String {
-    mappings
-        .iter()
-        .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-        .collect()
 }

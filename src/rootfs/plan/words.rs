@@ -27,7 +27,11 @@ pub(super) struct Words {
     pub(super) remount: bool,
     pub(super) copy_up: bool,
     pub(super) copy_link: bool,
+    pub(super) source_link: bool,
+    pub(super) target_link: bool,
     pub(super) map_ids: Option<bool>,
+    /// The map of ids that an option tells itself.
+    pub(super) own_ids: Option<String>,
 }
 
 impl Words {
@@ -40,6 +44,11 @@ impl Words {
     }
 
     fn add(&mut self, word: &str) {
+        if let Some(map) = word.strip_prefix("idmap=") {
+            self.map_ids = Some(false);
+            self.own_ids = Some(map.to_owned());
+            return;
+        }
         match effect(word) {
             // Podman writes one for `--systemd=always`; mount(2) skips it between two commas.
             None if word.is_empty() => {}
@@ -78,6 +87,8 @@ impl Words {
             }
             Some(Effect::CopyUp) => self.copy_up = true,
             Some(Effect::CopyLink) => self.copy_link = true,
+            Some(Effect::SourceLink) => self.source_link = true,
+            Some(Effect::TargetLink) => self.target_link = true,
             Some(Effect::MapIds(recursive)) => self.map_ids = Some(recursive),
         }
     }

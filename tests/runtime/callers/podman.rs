@@ -25,6 +25,7 @@ pub fn all() -> Vec<Trial> {
         podman_run_takes_a_terminal,
         podman_run_gives_each_container_ids_of_its_own,
         podman_makes_cgroups_itself_where_it_is_told_to,
+        podman_run_does_without_a_cgroup,
         podman_writes_a_container_down_and_lets_it_go_on,
     ]
 }
@@ -317,6 +318,37 @@ fn podman_makes_cgroups_itself_where_it_is_told_to() {
     assert_eq!(limit(&pid, "memory.max"), "52428800");
     drop(container);
     assert!(!cgroup.exists());
+}
+
+fn podman_run_does_without_a_cgroup() {
+    prepare();
+    let folder = std::env::temp_dir().join("parhelion-volume");
+    fs::create_dir(&folder).unwrap();
+    let node = folder.join("zero");
+    ask(&["mknod", "-m", "666", node.to_str().unwrap(), "c", "1", "5"]);
+    let volume = format!("{}:/volume", folder.display());
+    let flags = ["--cgroups=disabled", "--volume", &volume];
+    let container = Container::alone("without", &flags, "exec sleep 1000");
+    let pid = container.inspect("{{.State.Pid}}");
+    assert_eq!(cgroup_of(&pid), cgroup_of("self"));
+    let script = "(: </dev/zero) && echo dev; (: </volume/zero) || stat -c %F /volume/zero";
+    let told = container.exec(&["sh", "-c", script]).success();
+    assert_eq!(told, "dev\ncharacter special file\n");
+    podman(&["stop", "--time", "0", "without"]);
+    drop(container);
+    let disabled = ["--cgroups=disabled"];
+    assert_eq!(run(&disabled, &["sh", "-c", "exit 4"]).code(), Some(4));
+    // What would undo it is refused, and Podman says why.
+    for capability in ["MKNOD", "SYS_ADMIN"] {
+        let ran = run(
+            &[&disabled[..], &["--cap-add", capability]].concat(),
+            &["true"],
+        );
+        assert_eq!(ran.code(), Some(126), "{}", ran.stderr());
+        let told = format!("process.capabilities without CAP_{capability}");
+        assert!(ran.stderr().contains(&told), "{}", ran.stderr());
+    }
+    fs::remove_dir_all(folder).unwrap();
 }
 
 fn podman_writes_a_container_down_and_lets_it_go_on() {

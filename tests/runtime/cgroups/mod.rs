@@ -19,6 +19,7 @@ mod io;
 mod kill;
 mod manager;
 mod memory;
+mod no_filter;
 mod path;
 mod pause;
 mod systemd;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Trial> {
         io::all(),
         kill::all(),
         manager::all(),
+        no_filter::all(),
         memory::all(),
         path::all(),
         pause::all(),

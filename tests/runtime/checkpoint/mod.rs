@@ -50,7 +50,7 @@ fn needs_criu(trials: Vec<Trial>) -> Vec<Trial> {
 }
 
 /// A bundle that counts the lines it is given: for [`Inside::of`]. The line `end N` ends it.
-fn counter() -> Bundle {
+pub fn counter() -> Bundle {
     let bundle = Bundle::new(
         "exec 3<>/tmp/ask 4<>/tmp/answer
         i=0
@@ -77,7 +77,7 @@ fn images(bundle: &Bundle) -> String {
 }
 
 /// `checkpoint` of the bundle's container.
-fn checkpoint(bundle: &Bundle, flags: &[&str]) -> Ran {
+pub fn checkpoint(bundle: &Bundle, flags: &[&str]) -> Ran {
     let images = images(bundle);
     let mut arguments = vec!["checkpoint", "--image-path", &images];
     arguments.extend(flags);
@@ -86,7 +86,7 @@ fn checkpoint(bundle: &Bundle, flags: &[&str]) -> Ran {
 }
 
 /// `restore` of the bundle's container in the background, with its output in the same file as before.
-fn restore(bundle: &Bundle, flags: &[&str]) -> Ran {
+pub fn restore(bundle: &Bundle, flags: &[&str]) -> Ran {
     restore_as(bundle, &bundle.id, flags)
 }
 
@@ -120,7 +120,7 @@ fn restore_as(bundle: &Bundle, id: &str, flags: &[&str]) -> Ran {
 }
 
 /// Nothing is left of a container but its images: no record, no cgroup, no mount.
-fn is_gone(bundle: &Bundle) -> bool {
+pub fn is_gone(bundle: &Bundle) -> bool {
     let told = bundle.verb("state").failure();
     let cgroup = Path::new("/sys/fs/cgroup/parhelion").join(&bundle.id);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use libtest_mimic::Trial;
 use rustix::process::{Signal, pidfd_send_signal};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::caller::{Socket, command, init_pid, wait_readable};
 use crate::support::{Bundle, tests};
@@ -17,6 +17,7 @@ pub fn all() -> Vec<Trial> {
         spec_writes_a_configuration_that_runs,
         spec_rootless_maps_the_caller_and_runs,
         spec_does_not_write_over_a_configuration,
+        spec_writes_over_a_file_that_is_named,
         the_pid_file_names_the_first_process,
         the_pidfd_socket_receives_a_descriptor_of_the_first_process,
     ]
@@ -81,6 +82,29 @@ fn spec_does_not_write_over_a_configuration() {
         .failure();
     assert!(error.contains("/no/such/config.json"), "{error}");
     assert!(error.contains("no such file or directory"), "{error}");
+}
+
+fn spec_writes_over_a_file_that_is_named() {
+    let bundle = Bundle::new("");
+    let own = fs::read(bundle.folder.join("config.json")).unwrap();
+    let spec = |arguments: &[&str]| {
+        let flags = ["spec", "--bundle", bundle.path()];
+        bundle.parhelion(&[&flags, arguments].concat())
+    };
+    // A path counts from the bundle.
+    for flag in ["--file", "-f"] {
+        fs::write(bundle.folder.join("other.json"), "x".repeat(10_000)).unwrap();
+        spec(&[flag, "other.json"]).success();
+        let written = fs::read_to_string(bundle.folder.join("other.json")).unwrap();
+        assert_eq!(written, spec(&["--file", "/dev/stdout"]).success());
+        let written: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(written["process"]["args"], json!(["sh"]));
+    }
+    assert_eq!(fs::read(bundle.folder.join("config.json")).unwrap(), own);
+    let rootless = spec(&["--rootless", "-f", "/dev/stdout"]).success();
+    assert!(rootless.contains("uidMappings"), "{rootless}");
+    let error = spec(&["-f", "/no/such"]).failure();
+    assert!(error.contains("open(\"/no/such\")"), "{error}");
 }
 
 fn the_pid_file_names_the_first_process() {

@@ -1,9 +1,11 @@
 //! The command line itself: versions, help, flags, what is refused.
 
+use std::process::Stdio;
+
 use libtest_mimic::Trial;
 
 use super::parhelion;
-use crate::caller::start;
+use crate::caller::{command, start};
 use crate::support::{Bundle, tests};
 
 /// The tests of this file.
@@ -16,6 +18,8 @@ pub fn all() -> Vec<Trial> {
         an_id_that_could_leave_its_directory_is_refused,
         the_root_directory_holds_all_state,
         delete_by_force_of_an_unknown_container_is_success,
+        create_leaves_orphans_to_others_in_any_case,
+        the_version_is_told_by_cruns_short_flag_too,
     ]
 }
 
@@ -135,5 +139,28 @@ fn delete_by_force_of_an_unknown_container_is_success() {
     assert!(
         error.contains("container \"never-created\" does not exist"),
         "{error}"
+    );
+}
+
+fn create_leaves_orphans_to_others_in_any_case() {
+    let bundle = Bundle::new("exit 0");
+    let flags = ["create", "--no-subreaper", "-b", bundle.path(), &bundle.id];
+    let create = |flags: &[&str]| {
+        let mut create = command(&bundle, flags);
+        let null = || Stdio::null();
+        let created = create.stdin(null()).stdout(null()).stderr(null()).status();
+        assert!(created.unwrap().success());
+        assert_eq!(bundle.status(), "created");
+        bundle.parhelion(&["delete", "-f", &bundle.id]).success();
+    };
+    create(&flags);
+    // As go-runc writes it for other verbs.
+    create(&["create", "-no-subreaper", "-b", bundle.path(), &bundle.id]);
+}
+
+fn the_version_is_told_by_cruns_short_flag_too() {
+    assert_eq!(
+        parhelion(&["-V"]).success(),
+        parhelion(&["--version"]).success()
     );
 }

@@ -18,6 +18,8 @@ pub fn all() -> Vec<Trial> {
         idmap_takes_the_maps_of_a_joined_user_namespace,
         idmap_concerns_one_mount_and_ridmap_all,
         a_map_may_have_several_ranges,
+        an_option_tells_a_map_of_its_own,
+        a_map_of_an_option_counts_from_the_containers_ids,
         maps_without_sense_are_refused,
     ]
 }
@@ -133,6 +135,37 @@ fn a_map_may_have_several_ranges() {
     assert_eq!(bundle.run().success(), "1000\n2000\n3000\n65534\n");
 }
 
+fn an_option_tells_a_map_of_its_own() {
+    let bundle = Bundle::new(
+        "stat -c '%u %g' /files/0 /files/20 /files/99; echo > /files/made; stat -c '%u %g' /files/made",
+    );
+    let _host = files(&bundle, &[0, 20, 99]);
+    let map = "idmap=uids=0-1000-10#20-3000-10#70000-0-1;gids=0-2000-30#80000-0-1";
+    add(
+        &bundle,
+        json!({"destination": "/files", "source": "files", "options": ["bind", map]}),
+    );
+    assert_eq!(
+        bundle.run().success(),
+        "1000 2000\n3000 2020\n65534 65534\n0 0\n"
+    );
+    let made = fs::metadata(bundle.folder.join("files/made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (70_000, 80_000), "the way back");
+}
+
+fn a_map_of_an_option_counts_from_the_containers_ids() {
+    let bundle = Bundle::new("stat -c '%u %g' /files/5");
+    let _host = files(&bundle, &[5]);
+    user_namespace(&bundle, &json!([range(0, 100_000, 1000)]));
+    // 5 on disk is 7 of the container, which is 100007 of the host; the group by its host's number.
+    let map = "idmap=uids=@5-7-1;gids=5-100009-1";
+    add(
+        &bundle,
+        json!({"destination": "/files", "source": "files", "options": ["bind", map]}),
+    );
+    assert_eq!(bundle.run().success(), "7 9\n");
+}
+
 fn maps_without_sense_are_refused() {
     let bundle = Bundle::new("true");
     add(
@@ -154,6 +187,31 @@ fn maps_without_sense_are_refused() {
         "mounts[7].options: idmap needs uidMappings and gidMappings",
         "mounts[8].gidMappings: is required with uidMappings",
         "mounts[9].options: mapped ids need a bind mount",
+    ] {
+        assert!(error.contains(expected), "{expected:?} is not in {error}");
+    }
+    let bundle = Bundle::new("true");
+    for (options, mapped) in [
+        (json!(["bind", "idmap=uids=0-1"]), false),
+        (json!(["bind", "idmap=uids=@0-0-1;gids=0-0-1"]), false),
+        (json!(["bind", "idmap=uids=0-0-1;gids=0-0-1"]), true),
+        (json!(["idmap=uids=0-0-1;gids=0-0-1"]), false),
+    ] {
+        let mut entry = json!({"destination": "/a", "source": "/etc", "options": options});
+        if mapped {
+            entry["uidMappings"] = json!([range(0, 0, 1)]);
+            entry["gidMappings"] = json!([range(0, 0, 1)]);
+        }
+        add(&bundle, entry);
+    }
+    bundle.edit(|config| config["mounts"][10]["type"] = json!("tmpfs"));
+    let error = bundle.create().failure();
+    for expected in [
+        "mounts[7].options: \"idmap=uids=0-1\": \"0-1\" is not three numbers, as 0-1000-10",
+        "mounts[8].options: \"idmap=uids=@0-0-1;gids=0-0-1\": \"@0-0-1\" does not lie within one of \
+         the container's mappings in linux",
+        "mounts[9].options: \"idmap=uids=0-0-1;gids=0-0-1\": two maps",
+        "mounts[10]: ids can be mapped on a bind mount only",
     ] {
         assert!(error.contains(expected), "{expected:?} is not in {error}");
     }

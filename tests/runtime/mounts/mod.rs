@@ -5,6 +5,7 @@ mod combined;
 mod hidden;
 mod idmaps;
 mod links;
+mod nofollow;
 mod options;
 mod propagation;
 mod root;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Trial> {
         hidden::all(),
         idmaps::all(),
         links::all(),
+        nofollow::all(),
         options::all(),
         propagation::all(),
         root::all(),

@@ -9,7 +9,7 @@ use super::agent::{self, Decision};
 use super::probe::{self, Call};
 use super::{YIELD, allowing, bundle, making, rule};
 use crate::caller::{self, Running, Socket, command};
-use crate::support::{Bundle, tests};
+use crate::support::{Bundle, Ran, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -24,12 +24,15 @@ pub fn all() -> Vec<Trial> {
         the_listener_is_found_by_the_annotation,
         two_names_of_one_listener_have_to_agree,
         a_receiver_without_an_agent_is_told_by_its_name,
+        the_listener_is_found_by_the_callers_variable,
+        a_variable_that_can_not_be_meant_is_refused_where_somebody_is_asked,
     ]
 }
 
 const STRICT: &str = "run.oci.seccomp_fail_unknown_syscall";
 const DATA: &str = "run.oci.seccomp_bpf_data";
 const RECEIVER: &str = "run.oci.seccomp.receiver";
+const VARIABLE: &str = "RUN_OCI_SECCOMP_RECEIVER";
 
 fn annotate(bundle: &Bundle, name: &str, value: impl Into<Value>) {
     let value = value.into();
@@ -283,4 +286,47 @@ fn a_receiver_without_an_agent_is_told_by_its_name() {
     );
     assert!(error.ends_with(&told), "{error}");
     assert!(bundle.verb("state").failure().contains("does not exist"));
+}
+
+fn the_listener_is_found_by_the_callers_variable() {
+    let (bundle, socket) = asking();
+    let mut run = caller::run(&bundle);
+    run.env(VARIABLE, &socket.path);
+    let mut running = Running::spawn(&mut run, Stdio::null());
+    let (told, listener) = socket.receive();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["state"]["id"], bundle.id);
+    let call = agent::next(&listener);
+    agent::decide(&listener, &call, Decision::Errno(67));
+    running.ends_with(67);
+    // The annotation says it of this container alone, and goes first.
+    let (bundle, socket) = asking();
+    annotate(&bundle, RECEIVER, socket.path.as_str());
+    let mut run = caller::run(&bundle);
+    run.env(VARIABLE, "/run/of-another.sock");
+    let mut running = Running::spawn(&mut run, Stdio::null());
+    let (_told, listener) = socket.receive();
+    let call = agent::next(&listener);
+    agent::decide(&listener, &call, Decision::Errno(68));
+    running.ends_with(68);
+}
+
+fn a_variable_that_can_not_be_meant_is_refused_where_somebody_is_asked() {
+    let create = |bundle: &Bundle, value: &str| {
+        let mut create = command(bundle, &["create", "-b", bundle.path(), &bundle.id]);
+        Ran(create.env(VARIABLE, value).output().unwrap())
+    };
+    let (bundle, _socket) = asking();
+    let error = create(&bundle, "relative.sock").failure();
+    let told = "RUN_OCI_SECCOMP_RECEIVER: must be an absolute path, is \"relative.sock\"";
+    assert!(error.contains(told), "{error}");
+    bundle.edit(|config| config["linux"]["seccomp"]["listenerPath"] = json!("/run/other.sock"));
+    let error = create(&bundle, "/run/this.sock").failure();
+    let told = "RUN_OCI_SECCOMP_RECEIVER: names another listener than linux.seccomp.listenerPath";
+    assert!(error.contains(told), "{error}");
+    // Nobody is asked here.
+    let bundle = Bundle::new("true");
+    let mut run = caller::run(&bundle);
+    run.env(VARIABLE, "relative.sock");
+    Ran(run.output().unwrap()).success();
 }

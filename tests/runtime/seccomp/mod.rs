@@ -5,6 +5,7 @@ mod agent;
 mod annotations;
 mod architectures;
 mod arguments;
+mod kept;
 mod notify;
 mod privileges;
 mod probe;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Trial> {
         annotations::all(),
         architectures::all(),
         arguments::all(),
+        kept::all(),
         notify::all(),
         privileges::all(),
         refusals::all(),
