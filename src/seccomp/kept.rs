@@ -28,7 +28,6 @@ const FOLDER: &str = "@seccomp";
 /// How many are kept. A host has a handful of profiles; a profile for each container would fill its memory.
 const MOST: usize = 32;
 
-/// A fifo in the place of a file would be waited for without NONBLOCK.
 /// The longest text that is kept.
 const LONGEST_TEXT: usize = 256 << 10;
 
@@ -37,6 +36,7 @@ const MAKER: &str = concat!(env!("PARHELION_COMPILER"), "-", env!("PARHELION_TAR
 
 const HEADER: usize = 3 * 4 + 8;
 
+/// A fifo in the place of a file would be waited for without NONBLOCK.
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOFOLLOW)
