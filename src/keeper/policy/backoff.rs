@@ -106,6 +106,7 @@ impl InARow {
 
 /// What has happened to an instance since the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Attempts to make a container.
     pub attempts: u64,

@@ -19,7 +19,7 @@ pub enum Exit {
 
 /// Where an instance is, with what is true there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "phase")]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum Phase {
     /// There is no container, and none will come by itself.
     Resting {
@@ -101,11 +101,11 @@ pub enum Next {
 
 /// All that is known of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct State {
     /// Whether it is to run.
     pub wanted: bool,
     /// Where it is.
-    #[serde(flatten)]
     pub phase: Phase,
     /// Failures since the last good run, or since somebody has asked for a start.
     pub in_a_row: InARow,
