@@ -6,10 +6,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::{Call, Errno, SysResult};
@@ -214,6 +216,18 @@ fn socket(directory: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddrUnix), Errno>
     Ok((socket, SocketAddrUnix::new(path)?))
 }
 
+/// Whether whoever listens at the other end is alive: the process that made the socket (SO_PEERCRED).
+fn is_alive(socket: &OwnedFd) -> Result<bool, Errno> {
+    let listener = rustix::net::sockopt::socket_peercred(socket)?.pid;
+    let pidfd = match pidfd_open(listener, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    Ok(poll(&mut ended, Some(&Timespec::default()))? == 0)
+}
+
 /// A keeper as seen from outside.
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
@@ -228,7 +242,8 @@ impl Connection {
         let call = || format!("connect({SOCKET:?})");
         let (socket, address) = socket(directory).call(call)?;
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => Ok(Some(Connection(socket))),
+            // A helper of a keeper that was killed has the socket open for another moment.
+            Ok(()) => Ok(is_alive(&socket).call(call)?.then_some(Connection(socket))),
             Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
             Err(errno) => Err(errno).call(call),
         }

@@ -33,7 +33,7 @@ const READ: usize = 32 << 10;
 
 /// How much the kernel keeps for a program while its keeper is busy or gone. A user's share of all pipes may
 /// be used up (pipe(7)); then it is less.
-const PIPE: usize = 256 << 10;
+const PIPE: usize = 1 << 20;
 
 /// How often one stream is read before others have their turn.
 const TURNS: usize = 16;
@@ -181,8 +181,8 @@ impl Logs {
     /// Whether lines are to be dropped: the program is about to wait for us, and is not to.
     fn is_behind(&self, number: usize) -> bool {
         let fifo = &self.streams[number].fifo;
-        let half = || rustix::pipe::fcntl_getpipe_size(fifo).unwrap_or(PIPE) as u64 / 2;
-        self.file.drops() && rustix::io::ioctl_fionread(fifo).is_ok_and(|waits| waits >= half())
+        let most = || rustix::pipe::fcntl_getpipe_size(fifo).unwrap_or(PIPE) as u64 / 4 * 3;
+        self.file.drops() && rustix::io::ioctl_fionread(fifo).is_ok_and(|waits| waits >= most())
     }
 
     fn drop_lines(&mut self, number: usize, read: &[u8]) {

@@ -1,0 +1,121 @@
+//! What a keeper does not begin, and what it does not answer.
+
+use std::fs;
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use super::Instance;
+use crate::caller::{Running, command};
+use crate::support::{Bundle, tests};
+
+pub fn all() -> Vec<Trial> {
+    tests![
+        a_second_keeper_is_refused,
+        what_is_wrong_in_keeper_json_is_told_with_its_place,
+        a_container_of_somebody_else_is_left_alone,
+        another_id_is_refused_while_the_container_of_the_last_one_runs,
+        without_a_keeper_it_is_said_what_to_do,
+        a_word_that_is_a_container_is_not_taken_for_the_verb,
+    ]
+}
+
+fn a_second_keeper_is_refused() {
+    let instance = Instance::running("exec sleep 1000", json!({}));
+    let before = instance.pid();
+    for _ in 0..3 {
+        let told = instance
+            .bundle
+            .parhelion(&["keep", &instance.path()])
+            .failure();
+        assert!(told.contains("a keeper is there already"), "{told}");
+    }
+    assert_eq!(instance.pid(), before);
+}
+
+fn what_is_wrong_in_keeper_json_is_told_with_its_place() {
+    let instance = Instance::new("exit 0", json!({}));
+    let told = |text: &str| {
+        fs::write(instance.file("keeper.json"), text).unwrap();
+        instance
+            .bundle
+            .parhelion(&["keep", &instance.path()])
+            .failure()
+    };
+    let wrong = told("{\n  \"id\": \"web\",\n  \"bundel\": \"/b\"\n}");
+    assert!(
+        wrong.contains("keeper.json") && wrong.contains("unknown field `bundel`"),
+        "{wrong}"
+    );
+    assert!(wrong.contains("line 3 column 10"), "{wrong}");
+    let wrong = told(r#"{"id": "web", "bundle": "/b", "stop": {"grace": "soon"}}"#);
+    assert!(
+        wrong.contains("must be a time") && wrong.contains("line 1"),
+        "{wrong}"
+    );
+    fs::remove_file(instance.file("keeper.json")).unwrap();
+    let wrong = instance
+        .bundle
+        .parhelion(&["keep", &instance.path()])
+        .failure();
+    assert!(wrong.contains("no such file"), "{wrong}");
+    let nowhere = instance
+        .bundle
+        .parhelion(&["keep", "/no/such/folder"])
+        .failure();
+    assert!(nowhere.contains("/no/such/folder"), "{nowhere}");
+}
+
+fn a_container_of_somebody_else_is_left_alone() {
+    let bundle = Bundle::new("exec sleep 1000");
+    crate::caller::start(&bundle);
+    let before = crate::caller::init_pid(&bundle);
+    let instance = Instance::of(bundle, json!({}));
+    let told = instance
+        .bundle
+        .parhelion(&["keep", &instance.path()])
+        .failure();
+    assert!(told.contains("is not of this instance"), "{told}");
+    assert_eq!(crate::caller::init_pid(&instance.bundle), before);
+    assert_eq!(instance.bundle.status(), "running");
+}
+
+fn another_id_is_refused_while_the_container_of_the_last_one_runs() {
+    let mut instance = Instance::running("exec sleep 1000", json!({}));
+    instance.lose_keeper();
+    let spec = json!({ "id": "other", "bundle": instance.bundle.path() });
+    fs::write(instance.file("keeper.json"), spec.to_string()).unwrap();
+    let told = instance
+        .bundle
+        .parhelion(&["keep", &instance.path()])
+        .failure();
+    assert!(told.contains("still runs"), "{told}");
+    assert_eq!(instance.bundle.status(), "running");
+}
+
+fn without_a_keeper_it_is_said_what_to_do() {
+    let instance = Instance::new("exit 0", json!({}));
+    for words in [&["status"][..], &["stop"], &["watch"]] {
+        let told = instance.asked(words).failure();
+        assert!(
+            told.contains("no keeper is there: start one by parhelion keep"),
+            "{told}"
+        );
+    }
+    let told = instance.asked(&["stop", "--reason", "x"]).failure();
+    assert!(
+        told.contains("--reason: goes with unhealthy only"),
+        "{told}"
+    );
+    let told = instance.asked(&["unhealthy"]).failure();
+    assert!(told.contains("--reason"), "{told}");
+}
+
+fn a_word_that_is_a_container_is_not_taken_for_the_verb() {
+    let bundle = Bundle::new("exit 3");
+    let told = bundle.parhelion(&["state", "keep"]).failure();
+    assert!(told.contains("\"keep\" does not exist"), "{told}");
+    let arguments = ["run", "--bundle", bundle.path(), "keep"];
+    Running::spawn(&mut command(&bundle, &arguments), Stdio::null()).ends_with(3);
+}
