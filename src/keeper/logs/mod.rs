@@ -13,8 +13,9 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memrchr};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::pipe::{PipeFlags, SpliceFlags, splice, tee};
 
 use super::spec::LogSpec;
 use super::status::LogCounts;
@@ -28,8 +29,8 @@ pub const STREAMS: [&str; 2] = ["stdout", "stderr"];
 /// The longest text of a line, in bytes: as containerd's, which readers of the format expect.
 const LINE: usize = 16 << 10;
 
-/// How much is read at once.
-const READ: usize = 32 << 10;
+/// How much is looked at at once.
+const READ: usize = 64 << 10;
 
 /// How much the kernel keeps for a program while its keeper is busy or gone. A user's share of all pipes may
 /// be used up (pipe(7)); then it is less.
@@ -39,11 +40,20 @@ const PIPE: usize = 1 << 20;
 const TURNS: usize = 16;
 
 /// The two pipes and the file.
+///
+/// Nothing is taken from a pipe before it is in the file: it is copied (tee(2)), written, and then taken. So
+/// a keeper that is killed in between loses nothing; the next one may write the same lines once more.
 #[derive(Debug)]
 pub struct Logs {
     streams: [Stream; 2],
     file: File,
+    /// A pipe for the copies: its reading and its writing end.
+    copy: (OwnedFd, OwnedFd),
+    /// What takes what was written.
+    null: OwnedFd,
     read: Vec<u8>,
+    /// What is taken from which stream when it is in the file.
+    due: Option<(usize, usize)>,
     counts: LogCounts,
 }
 
@@ -51,8 +61,6 @@ pub struct Logs {
 struct Stream {
     name: &'static str,
     fifo: OwnedFd,
-    /// The beginning of a line whose end has not come.
-    tail: Vec<u8>,
     /// Lines and bytes that were dropped since the last line that was written.
     dropped: (u64, u64),
 }
@@ -65,10 +73,20 @@ impl Logs {
     /// What the file system answered; or a file in their place that is no fifo.
     pub fn open(directory: OwnedFd, limits: LogSpec) -> SysResult<Logs> {
         let [out, err] = STREAMS.map(|name| Stream::open(directory.as_fd(), name));
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let copy = rustix::pipe::pipe_with(flags).call(|| "pipe2()".into())?;
+        // As many pages as can be looked at at once, also where each is half empty; less is only slower.
+        let _size = rustix::pipe::fcntl_setpipe_size(&copy.1, 2 * READ);
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let null = rustix::fs::open("/dev/null", flags, Mode::empty())
+            .call(|| "open(\"/dev/null\")".into())?;
         Ok(Logs {
             streams: [out?, err?],
             file: File::new(directory, limits),
-            read: Vec::with_capacity(READ + LINE),
+            copy,
+            null,
+            read: Vec::with_capacity(READ),
+            due: None,
             counts: LogCounts::default(),
         })
     }
@@ -91,19 +109,20 @@ impl Logs {
         }
     }
 
-    /// Writes what is in a pipe, or a part of it if there is much.
+    /// Writes what is in a pipe; true when there may be more. The beginning of a line stays in it until its
+    /// end comes: that a pipe is not empty is no news, and it is to be watched for changes (EPOLLET).
     ///
     /// # Errors
     ///
-    /// The log can not be written. With [`WhenFull::Wait`] nothing is lost: call [`Logs::retry`] before the
-    /// next reading.
-    pub fn serve(&mut self, stream: usize) -> SysResult<()> {
+    /// The log can not be written. With [`super::spec::WhenFull::Wait`] nothing is lost: call
+    /// [`Logs::retry`] before the next reading.
+    pub fn serve(&mut self, stream: usize) -> SysResult<bool> {
         for _ in 0..TURNS {
             if self.turn(stream)? == 0 {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes what is left from a failure.
@@ -112,7 +131,11 @@ impl Logs {
     ///
     /// It can not be written yet.
     pub fn retry(&mut self) -> SysResult<()> {
-        self.file.flush()
+        self.file.flush()?;
+        match self.due.take() {
+            Some((stream, count)) => self.take(stream, count),
+            None => Ok(()),
+        }
     }
 
     /// Writes what a program that has ended has left in the pipes, and its last lines without an end.
@@ -122,60 +145,108 @@ impl Logs {
     /// As [`Logs::serve`].
     pub fn finish(&mut self) -> SysResult<()> {
         for stream in 0..STREAMS.len() {
-            let left = rustix::io::ioctl_fionread(&self.streams[stream].fifo);
-            let mut left = left.call(|| "ioctl(FIONREAD)".into())?;
+            let mut left = self.waiting(stream)?;
             // What others print now is for the next turn.
             while left > 0 {
-                let count = self.turn(stream)?;
+                let count = match self.turn(stream)? {
+                    0 => self.write_rest(stream)?,
+                    count => count,
+                };
                 if count == 0 {
                     break;
                 }
                 left = left.saturating_sub(count as u64);
             }
-            let now = moment();
-            let tail = std::mem::take(&mut self.streams[stream].tail);
-            self.note_dropped(stream, &now);
-            if !tail.is_empty() {
-                self.file.add(&now, (self.streams[stream].name, "F"), &tail);
-            }
         }
-        self.file.flush()
+        Ok(())
     }
 
-    /// Reads once; how many bytes came.
-    fn turn(&mut self, number: usize) -> SysResult<usize> {
-        self.file.flush()?;
-        let stream = &mut self.streams[number];
+    /// Writes a line whose end will not come, or the beginning of it.
+    fn write_rest(&mut self, number: usize) -> SysResult<usize> {
+        let count = self.look(number)?;
+        let tag = match self.waiting(number)? > count as u64 {
+            true => "P",
+            false => "F",
+        };
+        if count > 0 {
+            let now = moment();
+            self.note_dropped(number, &now);
+            self.file
+                .add(&now, (self.streams[number].name, tag), &self.read);
+            self.due = Some((number, count));
+            self.retry()?;
+        }
+        Ok(count)
+    }
+
+    /// How many bytes are in a pipe.
+    fn waiting(&self, number: usize) -> SysResult<u64> {
+        let stream = &self.streams[number];
+        rustix::io::ioctl_fionread(&stream.fifo)
+            .call(|| format!("ioctl({:?}, FIONREAD)", stream.name))
+    }
+
+    /// Copies what is in a pipe to `self.read`; how many bytes.
+    fn look(&mut self, number: usize) -> SysResult<usize> {
+        let stream = &self.streams[number];
         self.read.clear();
-        self.read.append(&mut stream.tail);
-        let begun = self.read.len();
-        self.read.resize(begun + READ, 0);
-        let got =
-            rustix::io::retry_on_intr(|| rustix::io::read(&stream.fifo, &mut self.read[begun..]));
-        let count = match got {
+        let flags = SpliceFlags::NONBLOCK;
+        let count = match tee(&stream.fifo, &self.copy.1, READ, flags) {
             Ok(count) => count,
-            Err(Errno::AGAIN) => 0,
-            Err(errno) => {
-                let call = || format!("read({:?})", stream.name);
-                return Err(SysError::new(call(), errno));
-            }
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(errno) => return Err(SysError::new(format!("tee({:?})", stream.name), errno)),
         };
-        self.read.truncate(begun + count);
+        self.read.resize(count, 0);
+        let mut filled = 0;
+        while filled < count {
+            let rest = &mut self.read[filled..];
+            filled += rustix::io::retry_on_intr(|| rustix::io::read(&self.copy.0, &mut *rest))
+                .call(|| "read(copy)".into())?;
+        }
+        Ok(count)
+    }
+
+    /// Takes what was written or dropped from a pipe.
+    fn take(&mut self, number: usize, count: usize) -> SysResult<()> {
+        let stream = &self.streams[number];
+        let mut left = count;
+        while left > 0 {
+            let flags = SpliceFlags::NONBLOCK;
+            left -= rustix::io::retry_on_intr(|| {
+                splice(&stream.fifo, None, &self.null, None, left, flags)
+            })
+            .call(|| format!("splice({:?})", stream.name))?;
+        }
         self.counts.bytes += count as u64;
+        Ok(())
+    }
+
+    /// Looks once, and writes or drops what are whole lines; how many bytes they have.
+    fn turn(&mut self, number: usize) -> SysResult<usize> {
+        self.retry()?;
+        self.look(number)?;
         let read = std::mem::take(&mut self.read);
-        let done = match count {
-            0 => {
-                self.streams[number].tail.extend_from_slice(&read);
-                Ok(())
+        let done = self.lines_of(number, &read).and_then(|count| {
+            if count > 0 && self.is_behind(number) {
+                self.drop_lines(number, &read[..count])?;
+            } else if count > 0 {
+                self.write_lines(number, &read[..count])?;
             }
-            _ if self.is_behind(number) => {
-                self.drop_lines(number, &read);
-                Ok(())
-            }
-            _ => self.write_lines(number, &read),
-        };
+            Ok(count)
+        });
         self.read = read;
-        done.map(|()| count)
+        done
+    }
+
+    /// How many bytes of what was read are whole lines, or parts of a long one.
+    fn lines_of(&self, number: usize, read: &[u8]) -> SysResult<usize> {
+        match memrchr(b'\n', read) {
+            Some(end) => Ok(end + 1),
+            None if read.len() >= LINE => Ok(read.len() / LINE * LINE),
+            // Of many small pieces, as splice(2) makes them, few are copied at once: nothing may stay for ever.
+            None if self.waiting(number)? > LINE as u64 => Ok(read.len()),
+            None => Ok(0),
+        }
     }
 
     /// Whether lines are to be dropped: the program is about to wait for us, and is not to.
@@ -185,12 +256,10 @@ impl Logs {
         self.file.drops() && rustix::io::ioctl_fionread(fifo).is_ok_and(|waits| waits >= most())
     }
 
-    fn drop_lines(&mut self, number: usize, read: &[u8]) {
-        let end = read.iter().rposition(|byte| *byte == b'\n');
-        let end = end.map_or(0, |end| end + 1);
-        let lines = memchr_iter(b'\n', &read[..end]).count() as u64;
-        self.count_dropped(number, lines, end as u64);
-        self.keep_tail(number, &read[end..]);
+    fn drop_lines(&mut self, number: usize, read: &[u8]) -> SysResult<()> {
+        let lines = memchr_iter(b'\n', read).count() as u64;
+        self.count_dropped(number, lines, read.len() as u64);
+        self.take(number, read.len())
     }
 
     fn count_dropped(&mut self, number: usize, lines: u64, bytes: u64) {
@@ -200,39 +269,30 @@ impl Logs {
         self.counts.dropped_bytes += bytes;
     }
 
-    /// Keeps the beginning of a line; of one without an end, the last bytes.
-    fn keep_tail(&mut self, number: usize, rest: &[u8]) {
-        let over = rest.len().saturating_sub(LINE);
-        self.streams[number].tail.extend_from_slice(&rest[over..]);
-        if over > 0 {
-            self.count_dropped(number, 0, over as u64);
-        }
-    }
-
     fn write_lines(&mut self, number: usize, read: &[u8]) -> SysResult<()> {
         let now = moment();
         self.note_dropped(number, &now);
+        self.due = Some((number, read.len()));
         let name = self.streams[number].name;
         let mut written = Ok(());
         let mut rest = read;
-        while let Some(end) = memchr(b'\n', rest) {
-            let mut line = &rest[..end];
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest);
+            let mut line = &rest[..end.unwrap_or(rest.len())];
             while line.len() > LINE {
                 self.add(&mut written, &now, (name, "P"), &line[..LINE]);
                 line = &line[LINE..];
             }
-            self.add(&mut written, &now, (name, "F"), line);
-            rest = &rest[end + 1..];
+            let tag = if end.is_some() { "F" } else { "P" };
+            self.add(&mut written, &now, (name, tag), line);
+            rest = end.map_or(&[], |end| &rest[end + 1..]);
         }
-        while rest.len() > LINE {
-            self.add(&mut written, &now, (name, "P"), &rest[..LINE]);
-            rest = &rest[LINE..];
-        }
-        self.streams[number].tail.extend_from_slice(rest);
-        let written = written.and_then(|()| self.file.flush());
+        let written = written.and_then(|()| self.retry());
         if written.is_err() && self.file.drops() {
             let (lines, bytes) = self.file.give_up();
             self.count_dropped(number, lines, bytes);
+            // Nothing is left to be written.
+            self.retry()?;
         }
         written
     }
@@ -279,7 +339,6 @@ impl Stream {
         Ok(Stream {
             name,
             fifo,
-            tail: Vec::new(),
             dropped: (0, 0),
         })
     }

@@ -10,7 +10,7 @@ use rustix::process::{WaitOptions, wait};
 use super::super::exit;
 use super::super::policy::{Event, Exit};
 use super::super::status;
-use super::{Keeper, STRAYS};
+use super::{CHANGES, Keeper, PIPES, STRAYS};
 use crate::error;
 use crate::sys::{Call, Errno, SysError, SysResult};
 
@@ -86,7 +86,15 @@ impl Keeper {
             return Ok(());
         }
         let done = self.logs.serve(pipe);
-        self.note_log(done)
+        if let Ok(true) = done {
+            // Others have their turn, then this one is told of again.
+            let (fd, data) = (
+                self.logs.pipes()[pipe],
+                epoll::EventData::new_u64(PIPES[pipe]),
+            );
+            epoll::modify(&self.epoll, fd, data, CHANGES).call(|| "epoll_ctl(MOD)".into())?;
+        }
+        self.note_log(done.map(drop))
     }
 
     /// Notes whether the log could be written, and stops reading where nothing is to be lost.

@@ -35,6 +35,9 @@ const PIPES: [u64; 2] = [3, 4];
 const LISTENER: u64 = 5;
 const PEERS: u64 = 16;
 
+/// Of a pipe it is told when something has come, not for as long as something is in it.
+const CHANGES: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
+
 /// How many events are taken at once.
 const EVENTS: usize = 8;
 
@@ -128,7 +131,9 @@ impl Keeper {
 
     fn watch_pipes(&self) -> SysResult<()> {
         for (pipe, number) in self.logs.pipes().into_iter().zip(PIPES) {
-            watch(&self.epoll, pipe, number)?;
+            let data = epoll::EventData::new_u64(number);
+            epoll::add(&self.epoll, pipe, data, CHANGES)
+                .call(|| format!("epoll_ctl(ADD, {number})"))?;
         }
         Ok(())
     }

@@ -192,14 +192,11 @@ fn a_storm_of_killed_keepers_restarts_nothing() {
             .iter()
             .filter_map(|text| text.strip_prefix("line ")?.parse().ok())
             .collect();
-        assert!(numbers.windows(2).all(|two| two[0] < two[1]));
-        // A keeper that is killed between reading and writing loses what it has just read.
-        let missing = numbers.last().unwrap() - numbers.len() as u64;
-        assert!(
-            missing <= 8,
-            "{missing} of {} lines are missing",
-            numbers.len()
-        );
+        // A keeper that is killed when lines are in the file, and not taken yet, has them written again.
+        assert_eq!(numbers[0], 1);
+        let gaps = numbers.windows(2).filter(|two| two[1] > two[0] + 1);
+        assert_eq!(gaps.count(), 0, "{numbers:?}");
+        assert!(*numbers.last().unwrap() > 20);
     }
     for one in &all {
         one.kill_program();
