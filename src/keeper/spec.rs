@@ -344,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_manual_is_every_default() {
+        let page = include_str!("../../docs/keeper.md");
+        let example = page.split("```json\n").nth(1).unwrap();
+        let example = example.split("```").next().unwrap();
+        let spec = Spec::parse(example.as_bytes()).unwrap();
+        let short = Spec::parse(br#"{"id": "web", "bundle": "/srv/web"}"#).unwrap();
+        assert_eq!(spec, short);
+        for field in ["successCodes", "goodRun", "jitter", "grace", "maxFiles"] {
+            assert!(example.contains(field), "{field}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_or_given_twice_is_refused_with_its_place() {
         let told = refused("{\"id\": \"web\",\n \"bundle\": \"/b\",\n \"restarts\": {}}");
         assert!(
