@@ -238,7 +238,8 @@ fn connect_streams() -> SysResult<()> {
     let null = open("/dev/null", OFlags::RDONLY)?;
     duplicate_onto(null.as_fd(), 0)?;
     for (number, name) in (1..).zip(logs::STREAMS) {
-        duplicate_onto(open(name, OFlags::RDWR)?.as_fd(), number)?;
+        let fifo = open(&format!("{}/{name}", logs::FOLDER), OFlags::RDWR)?;
+        duplicate_onto(fifo.as_fd(), number)?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct Status {
     pub root: PathBuf,
     /// The kernel's boot id: moments in `state` count from this boot.
     pub boot: String,
-    /// The keeper's process id.
+    /// The keeper's process id; 0 when it has left the container.
     pub keeper: u32,
     /// What the policy knows.
     pub state: State,
@@ -74,7 +74,7 @@ pub struct Container {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// Counted from 1.
+    /// Counted from 1; 0 for one that began before all that is known.
     pub number: u64,
     /// When it began.
     pub begun: String,

@@ -152,8 +152,8 @@ impl File {
         Ok(())
     }
 
-    /// Drops what is not written: how many lines and bytes. Half a line is taken back from the file.
-    pub fn give_up(&mut self) -> (u64, u64) {
+    /// Drops what is not written. Half a line is taken back from the file.
+    pub fn give_up(&mut self) -> GivenUp {
         let written = &self.buffer[..self.written];
         let whole = written.iter().rposition(|byte| *byte == b'\n');
         let whole = whole.map_or(0, |end| end + 1);
@@ -166,10 +166,24 @@ impl File {
             self.size -= half;
         }
         let rest = &self.buffer[whole..];
-        let dropped = (memchr_iter(b'\n', rest).count() as u64, rest.len() as u64);
+        let given_up = GivenUp {
+            lines: memchr_iter(b'\n', rest).count() as u64,
+            bytes: rest.len(),
+            first_is_written: whole > 0,
+        };
         self.buffer.clear();
         self.buffer.shrink_to(WRITE);
         self.written = 0;
-        dropped
+        given_up
     }
+}
+
+/// What was dropped as it can not be written.
+pub(super) struct GivenUp {
+    /// How many lines.
+    pub lines: u64,
+    /// How many bytes they have in the file.
+    pub bytes: usize,
+    /// Whether the first line that was to be written is in the file.
+    pub first_is_written: bool,
 }

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memchr::{memchr, memchr_iter, memrchr};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags, splice, tee};
 
 use super::spec::LogSpec;
@@ -25,6 +25,10 @@ use file::File;
 
 /// The names of the fifos, and of the streams in the log.
 pub const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+/// The folder of the fifos. It is closed to others, and they are open to all: a program opens /dev/stdout
+/// whatever user it has become, and a keeper without privileges one that has become another user's.
+pub const FOLDER: &str = "pipes";
 
 /// The longest text of a line, in bytes: as containerd's, which readers of the format expect.
 const LINE: usize = 16 << 10;
@@ -54,6 +58,8 @@ pub struct Logs {
     read: Vec<u8>,
     /// What is taken from which stream when it is in the file.
     due: Option<(usize, usize)>,
+    /// The first line that is to be written says of which stream how many lines and bytes are missing.
+    noted: Option<(usize, (u64, u64))>,
     counts: LogCounts,
 }
 
@@ -72,7 +78,8 @@ impl Logs {
     ///
     /// What the file system answered; or a file in their place that is no fifo.
     pub fn open(directory: OwnedFd, limits: LogSpec) -> SysResult<Logs> {
-        let [out, err] = STREAMS.map(|name| Stream::open(directory.as_fd(), name));
+        let folder = open_folder(directory.as_fd())?;
+        let [out, err] = STREAMS.map(|name| Stream::open(folder.as_fd(), name));
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let copy = rustix::pipe::pipe_with(flags).call(|| "pipe2()".into())?;
         // As many pages as can be looked at at once, also where each is half empty; less is only slower.
@@ -87,6 +94,7 @@ impl Logs {
             null,
             read: Vec::with_capacity(READ),
             due: None,
+            noted: None,
             counts: LogCounts::default(),
         })
     }
@@ -131,7 +139,7 @@ impl Logs {
     ///
     /// It can not be written yet.
     pub fn retry(&mut self) -> SysResult<()> {
-        self.file.flush()?;
+        self.flush()?;
         match self.due.take() {
             Some((stream, count)) => self.take(stream, count),
             None => Ok(()),
@@ -174,7 +182,8 @@ impl Logs {
             self.file
                 .add(&now, (self.streams[number].name, tag), &self.read);
             self.due = Some((number, count));
-            self.retry()?;
+            let written = self.retry();
+            self.settle(written, number, &now)?;
         }
         Ok(count)
     }
@@ -288,45 +297,83 @@ impl Logs {
             rest = end.map_or(&[], |end| &rest[end + 1..]);
         }
         let written = written.and_then(|()| self.retry());
+        self.settle(written, number, &now)
+    }
+
+    /// Where what can not be written is dropped, nothing stays to be written.
+    fn settle(&mut self, written: SysResult<()>, number: usize, now: &str) -> SysResult<()> {
         if written.is_err() && self.file.drops() {
-            let (lines, bytes) = self.file.give_up();
-            self.count_dropped(number, lines, bytes);
-            // Nothing is left to be written.
+            let before = now.len() + self.streams[number].name.len() + "  F ".len();
+            self.give_up(number, before);
             self.retry()?;
         }
         written
     }
 
+    /// Writes what there is; then what is missing is told.
+    fn flush(&mut self) -> SysResult<()> {
+        self.file.flush()?;
+        if let Some((number, (lines, bytes))) = self.noted.take() {
+            let dropped = &mut self.streams[number].dropped;
+            *dropped = (dropped.0 - lines, dropped.1 - bytes);
+        }
+        Ok(())
+    }
+
+    /// Drops what can not be written. Each line has so many bytes `before` its text.
+    fn give_up(&mut self, number: usize, before: usize) {
+        let given_up = self.file.give_up();
+        let mut lines = given_up.lines;
+        let mut bytes = (given_up.bytes as u64).saturating_sub(lines * before as u64);
+        if let Some((noted, missing)) = self.noted.take() {
+            if given_up.first_is_written {
+                let dropped = &mut self.streams[noted].dropped;
+                *dropped = (dropped.0 - missing.0, dropped.1 - missing.1);
+            } else {
+                // Is told again, and is no line of the program's.
+                lines -= 1;
+                bytes = bytes.saturating_sub(note(missing).len() as u64 + 1);
+            }
+        }
+        self.count_dropped(number, lines, bytes);
+    }
+
     /// Adds a line, and makes room before as long as that works.
     fn add(&mut self, written: &mut SysResult<()>, now: &str, tags: (&str, &str), text: &[u8]) {
         if written.is_ok() && !self.file.has_room(text.len()) {
-            *written = self.file.flush();
+            *written = self.flush();
         }
         self.file.add(now, tags, text);
     }
 
-    /// A line that says how many are missing before the next one.
+    /// Adds a line that says how many are missing before the next one.
     fn note_dropped(&mut self, number: usize, now: &str) {
-        let stream = &mut self.streams[number];
-        let (lines, bytes) = std::mem::take(&mut stream.dropped);
-        if (lines, bytes) != (0, 0) {
-            let text = format!("[parhelion: {lines} lines, {bytes} bytes dropped here]");
-            self.file.add(now, (stream.name, "F"), text.as_bytes());
+        let (name, dropped) = (self.streams[number].name, self.streams[number].dropped);
+        if dropped != (0, 0) {
+            self.file.add(now, (name, "F"), note(dropped).as_bytes());
+            self.noted = Some((number, dropped));
         }
     }
 }
 
+fn note((lines, bytes): (u64, u64)) -> String {
+    format!("[parhelion: {lines} lines, {bytes} bytes dropped here]")
+}
+
 impl Stream {
-    fn open(directory: BorrowedFd<'_>, name: &'static str) -> SysResult<Stream> {
+    fn open(folder: BorrowedFd<'_>, name: &'static str) -> SysResult<Stream> {
         let call = || format!("open({name:?})");
-        let mode = Mode::RUSR | Mode::WUSR;
-        match rustix::fs::mkfifoat(directory, name, mode) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let all = Mode::from_raw_mode(0o666);
+        match rustix::fs::mkfifoat(folder, name, all) {
+            // Whatever the umask is.
+            Ok(()) => rustix::fs::chmodat(folder, name, all, AtFlags::empty())
+                .call(|| format!("chmod({name:?})"))?,
+            Err(Errno::EXIST) => {}
             Err(errno) => return Err(SysError::new(format!("mkfifo({name:?})"), errno)),
         }
         // At both ends: a pipe that nobody else has open is no end, and keeps what is in it.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fifo = rustix::fs::openat(directory, name, flags, Mode::empty()).call(call)?;
+        let fifo = rustix::fs::openat(folder, name, flags, Mode::empty()).call(call)?;
         let stat = rustix::fs::fstat(&fifo).call(call)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
             return Err(SysError::new(
@@ -344,6 +391,16 @@ impl Stream {
     }
 }
 
+fn open_folder(directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    match rustix::fs::mkdirat(directory, FOLDER, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(SysError::new(format!("mkdir({FOLDER:?})"), errno)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let call = || format!("open({FOLDER:?})");
+    rustix::fs::openat(directory, FOLDER, flags, Mode::empty()).call(call)
+}
+
 /// The present moment as CRI has it, with nine digits of a second.
 #[allow(clippy::disallowed_methods, reason = "the keeper's loop is a driver")]
 fn moment() -> String {
@@ -356,4 +413,108 @@ fn moment() -> String {
     // Writing to a string can not fail.
     let _ = write!(text, ".{:09}Z", since.subsec_nanos());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A folder of one test, removed with it.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let path = std::env::temp_dir().join(format!("keeper-{name}-{}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Place(path)
+        }
+
+        fn logs(&self, limits: LogSpec) -> Logs {
+            let directory = fs::File::open(&self.0).unwrap();
+            Logs::open(directory.into(), limits).unwrap()
+        }
+
+        /// What the log has, without moments.
+        fn lines(&self) -> Vec<String> {
+            let text = fs::read_to_string(self.0.join("log")).unwrap_or_default();
+            let rest = |line: &str| line.split_once(' ').unwrap().1.to_owned();
+            text.lines().map(rest).collect()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            // Left behind at worst.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn print(logs: &Logs, stream: usize, text: &str) {
+        let count = rustix::io::write(logs.pipes()[stream], text.as_bytes()).unwrap();
+        assert_eq!(count, text.len());
+    }
+
+    #[test]
+    fn the_beginning_of_a_line_waits_in_its_pipe_for_the_end_also_for_the_next_keeper() {
+        let place = Place::new("beginning");
+        let mut logs = place.logs(LogSpec::default());
+        let other = logs.streams[0].fifo.try_clone().unwrap();
+        print(&logs, 0, "one\ntw");
+        logs.serve(0).unwrap();
+        assert_eq!(place.lines(), ["stdout F one"]);
+        drop(logs);
+        let mut logs = place.logs(LogSpec::default());
+        drop(other);
+        print(&logs, 0, "o\nthree");
+        logs.serve(0).unwrap();
+        assert_eq!(place.lines(), ["stdout F one", "stdout F two"]);
+        logs.finish().unwrap();
+        assert_eq!(place.lines()[2], "stdout F three");
+        assert_eq!(logs.counts().bytes, 4 + 5);
+    }
+
+    #[test]
+    fn many_small_pieces_are_written_all_the_same() {
+        let place = Place::new("pieces");
+        let mut logs = place.logs(LogSpec::default());
+        let (from, to) = rustix::pipe::pipe().unwrap();
+        let text: String = ('a'..='z').cycle().take(200).collect();
+        // Each piece is a page of its own in the pipe, of which few are copied at once.
+        for byte in text.bytes() {
+            rustix::io::write(&to, &[byte]).unwrap();
+            let moved = splice(&from, None, logs.pipes()[1], None, 1, SpliceFlags::empty());
+            assert_eq!(moved.unwrap(), 1);
+        }
+        logs.serve(1).unwrap();
+        logs.finish().unwrap();
+        let parts: String = place
+            .lines()
+            .iter()
+            .map(|line| line.splitn(3, ' ').nth(2).unwrap())
+            .collect();
+        assert_eq!(parts, text);
+        assert!(place.lines().last().unwrap().starts_with("stderr F "));
+    }
+
+    #[test]
+    fn half_a_line_that_a_killed_keeper_has_left_is_ended() {
+        let place = Place::new("half");
+        fs::write(place.0.join("log"), "moment stdout F who").unwrap();
+        let mut logs = place.logs(LogSpec::default());
+        print(&logs, 0, "whole\n");
+        logs.serve(0).unwrap();
+        assert_eq!(place.lines(), ["stdout F who", "stdout F whole"]);
+    }
+
+    #[test]
+    fn what_is_no_fifo_is_not_taken_for_one() {
+        let place = Place::new("no-fifo");
+        fs::create_dir(place.0.join(FOLDER)).unwrap();
+        fs::write(place.0.join(FOLDER).join("stdout"), "").unwrap();
+        let directory = fs::File::open(&place.0).unwrap();
+        let told = Logs::open(directory.into(), LogSpec::default()).unwrap_err();
+        assert_eq!(told.to_string(), "open(\"stdout\"), no fifo: file exists");
+    }
 }

@@ -151,6 +151,9 @@ impl Keeper {
                 let pid = container.process.pid;
                 self.live = Pid::from_raw(pid).map(|pid| Live { pid, pidfd });
                 self.status.container = Some(container);
+                if self.status.attempts.is_empty() {
+                    self.status.begin_attempt();
+                }
                 if let Some(attempt) = self.status.attempt() {
                     attempt.pid = Some(pid);
                 }

@@ -55,6 +55,7 @@ impl Keeper {
     pub(super) fn leave(mut self) {
         let done = self.logs.retry();
         self.status.faults.log = done.err().map(|error| error.to_string());
+        self.status.keeper = 0;
         self.publish();
         self.control.remove(self.ground.directory.as_fd());
     }

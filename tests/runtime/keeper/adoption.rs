@@ -132,6 +132,9 @@ fn a_damaged_status_file_costs_no_container() {
     fs::remove_file(instance.file("status.json")).unwrap();
     instance.keep();
     assert_eq!(pid(&instance.until(runs)), before);
+    instance.kill_program();
+    let status = instance.until(|status| runs(status) && attempts(status) == 1);
+    assert_exit(&attempt(&status, 0)["exit"], &json!({ "signal": 9 }));
 }
 
 fn an_adopted_container_is_stopped_like_any_other() {

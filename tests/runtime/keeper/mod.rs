@@ -10,6 +10,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
@@ -31,6 +33,9 @@ pub fn all() -> Vec<Trial> {
     .collect()
 }
 
+/// How long a state is waited for: the virtual host is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// An instance of a bundle. Its keeper ends before the bundle goes.
 struct Instance {
     keeper: Option<Running>,
@@ -44,6 +49,7 @@ impl Instance {
     }
 
     fn of(bundle: Bundle, changes: Value) -> Instance {
+        bundle.edit(|config| config["root"]["readonly"] = json!(false));
         let mut spec = json!({ "id": bundle.id, "bundle": bundle.path() });
         for (name, value) in changes.as_object().unwrap() {
             spec[name] = value.clone();
@@ -83,7 +89,7 @@ impl Instance {
         // Its socket is the last thing that it makes before it looks at the instance.
         while !self.asked(&["status"]).0.status.success() {
             let keeper = self.keeper.as_mut().unwrap();
-            if keeper.ends_within(std::time::Duration::from_millis(10)) {
+            if keeper.ends_within(Duration::from_millis(10)) {
                 panic!("the keeper has ended: {:?}", keeper.end());
             }
         }
@@ -120,12 +126,18 @@ impl Instance {
         serde_json::from_str(&self.asked(&["status"]).success()).unwrap()
     }
 
-    /// Waits for a status of which this holds.
+    /// Waits for a status of which this holds; not for ever, also where something changes all the time.
+    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
     fn until(&self, holds: impl Fn(&Value) -> bool) -> Value {
         let arguments = ["keeper", "watch", &self.path()];
         let mut last = Value::Null;
         let watching = Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null());
+        let begun = Instant::now();
         loop {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "what was waited for has not come; now it is {last:#}"
+            );
             let line = watching.try_line();
             let line = line.unwrap_or_else(|| panic!("nothing has changed since {last:#}"));
             last = serde_json::from_str(&line).unwrap();

@@ -17,6 +17,7 @@ pub fn all() -> Vec<Trial> {
         a_container_of_somebody_else_is_left_alone,
         another_id_is_refused_while_the_container_of_the_last_one_runs,
         without_a_keeper_it_is_said_what_to_do,
+        only_the_owner_reaches_the_socket_and_it_refuses_what_it_does_not_know,
         a_word_that_is_a_container_is_not_taken_for_the_verb,
     ]
 }
@@ -69,9 +70,9 @@ fn what_is_wrong_in_keeper_json_is_told_with_its_place() {
 
 fn a_container_of_somebody_else_is_left_alone() {
     let bundle = Bundle::new("exec sleep 1000");
-    crate::caller::start(&bundle);
-    let before = crate::caller::init_pid(&bundle);
     let instance = Instance::of(bundle, json!({}));
+    crate::caller::start(&instance.bundle);
+    let before = crate::caller::init_pid(&instance.bundle);
     let told = instance
         .bundle
         .parhelion(&["keep", &instance.path()])
@@ -118,4 +119,52 @@ fn a_word_that_is_a_container_is_not_taken_for_the_verb() {
     assert!(told.contains("\"keep\" does not exist"), "{told}");
     let arguments = ["run", "--bundle", bundle.path(), "keep"];
     Running::spawn(&mut command(&bundle, &arguments), Stdio::null()).ends_with(3);
+}
+
+fn only_the_owner_reaches_the_socket_and_it_refuses_what_it_does_not_know() {
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send,
+        socket,
+    };
+    use std::os::unix::fs::PermissionsExt as _;
+    let instance = Instance::running("exec sleep 1000", json!({}));
+    let mode = |name: &str| {
+        let found = fs::metadata(instance.file(name)).unwrap();
+        found.permissions().mode() & 0o777
+    };
+    for name in ["control", "status.json", "lock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    assert_eq!(mode("pipes"), 0o700);
+    let connected = || {
+        let connection = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        let address = SocketAddrUnix::new(instance.file("control")).unwrap();
+        connect(&connection, &address).unwrap();
+        connection
+    };
+    let mut answer = vec![0; 1 << 17];
+    let connection = connected();
+    let long = vec![b' '; 5000];
+    for (text, told) in [
+        (&b"{\"do\":\"dance\"}"[..], "unknown variant `dance`"),
+        (b"stop", "expected"),
+        (b"{\"do\":\"unhealthy\"}", "missing field `reason`"),
+        (&long, "too long"),
+        (b"{\"do\":\"status\"}", "\"running\""),
+    ] {
+        send(&connection, text, SendFlags::empty()).unwrap();
+        let (_, length) = recv(&connection, &mut answer[..], RecvFlags::empty()).unwrap();
+        let text = String::from_utf8_lossy(&answer[..length]);
+        assert!(text.contains(told), "{text}");
+    }
+    // More than are served are told so, and the others are not harmed.
+    let others: Vec<_> = (0..15).map(|_| connected()).collect();
+    let one_too_many = connected();
+    let (_, length) = recv(&one_too_many, &mut answer[..], RecvFlags::empty()).unwrap();
+    let text = String::from_utf8_lossy(&answer[..length]);
+    assert!(text.contains("others are connected"), "{text}");
+    drop(others);
+    let before = instance.bundle.pid();
+    drop((connection, one_too_many));
+    assert_eq!(instance.pid(), before);
 }
