@@ -8,13 +8,14 @@
 //! writes to a pipe that nobody reads, and what nobody has read yet outlives a keeper.
 
 mod file;
+mod stream;
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memchr::{memchr, memchr_iter, memrchr};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags, splice, tee};
 
 use super::spec::LogSpec;
@@ -22,23 +23,17 @@ use super::status::LogCounts;
 use crate::error::rfc3339;
 use crate::sys::{Call, Errno, SysError, SysResult};
 use file::File;
+pub use stream::FOLDER;
+use stream::Stream;
 
 /// The names of the fifos, and of the streams in the log.
 pub const STREAMS: [&str; 2] = ["stdout", "stderr"];
-
-/// The folder of the fifos. It is closed to others, and they are open to all: a program opens /dev/stdout
-/// whatever user it has become, and a keeper without privileges one that has become another user's.
-pub const FOLDER: &str = "pipes";
 
 /// The longest text of a line, in bytes: as containerd's, which readers of the format expect.
 const LINE: usize = 16 << 10;
 
 /// How much is looked at at once.
 const READ: usize = 64 << 10;
-
-/// How much the kernel keeps for a program while its keeper is busy or gone. A user's share of all pipes may
-/// be used up (pipe(7)); then it is less.
-const PIPE: usize = 1 << 20;
 
 /// How often one stream is read before others have their turn.
 const TURNS: usize = 16;
@@ -63,14 +58,6 @@ pub struct Logs {
     counts: LogCounts,
 }
 
-#[derive(Debug)]
-struct Stream {
-    name: &'static str,
-    fifo: OwnedFd,
-    /// Lines and bytes that were dropped since the last line that was written.
-    dropped: (u64, u64),
-}
-
 impl Logs {
     /// Opens the pipes in a directory, and makes them first if they are not there.
     ///
@@ -78,7 +65,7 @@ impl Logs {
     ///
     /// What the file system answered; or a file in their place that is no fifo.
     pub fn open(directory: OwnedFd, limits: LogSpec) -> SysResult<Logs> {
-        let folder = open_folder(directory.as_fd())?;
+        let folder = stream::open_folder(directory.as_fd())?;
         let [out, err] = STREAMS.map(|name| Stream::open(folder.as_fd(), name));
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let copy = rustix::pipe::pipe_with(flags).call(|| "pipe2()".into())?;
@@ -261,8 +248,9 @@ impl Logs {
     /// Whether lines are to be dropped: the program is about to wait for us, and is not to.
     fn is_behind(&self, number: usize) -> bool {
         let fifo = &self.streams[number].fifo;
-        let most = || rustix::pipe::fcntl_getpipe_size(fifo).unwrap_or(PIPE) as u64 / 4 * 3;
-        self.file.drops() && rustix::io::ioctl_fionread(fifo).is_ok_and(|waits| waits >= most())
+        let size = || rustix::pipe::fcntl_getpipe_size(fifo);
+        let is_over = |waits| size().is_ok_and(|size| waits >= size as u64 / 4 * 3);
+        self.file.drops() && rustix::io::ioctl_fionread(fifo).is_ok_and(is_over)
     }
 
     fn drop_lines(&mut self, number: usize, read: &[u8]) -> SysResult<()> {
@@ -358,47 +346,6 @@ impl Logs {
 
 fn note((lines, bytes): (u64, u64)) -> String {
     format!("[parhelion: {lines} lines, {bytes} bytes dropped here]")
-}
-
-impl Stream {
-    fn open(folder: BorrowedFd<'_>, name: &'static str) -> SysResult<Stream> {
-        let call = || format!("open({name:?})");
-        let all = Mode::from_raw_mode(0o666);
-        match rustix::fs::mkfifoat(folder, name, all) {
-            // Whatever the umask is.
-            Ok(()) => rustix::fs::chmodat(folder, name, all, AtFlags::empty())
-                .call(|| format!("chmod({name:?})"))?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(SysError::new(format!("mkfifo({name:?})"), errno)),
-        }
-        // At both ends: a pipe that nobody else has open is no end, and keeps what is in it.
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fifo = rustix::fs::openat(folder, name, flags, Mode::empty()).call(call)?;
-        let stat = rustix::fs::fstat(&fifo).call(call)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
-            return Err(SysError::new(
-                format!("open({name:?}), no fifo"),
-                Errno::EXIST,
-            ));
-        }
-        // Less is only slower.
-        let _size = rustix::pipe::fcntl_setpipe_size(&fifo, PIPE);
-        Ok(Stream {
-            name,
-            fifo,
-            dropped: (0, 0),
-        })
-    }
-}
-
-fn open_folder(directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
-    match rustix::fs::mkdirat(directory, FOLDER, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(SysError::new(format!("mkdir({FOLDER:?})"), errno)),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let call = || format!("open({FOLDER:?})");
-    rustix::fs::openat(directory, FOLDER, flags, Mode::empty()).call(call)
 }
 
 /// The present moment as CRI has it, with nine digits of a second.
