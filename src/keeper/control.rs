@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
@@ -60,6 +60,9 @@ pub struct Refusal {
 #[derive(Debug)]
 pub struct Control {
     listener: OwnedFd,
+    /// Where peers are watched. A helper has copies of their descriptors, so that closing one here would
+    /// not end that.
+    epoll: OwnedFd,
     peers: [Option<Peer>; CONNECTIONS],
 }
 
@@ -88,7 +91,7 @@ impl Control {
     /// # Errors
     ///
     /// What the kernel answered.
-    pub fn listen(directory: BorrowedFd<'_>) -> SysResult<Control> {
+    pub fn listen(directory: BorrowedFd<'_>, epoll: OwnedFd) -> SysResult<Control> {
         let call = || format!("listen({SOCKET:?})");
         match rustix::fs::unlinkat(directory, SOCKET, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -102,6 +105,7 @@ impl Control {
         rustix::net::listen(&listener, CONNECTIONS as i32).call(call)?;
         Ok(Control {
             listener,
+            epoll,
             peers: [const { None }; CONNECTIONS],
         })
     }
@@ -143,7 +147,7 @@ impl Control {
         match rustix::net::recv(&peer.fd, &mut text, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
             Err(Errno::AGAIN | Errno::INTR) => Said::Nothing,
             Err(_) | Ok((_, 0)) => {
-                self.peers[number] = None;
+                self.disconnect(number);
                 Said::Gone
             }
             Ok((_, length)) if length > REQUEST => {
@@ -163,10 +167,21 @@ impl Control {
         }
     }
 
-    /// Answers this peer.
+    /// Answers this peer, and disconnects one that does not take it.
     pub fn answer(&mut self, number: usize, text: &[u8]) {
-        if let Some(place) = self.peers.get_mut(number) {
-            tell(place, text);
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if let Some(Some(peer)) = self.peers.get(number)
+            && rustix::net::send(&peer.fd, text, flags).is_err()
+        {
+            self.disconnect(number);
+        }
+    }
+
+    /// Ends a connection.
+    fn disconnect(&mut self, number: usize) {
+        if let Some(peer) = self.peers.get_mut(number).and_then(Option::take) {
+            // It may not have been watched yet.
+            let _unwatched = epoll::delete(&self.epoll, &peer.fd);
         }
     }
 
@@ -177,9 +192,9 @@ impl Control {
 
     /// Tells all who watch.
     pub fn publish(&mut self, text: &[u8]) {
-        for place in &mut self.peers {
-            if place.as_ref().is_some_and(|peer| peer.watches) {
-                tell(place, text);
+        for number in 0..CONNECTIONS {
+            if self.peers[number].as_ref().is_some_and(|peer| peer.watches) {
+                self.answer(number, text);
             }
         }
     }
@@ -188,16 +203,6 @@ impl Control {
     pub fn remove(self, directory: BorrowedFd<'_>) {
         // Whoever finds it gets no connection: the next keeper removes it.
         let _left = rustix::fs::unlinkat(directory, SOCKET, AtFlags::empty());
-    }
-}
-
-/// Sends to a peer that is connected, and disconnects one that does not take it.
-fn tell(place: &mut Option<Peer>, text: &[u8]) {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if let Some(peer) = place
-        && rustix::net::send(&peer.fd, text, flags).is_err()
-    {
-        *place = None;
     }
 }
 

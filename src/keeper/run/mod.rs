@@ -103,7 +103,7 @@ impl Keeper {
         set_child_subreaper(Some(getpid())).call(|| "prctl(PR_SET_CHILD_SUBREAPER)".into())?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).call(|| "epoll_create1()".into())?;
         let logs = Logs::open(ground.directory.try_clone()?, orders.log)?;
-        let control = Control::listen(ground.directory.as_fd())?;
+        let control = Control::listen(ground.directory.as_fd(), epoll.try_clone()?)?;
         let mut keeper = Keeper {
             policy: orders.policy,
             recipe: orders.recipe,

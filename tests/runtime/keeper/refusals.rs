@@ -18,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         another_id_is_refused_while_the_container_of_the_last_one_runs,
         without_a_keeper_it_is_said_what_to_do,
         only_the_owner_reaches_the_socket_and_it_refuses_what_it_does_not_know,
+        who_hangs_up_while_a_container_is_made_costs_no_processor_time,
         a_word_that_is_a_container_is_not_taken_for_the_verb,
     ]
 }
@@ -167,4 +168,52 @@ fn only_the_owner_reaches_the_socket_and_it_refuses_what_it_does_not_know() {
     let before = instance.bundle.pid();
     drop((connection, one_too_many));
     assert_eq!(instance.pid(), before);
+}
+
+fn who_hangs_up_while_a_container_is_made_costs_no_processor_time() {
+    let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "0" } }));
+    let folder = instance.bundle.folder.clone();
+    let hook = format!(
+        "echo > {0}/hooked; while ! test -e {0}/go; do sleep 0.05; done",
+        folder.display()
+    );
+    instance.bundle.edit(|config| {
+        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", hook] });
+        config["hooks"] = json!({ "prestart": [hook] });
+    });
+    instance.keep();
+    while !folder.join("hooked").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // One that was connected when the helper began, and has its copy there.
+    fs::write(folder.join("go"), "").unwrap();
+    instance.until(super::runs);
+    for name in ["go", "hooked"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let arguments = ["keeper", "watch", &instance.path()];
+    let mut watching = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    watching.line();
+    instance.kill_program();
+    while !folder.join("hooked").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    watching.signal(rustix::process::Signal::KILL);
+    watching.end();
+    let keeper = instance.keeper.as_ref().unwrap().pid();
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert!(ticks() - before < 10, "{} ticks", ticks() - before);
+    fs::write(folder.join("go"), "").unwrap();
+    instance.until(super::runs);
 }
