@@ -13,6 +13,7 @@
 //! bundle                             config.json, checked or refused before any effect
 //! init                               the container's first process, clone to execve
 //! lifecycle                          the recipes behind each OCI verb
+//! keeper                             holds one instance: policy (pure) and loop
 //! cli                                one clap variant per verb, one lifecycle call each
 //! ```
 //!
@@ -39,6 +40,8 @@ pub mod criu;
 #[cfg(feature = "runtime")]
 pub mod error;
 pub mod init;
+#[cfg(feature = "runtime")]
+pub mod keeper;
 #[cfg(feature = "runtime")]
 pub mod lifecycle;
 #[cfg(feature = "runtime")]

@@ -37,7 +37,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "init",
         ],
     ),
-    ("cli", &["error", "bundle", "lifecycle"]),
+    ("keeper", &["sys", "error", "cgroups", "lifecycle"]),
+    ("cli", &["error", "bundle", "lifecycle", "keeper"]),
 ];
 
 /// A source file: its place below `src/`, the modules that lead to it, its text.

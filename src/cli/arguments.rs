@@ -1,5 +1,6 @@
 //! What can be said to each verb, with runc's flags and their meaning.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -180,6 +181,7 @@ impl Creation {
             no_new_keyring: self.no_new_keyring,
             cgroup_manager: cgroups.manager,
             rootless: cgroups.rootless,
+            annotations: BTreeMap::new(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The arguments of `checkpoint` and `restore`, with runc's names and meaning.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -222,6 +223,7 @@ impl Restoring {
                 no_new_keyring: false,
                 cgroup_manager,
                 rootless: Some(false),
+                annotations: BTreeMap::new(),
             },
             options: RunOptions {
                 detach: self.detach,

@@ -6,6 +6,7 @@ mod exec;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod keep;
 mod output;
 mod update;
 mod verbs;
@@ -74,12 +75,16 @@ struct Arguments {
 #[must_use]
 pub fn main() -> i32 {
     lifecycle::prepare();
-    let sown = if makes_a_container(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = keep::main(&words) {
+        return code;
+    }
+    let sown = if makes_a_container(words.iter()) {
         create::sow()
     } else {
         Sown::default()
     };
-    let arguments = match parse(&std::env::args_os().collect::<Vec<_>>()) {
+    let arguments = match parse(&words) {
         Ok(arguments) => arguments,
         Err(told) => return output::usage(&told),
     };
@@ -180,7 +185,7 @@ pub fn command() -> clap::Command {
 
 /// True for a command line that looks like one that makes a container, of which the descriptors that
 /// it passes on need not be known. A wrong guess costs some time and nothing else.
-fn makes_a_container(mut arguments: impl Iterator<Item = OsString>) -> bool {
+fn makes_a_container<'a>(mut arguments: impl Iterator<Item = &'a OsString>) -> bool {
     let mut makes = false;
     let passes = arguments.any(|argument| {
         makes |= argument == "create" || argument == "run" || argument == "exec";
@@ -194,12 +199,18 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         output::version()?;
         return Ok(0);
     }
-    let manager = manager(&arguments)?;
+    let (root, cgroups) = surroundings(&arguments)?;
     let verb = arguments
         .verb
         .context("a command is needed: see `parhelion --help`")?;
-    let root = match arguments.root {
-        Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
+    verb.run(root, cgroups, sown)
+}
+
+/// Where state is kept and who makes cgroups, by what stands before the verb.
+fn surroundings(arguments: &Arguments) -> Result<(PathBuf, Cgroups)> {
+    let manager = manager(arguments)?;
+    let root = match &arguments.root {
+        Some(root) => std::path::absolute(root).with_context(|| format!("--root {root:?}"))?,
         None => lifecycle::default_root()?,
     };
     let cgroups = Cgroups {
@@ -210,7 +221,7 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
             _ => None,
         },
     };
-    verb.run(root, cgroups, sown)
+    Ok((root, cgroups))
 }
 
 /// Who is asked to make cgroups, by the two flags that say it.
@@ -258,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_seed_is_started_for_verbs_that_make_a_container_and_pass_nothing_on() {
-        let makes = |words: &str| makes_a_container(words.split(' ').map(OsString::from));
+        let makes = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+            makes_a_container(words.iter())
+        };
         assert!(makes("parhelion --root /run/x create -b . web"));
         assert!(makes("parhelion run web"));
         assert!(makes("parhelion exec web sh"));

@@ -12,9 +12,11 @@ use super::arguments::{
 };
 use super::checkpoint::{Checkpointing, Restoring};
 use super::exec::Execution;
+use super::keep::{Asking, Keeping};
 use super::update::Updating;
 use super::{Cgroups, FAILURE, output};
 use crate::bundle::{Owner, overwrite_default, write_default};
+use crate::keeper;
 use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::delete::Force;
 use crate::lifecycle::events::EventsRequest;
@@ -118,6 +120,10 @@ verbs! {
     Checkpoint(Box<Checkpointing>) = "checkpoint",
     /// Make a container of such files again
     Restore(Box<Restoring>) = "restore",
+    /// Hold an instance: start its container, start it again when it ends, and write down what it prints
+    Keep(Keeping) = "keep",
+    /// Ask the keeper of an instance, or tell it what to do
+    Keeper(Asking) = "keeper",
     /// Print what this runtime can do as JSON
     Features(Nothing) = "features",
 }
@@ -180,6 +186,11 @@ impl Verb {
                 let request = restoring.request(root.to_owned(), cgroups.manager)?;
                 return checkpoint::restore(&request);
             }
+            Verb::Keep(keeping) => {
+                let (orders, ground) = keeping.find(root.to_owned(), cgroups)?;
+                return keeper::keep(orders, ground);
+            }
+            Verb::Keeper(asking) => asking.ask()?,
             Verb::Features(Nothing {}) => {
                 output::json(&features::features(Verb::NAMES), true)?;
             }
@@ -215,7 +226,8 @@ impl Verb {
             Verb::Mounts(mounting) => Some(&mounting.id),
             Verb::Checkpoint(checkpointing) => Some(&checkpointing.id),
             Verb::Restore(restoring) => Some(&restoring.id),
-            Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
+            Verb::Keeper(asking) => asking.directory.to_str(),
+            Verb::Keep(_) | Verb::List(_) | Verb::Spec(_) | Verb::Features(_) => None,
         }
     }
 }

@@ -15,7 +15,8 @@ const UNITS: [(&str, f64); 8] = [
 ];
 
 /// The time that `text` names; None when it names none. A number needs a unit, unless it is 0.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -3,6 +3,7 @@
 //!
 //! Decides nothing: it calls what `create` calls, in its order, and looks at what comes out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -140,6 +141,7 @@ impl Place {
             no_new_keyring: host & 0x40 != 0,
             cgroup_manager: ManagerChoice::Files,
             rootless: None,
+            annotations: BTreeMap::new(),
         }
     }
 

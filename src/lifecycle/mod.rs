@@ -13,7 +13,7 @@ pub mod described;
 mod descriptors;
 mod devices;
 mod directory;
-mod duration;
+pub mod duration;
 pub mod events;
 pub mod exec;
 pub mod facts;
@@ -53,6 +53,7 @@ mod trail;
 mod trees;
 pub mod update;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -220,6 +221,8 @@ pub struct CreateRequest {
     pub cgroup_manager: ManagerChoice,
     /// Whether the cgroup is an ordinary user's, which may be missing; None: as the rights are.
     pub rootless: Option<bool>,
+    /// Annotations that the record has besides those of the configuration, over which they win.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What `run` is asked on top.

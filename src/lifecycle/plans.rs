@@ -167,6 +167,7 @@ pub(super) fn facts(bundle: &Bundle, plans: &Plans, request: &CreateRequest) -> 
             .clone()
             .unwrap_or_default()
             .into_iter()
+            .chain(request.annotations.clone())
             .collect(),
         created: now(),
         owner: effective_uid(),

@@ -167,7 +167,11 @@ fn parse_start_time(stat: &[u8]) -> Option<u64> {
 }
 
 /// The id of this boot.
-fn boot_id() -> Result<String> {
+///
+/// # Errors
+///
+/// Without /proc.
+pub fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let call = || format!("read({PATH:?})");
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -22,6 +22,8 @@ pub mod channel;
 #[cfg(feature = "runtime")]
 pub mod command;
 pub mod confined;
+#[cfg(feature = "runtime")]
+pub mod exit_info;
 pub mod fd;
 pub mod landlock;
 pub mod loopback;

@@ -137,6 +137,11 @@ impl Running {
         self.lines.recv_timeout(PATIENCE).expect("no further line")
     }
 
+    /// The next line of its stdout; None when there is none for long, or it has ended.
+    pub fn try_line(&self) -> Option<String> {
+        self.lines.recv_timeout(PATIENCE).ok()
+    }
+
     /// Whether it has printed a line that was not read yet.
     pub fn has_line(&self) -> bool {
         self.lines.try_recv().is_ok()

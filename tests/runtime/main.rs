@@ -21,6 +21,7 @@ mod features;
 mod hooks;
 mod inside;
 mod interfaces;
+mod keeper;
 mod life;
 mod mounts;
 mod namespaces;
@@ -52,6 +53,7 @@ fn main() {
         features::all(),
         hooks::all(),
         interfaces::all(),
+        keeper::all(),
         life::all(),
         mounts::all(),
         namespaces::all(),

@@ -43,7 +43,7 @@ pub(super) use properties::knows;
 pub(super) use unit::Scope;
 
 /// Who is asked to make a container's cgroup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ManagerChoice {
     /// We.
     #[default]

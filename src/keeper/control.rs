@@ -1,0 +1,288 @@
+//! The socket at which a keeper is asked things: `control` in the instance's directory, for its owner alone.
+//!
+//! A sequenced-packet socket (unix(7)): each message is one JSON object, `{"do": "stop"}`. Each is answered
+//! by one, the [`Status`](super::status::Status) after it or `{"error": …}`. Who watches gets the status
+//! with every change. Who does not read what it is sent is disconnected.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::fs::{AtFlags, Mode};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
+};
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{Call, Errno, SysResult};
+
+/// The socket's name.
+const SOCKET: &str = "control";
+
+/// The longest request, in bytes.
+const REQUEST: usize = 4096;
+
+/// The longest answer, in bytes: the kernel's default for what a socket keeps is larger.
+const ANSWER: usize = 128 << 10;
+
+/// How many may be connected at once.
+pub const CONNECTIONS: usize = 16;
+
+/// What can be asked of a keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Its status.
+    Status,
+    /// Its status, now and with every change.
+    Watch,
+    /// That the instance runs: at once, whatever has failed before.
+    Start,
+    /// That it ends, and does not start again before it is asked for.
+    Stop,
+    /// That it ends and starts again at once.
+    Restart,
+    /// That it is stopped and started again, as somebody has found it to be unhealthy.
+    Unhealthy {
+        /// What was found.
+        reason: String,
+    },
+}
+
+/// What a keeper answers with when it does not understand.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why not.
+    pub error: String,
+}
+
+/// The socket, and who is connected to it.
+#[derive(Debug)]
+pub struct Control {
+    listener: OwnedFd,
+    /// Where peers are watched. A helper has copies of their descriptors, so that closing one here would
+    /// not end that.
+    epoll: OwnedFd,
+    peers: [Option<Peer>; CONNECTIONS],
+}
+
+#[derive(Debug)]
+struct Peer {
+    fd: OwnedFd,
+    watches: bool,
+}
+
+/// What a peer has said.
+#[derive(Debug)]
+pub enum Said {
+    /// Nothing yet.
+    Nothing,
+    /// It has gone.
+    Gone,
+    /// Something that was answered already, as nothing follows from it.
+    Refused,
+    /// A request.
+    Request(Request),
+}
+
+impl Control {
+    /// Makes the socket, in place of one that an earlier keeper has left. Only with the directory's lock.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn listen(directory: BorrowedFd<'_>, epoll: OwnedFd) -> SysResult<Control> {
+        let call = || format!("listen({SOCKET:?})");
+        match rustix::fs::unlinkat(directory, SOCKET, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).call(|| format!("unlink({SOCKET:?})")),
+        }
+        let (listener, address) = socket(directory).call(call)?;
+        let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+        let bound = rustix::net::bind(&listener, &address);
+        rustix::process::umask(before);
+        bound.call(call)?;
+        rustix::net::listen(&listener, CONNECTIONS as i32).call(call)?;
+        Ok(Control {
+            listener,
+            epoll,
+            peers: [const { None }; CONNECTIONS],
+        })
+    }
+
+    /// Where connections arrive.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Takes a connection: its number and descriptor. None when it has gone, or there are too many.
+    ///
+    /// # Errors
+    ///
+    /// Out of descriptors.
+    pub fn accept(&mut self) -> SysResult<Option<(usize, BorrowedFd<'_>)>> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = match rustix::net::accept_with(&self.listener, flags) {
+            Ok(fd) => fd,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
+            Err(errno) => return Err(errno).call(|| format!("accept({SOCKET:?})")),
+        };
+        let Some(number) = self.peers.iter().position(Option::is_none) else {
+            refuse(
+                &fd,
+                &format!("{CONNECTIONS} others are connected: try again"),
+            );
+            return Ok(None);
+        };
+        let peer = self.peers[number].insert(Peer { fd, watches: false });
+        Ok(Some((number, peer.fd.as_fd())))
+    }
+
+    /// What this peer says.
+    pub fn hear(&mut self, number: usize) -> Said {
+        let Some(peer) = self.peers.get_mut(number).and_then(Option::as_mut) else {
+            return Said::Gone;
+        };
+        let mut text = [0; REQUEST];
+        match rustix::net::recv(&peer.fd, &mut text, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Err(Errno::AGAIN | Errno::INTR) => Said::Nothing,
+            Err(_) | Ok((_, 0)) => {
+                self.disconnect(number);
+                Said::Gone
+            }
+            Ok((_, length)) if length > REQUEST => {
+                refuse(&peer.fd, "too long");
+                Said::Refused
+            }
+            Ok((_, length)) => match serde_json::from_slice(&text[..length]) {
+                Ok(request) => {
+                    peer.watches |= request == Request::Watch;
+                    Said::Request(request)
+                }
+                Err(error) => {
+                    refuse(&peer.fd, &error.to_string());
+                    Said::Refused
+                }
+            },
+        }
+    }
+
+    /// Answers this peer, and disconnects one that does not take it.
+    pub fn answer(&mut self, number: usize, text: &[u8]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if let Some(Some(peer)) = self.peers.get(number)
+            && rustix::net::send(&peer.fd, text, flags).is_err()
+        {
+            self.disconnect(number);
+        }
+    }
+
+    /// Ends a connection.
+    fn disconnect(&mut self, number: usize) {
+        if let Some(peer) = self.peers.get_mut(number).and_then(Option::take) {
+            // It may not have been watched yet.
+            let _unwatched = epoll::delete(&self.epoll, &peer.fd);
+        }
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.peers.iter().flatten().any(|peer| peer.watches)
+    }
+
+    /// Tells all who watch.
+    pub fn publish(&mut self, text: &[u8]) {
+        for number in 0..CONNECTIONS {
+            if self.peers[number].as_ref().is_some_and(|peer| peer.watches) {
+                self.answer(number, text);
+            }
+        }
+    }
+
+    /// Removes the socket, so that nobody waits for an answer.
+    pub fn remove(self, directory: BorrowedFd<'_>) {
+        // Whoever finds it gets no connection: the next keeper removes it.
+        let _left = rustix::fs::unlinkat(directory, SOCKET, AtFlags::empty());
+    }
+}
+
+fn refuse(fd: &OwnedFd, error: &str) {
+    let error = error.to_owned();
+    let text = serde_json::to_vec(&Refusal { error }).unwrap_or_default();
+    // Who does not read it will see the end of the connection, or ask again.
+    let _not_read = rustix::net::send(fd, &text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+/// A socket, and the address of the one in the directory, whose path may be longer than an address is.
+fn socket(directory: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddrUnix), Errno> {
+    let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    Ok((socket, SocketAddrUnix::new(path)?))
+}
+
+/// Whether whoever listens at the other end is alive: the process that made the socket (SO_PEERCRED).
+fn is_alive(socket: &OwnedFd) -> Result<bool, Errno> {
+    let listener = rustix::net::sockopt::socket_peercred(socket)?.pid;
+    let pidfd = match pidfd_open(listener, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    Ok(poll(&mut ended, Some(&Timespec::default()))? == 0)
+}
+
+/// A keeper as seen from outside.
+#[derive(Debug)]
+pub struct Connection(OwnedFd);
+
+impl Connection {
+    /// Connects to the keeper of the instance in this directory; None when there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered otherwise.
+    pub fn open(directory: BorrowedFd<'_>) -> SysResult<Option<Connection>> {
+        let call = || format!("connect({SOCKET:?})");
+        let (socket, address) = socket(directory).call(call)?;
+        match rustix::net::connect(&socket, &address) {
+            // A helper of a keeper that was killed has the socket open for another moment.
+            Ok(()) => Ok(is_alive(&socket).call(call)?.then_some(Connection(socket))),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(errno) => Err(errno).call(call),
+        }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the keeper has gone.
+    pub fn ask(&self, request: &Request) -> SysResult<()> {
+        let text = serde_json::to_vec(request).unwrap_or_default();
+        rustix::net::send(&self.0, &text, SendFlags::NOSIGNAL)
+            .call(|| format!("send({SOCKET:?})"))
+            .map(drop)
+    }
+
+    /// Waits for the next message; None when the keeper has gone.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn hear(&self) -> SysResult<Option<Vec<u8>>> {
+        let mut text = vec![0; ANSWER];
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.0, &mut text[..], RecvFlags::empty())
+        });
+        match got {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(None),
+            Ok((_, length)) => {
+                text.truncate(length);
+                Ok(Some(text))
+            }
+            Err(errno) => Err(errno).call(|| format!("recv({SOCKET:?})")),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A copy of the keeper that makes or removes the container, and ends.
+//!
+//! Reading a bundle takes memory that the keeper would never get rid of, so it does nothing of the kind
+//! itself. The copy dies with its keeper, and has the directory's lock until then: nobody else begins before.
+//! What it makes becomes the keeper's child when it ends (PR_SET_CHILD_SUBREAPER, prctl(2)).
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use super::logs;
+use super::status::Container;
+use crate::cgroups::Hierarchy;
+use crate::error::{self, Kind};
+use crate::lifecycle::create::{self, Sown};
+use crate::lifecycle::delete::{self, Force};
+use crate::lifecycle::id::ContainerId;
+use crate::lifecycle::record::Snapshot;
+use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
+use crate::sys::channel::Channel;
+use crate::sys::process::{self, CloneRequest, Cloned, duplicate_onto};
+use crate::sys::{Call, SysResult};
+
+/// The annotation of a keeper's containers: the directory of their instance. `state` shows it.
+pub const KEEPER: &str = "org.parhelion.keeper";
+
+/// What it takes to make and remove an instance's container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The instance's directory, absolute.
+    pub directory: PathBuf,
+    /// The container's id.
+    pub id: String,
+    /// The bundle's directory, absolute.
+    pub bundle: PathBuf,
+    /// Directory of all containers' state, absolute.
+    pub root: PathBuf,
+    /// Who makes cgroups.
+    pub cgroup_manager: ManagerChoice,
+    /// Whether they are an ordinary user's.
+    pub rootless: Option<bool>,
+}
+
+/// What a helper is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Removes what is left of a container and makes a new one.
+    Create,
+    /// Removes what is left.
+    Remove,
+}
+
+/// What a helper has done.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The program was executed.
+    Made(Container),
+    /// It was not, and why.
+    NotMade(String),
+    /// Nothing is left.
+    Removed,
+    /// Something is left, and why.
+    NotRemoved(String),
+}
+
+/// A helper that works.
+#[derive(Debug)]
+pub struct Helper {
+    /// What it does.
+    pub task: Task,
+    pidfd: OwnedFd,
+    talk: Channel,
+}
+
+impl Helper {
+    /// Starts one.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory, processes or descriptors.
+    pub fn start(task: Task, recipe: &Recipe) -> Result<Helper> {
+        let (talk, theirs) = Channel::pair()?;
+        let keeper = rustix::process::getpid();
+        match process::clone(CloneRequest::default())? {
+            Cloned::Parent { pidfd, .. } => Ok(Helper { task, pidfd, talk }),
+            Cloned::Child => {
+                drop(talk);
+                work(task, recipe, keeper, &theirs)
+            }
+        }
+    }
+
+    /// Where its report arrives.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.talk.as_fd()
+    }
+
+    /// What it has done: call it when there is something to read. One that ended without a word has failed.
+    pub fn report(&self) -> Report {
+        let told = self.talk.receive().ok().flatten();
+        let report = told.and_then(|text| postcard::from_bytes(&text).ok());
+        report.unwrap_or_else(|| {
+            let why = "the process that worked on the container was killed".to_owned();
+            match self.task {
+                Task::Create => Report::NotMade(why),
+                Task::Remove => Report::NotRemoved(why),
+            }
+        })
+    }
+
+    /// Kills it, with everything of the container that does not run yet.
+    pub fn kill(&self) {
+        // It may have ended by itself.
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+/// The helper's whole life.
+fn work(task: Task, recipe: &Recipe, keeper: Pid, talk: &Channel) -> ! {
+    let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if bound.is_err() || rustix::process::getppid() != Some(keeper) {
+        process::exit(1);
+    }
+    let report = match task {
+        Task::Create => match recipe.create() {
+            Ok(container) => Report::Made(container),
+            Err(error) => Report::NotMade(error::in_words(&error)),
+        },
+        Task::Remove => match recipe.remove() {
+            Ok(()) => Report::Removed,
+            Err(error) => Report::NotRemoved(error::in_words(&error)),
+        },
+    };
+    // A keeper that is gone has killed us, or will.
+    let text = postcard::to_allocvec(&report).unwrap_or_default();
+    let _keeper_gone = talk.send(&text);
+    process::exit(0)
+}
+
+impl Recipe {
+    fn id(&self) -> Result<ContainerId> {
+        ContainerId::parse(&self.id)
+    }
+
+    /// Removes what is left and makes the container, with its output on the instance's pipes.
+    fn create(&self) -> Result<Container> {
+        self.remove()?;
+        connect_streams()?;
+        let options = RunOptions {
+            detach: true,
+            keep: true,
+            no_subreaper: true,
+        };
+        create::run(&self.request()?, &options, Sown::default())?;
+        let made = Snapshot::read(&self.root, &self.id()?)?;
+        container(&made).context("the container was deleted at once")
+    }
+
+    fn request(&self) -> Result<CreateRequest> {
+        let directory = self.directory.to_string_lossy().into_owned();
+        Ok(CreateRequest {
+            root: self.root.clone(),
+            id: self.id()?,
+            bundle: self.bundle.clone(),
+            config: None,
+            console_socket: None,
+            pid_file: None,
+            pidfd_socket: None,
+            preserve_fds: 0,
+            no_pivot: false,
+            no_new_keyring: false,
+            cgroup_manager: self.cgroup_manager,
+            rootless: self.rootless,
+            annotations: BTreeMap::from([(KEEPER.to_owned(), directory)]),
+        })
+    }
+
+    /// Ends and removes the instance's container, if there is one, and none of somebody else's.
+    fn remove(&self) -> Result<()> {
+        let id = self.id()?;
+        match Snapshot::read(&self.root, &id) {
+            Ok(found) => self.check_ours(&found)?,
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => {
+                return Err(error.context("delete it with --force, as its owner is not known"));
+            }
+        }
+        delete::delete(&self.root, &id, Force::Yes)
+    }
+
+    /// Refuses a container that was not made for this instance.
+    ///
+    /// # Errors
+    ///
+    /// It was made by somebody else.
+    pub fn check_ours(&self, found: &Snapshot) -> Result<()> {
+        let keeper = found.facts.annotations.get(KEEPER).map(Path::new);
+        // One without a record is what a helper that was killed has left.
+        if found.is_written() && keeper != Some(&self.directory) {
+            bail!(
+                "container {:?} is there and is not of this instance: delete it, or choose another id",
+                self.id
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A container by its record; None when it has no process.
+pub fn container(record: &Snapshot) -> Result<Container> {
+    let process = record.init.clone().context("it has no process")?;
+    let cgroup = match &record.facts.cgroup {
+        Some(path) => {
+            let below = path.strip_prefix("/").unwrap_or(path);
+            Some(Hierarchy::find()?.mount_point().join(below))
+        }
+        None => None,
+    };
+    Ok(Container {
+        process,
+        cgroup,
+        adopted: false,
+    })
+}
+
+pub(super) fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
+}
+
+/// Makes the instance's pipes the standard streams of this process, which the container inherits. It gets
+/// both ends, so that it never writes to a pipe that nobody reads (docs/decisions/0014).
+fn connect_streams() -> SysResult<()> {
+    let null = open("/dev/null", OFlags::RDONLY)?;
+    duplicate_onto(null.as_fd(), 0)?;
+    for (number, name) in (1..).zip(logs::STREAMS) {
+        let fifo = open(&format!("{}/{name}", logs::FOLDER), OFlags::RDWR)?;
+        duplicate_onto(fifo.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+fn open(path: &str, flags: OFlags) -> SysResult<OwnedFd> {
+    rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({path:?})"))
+}

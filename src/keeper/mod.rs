@@ -1,0 +1,26 @@
+//! The keeper of one instance: it holds the restart guarantee, without any daemon.
+//!
+//! One small process for each instance, the parent of the container's init. [`policy`] decides, pure;
+//! everything else here looks, acts and tells the policy what has happened. Containers are made and
+//! removed by the recipes of [`crate::lifecycle`], which know nothing of keepers.
+//!
+//! To read it in order: `spec -> orders -> run -> policy -> helper`.
+
+mod apart;
+pub mod client;
+mod clock;
+mod control;
+mod exit;
+mod helper;
+mod logs;
+mod orders;
+pub mod policy;
+mod run;
+pub mod spec;
+pub mod status;
+
+pub use apart::{Apart, apart};
+pub use control::Request;
+pub use helper::KEEPER;
+pub use orders::{Ground, KeepRequest, Orders};
+pub use run::keep;

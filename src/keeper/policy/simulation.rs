@@ -1,0 +1,304 @@
+//! A world that the policy is driven in: thousands of steps in virtual time, from a seed.
+//!
+//! Programs end at any moment or ignore their signal, containers can not be made or removed, people ask
+//! for things, and keepers die and come back with or without what they had written.
+
+use super::backoff::next_random;
+use super::tests::policy;
+use super::*;
+
+/// One host with one instance.
+struct World {
+    policy: Policy,
+    state: State,
+    now: Moment,
+    /// The program that runs, if one does: whether it heeds its signal, and since when it runs.
+    alive: Option<Program>,
+    /// What the driver is doing, one at a time.
+    busy: Option<Action>,
+    /// What remains of a container.
+    remains: bool,
+    random: u64,
+    /// What should be counted.
+    expected: Counts,
+}
+
+#[derive(Clone, Copy)]
+struct Program {
+    heeds: bool,
+    signalled: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = seed;
+        let restarts = [Restart::Always, Restart::OnFailure, Restart::Never];
+        let mut policy = policy(restarts[(next_random(&mut random) % 3) as usize]);
+        policy.curves.crash.jitter = 0.3;
+        let mut world = World {
+            policy,
+            state: State::new(seed),
+            now: Duration::from_secs(1),
+            alive: None,
+            busy: None,
+            remains: false,
+            random,
+            expected: Counts::default(),
+        };
+        world.tell(Event::Found(Found::Nothing));
+        world
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        next_random(&mut self.random) % 100 < percent
+    }
+
+    /// A step of the policy, and the beginning of what it asks for.
+    fn tell(&mut self, event: Event) {
+        let (state, actions) = self.policy.step(&self.state, event, self.now);
+        self.state = state;
+        for action in actions {
+            self.begin(action);
+        }
+        self.check();
+    }
+
+    fn begin(&mut self, action: Action) {
+        match action {
+            Action::Create | Action::Remove => {
+                assert!(
+                    self.busy.is_none(),
+                    "two at a time: {:?} {action:?}",
+                    self.busy
+                );
+                assert!(self.alive.is_none(), "{action:?} over a living container");
+                self.busy = Some(action);
+                if action == Action::Create {
+                    self.expected.attempts += 1;
+                }
+            }
+            Action::Signal => {
+                let program = self.alive.as_mut().expect("a signal for nobody");
+                program.signalled = true;
+            }
+            Action::Kill => match self.busy {
+                Some(Action::Create) => self.end_creation(false),
+                Some(_) => panic!("a kill while it is removed"),
+                None => drop(self.alive.take().map(|_| self.exited(Exit::Signal(9)))),
+            },
+        }
+    }
+
+    fn end_creation(&mut self, good: bool) {
+        self.busy = None;
+        self.remains = true;
+        if good {
+            let heeds = self.chance(80);
+            self.alive = Some(Program {
+                heeds,
+                signalled: false,
+            });
+            self.tell(Event::Made);
+        } else {
+            if self.state.wanted {
+                self.expected.not_made += 1;
+            }
+            self.tell(Event::NotMade);
+        }
+    }
+
+    fn exited(&mut self, exit: Exit) {
+        self.alive = None;
+        if matches!(self.state.phase, Phase::Running { .. }) {
+            match exit {
+                Exit::Code(0) => self.expected.completed += 1,
+                Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => self.expected.crashes += 1,
+            }
+        }
+        self.tell(Event::Exited(exit));
+    }
+
+    /// Something happens.
+    fn happen(&mut self) {
+        self.now += Duration::from_millis(next_random(&mut self.random) % 400);
+        let dice = next_random(&mut self.random) % 100;
+        match (self.busy, self.alive) {
+            _ if dice < 3 => self.lose_keeper(),
+            _ if dice < 9 => self.ask(),
+            (Some(Action::Remove), _) => {
+                let good = self.chance(90);
+                self.busy = None;
+                self.remains &= !good;
+                self.tell(if good {
+                    Event::Removed
+                } else {
+                    Event::NotRemoved
+                });
+            }
+            (Some(_), _) if self.chance(70) => {
+                let good = self.chance(85);
+                self.end_creation(good);
+            }
+            (_, Some(program)) if program.signalled && program.heeds => {
+                self.exited(Exit::Code(0));
+            }
+            (_, Some(_)) if dice < 40 => {
+                let ends = [Exit::Code(0), Exit::Code(1), Exit::Signal(11)];
+                let end = ends[(next_random(&mut self.random) % 3) as usize];
+                self.exited(end);
+            }
+            // A long time in peace.
+            _ if dice > 95 => self.now += Duration::from_secs(11),
+            _ => {}
+        }
+        self.pass_time();
+    }
+
+    fn ask(&mut self) {
+        let asked = [
+            Event::Start,
+            Event::Stop,
+            Event::Restart,
+            Event::Unhealthy,
+            Event::Start,
+        ];
+        let event = asked[(next_random(&mut self.random) % 5) as usize];
+        if event == Event::Unhealthy && matches!(self.state.phase, Phase::Running { .. }) {
+            self.expected.unhealthy += 1;
+        }
+        let phase = self.state.phase.clone();
+        self.tell(event);
+        if matches!(event, Event::Stop) {
+            assert!(!self.state.wanted);
+        } else if matches!(event, Event::Start | Event::Restart) {
+            assert!(self.state.wanted, "{phase:?}");
+        }
+    }
+
+    /// The keeper dies, and whoever it had make or remove a container with it; a new one comes.
+    fn lose_keeper(&mut self) {
+        if let Some(action) = self.busy.take() {
+            self.remains = true;
+            // The program may have been executed just before.
+            if action == Action::Create && self.chance(30) {
+                self.alive = Some(Program {
+                    heeds: true,
+                    signalled: false,
+                });
+            }
+        } else if self.alive.is_some() && self.chance(20) {
+            self.alive = None;
+            if matches!(self.state.phase, Phase::Running { .. }) {
+                self.expected.crashes += 1;
+            }
+        }
+        let found = match self.alive {
+            Some(_) => Found::Alive,
+            None => Found::Nothing,
+        };
+        self.tell(Event::Found(found));
+    }
+
+    fn pass_time(&mut self) {
+        while let Some(moment) = self.policy.wake_at(&self.state)
+            && moment <= self.now
+        {
+            let before = self.state.clone();
+            self.tell(Event::Time);
+            assert!(
+                before != self.state,
+                "an event that changes nothing comes for ever"
+            );
+        }
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        self.invariant_a_wanted_instance_always_comes_back();
+        self.invariant_an_unwanted_one_ends();
+        assert_eq!(self.state.counts, self.expected);
+    }
+
+    fn invariant_a_wanted_instance_always_comes_back(&self) {
+        if !self.state.wanted {
+            return;
+        }
+        match &self.state.phase {
+            Phase::Resting { why } => {
+                let is_an_end = matches!(why, Rest::Completed | Rest::Failed);
+                assert!(
+                    is_an_end && self.policy.restart != Restart::Always,
+                    "{why:?}"
+                );
+            }
+            Phase::Waiting { cause, until }
+            | Phase::Removing {
+                next: Next::Attempt(cause, until),
+                ..
+            } => assert!(*until <= self.now + self.policy.curves.of(*cause).cap),
+            Phase::Starting { .. } => assert_eq!(self.busy, Some(Action::Create)),
+            Phase::Removing { .. } | Phase::Running { .. } | Phase::Stopping { .. } => {}
+        }
+        let removing = matches!(self.state.phase, Phase::Removing { again_at: None, .. });
+        assert_eq!(removing, self.busy == Some(Action::Remove));
+    }
+
+    fn invariant_an_unwanted_one_ends(&self) {
+        if self.state.wanted {
+            return;
+        }
+        match &self.state.phase {
+            Phase::Resting { .. } => assert!(self.alive.is_none() && self.busy.is_none()),
+            Phase::Starting { kill_at, .. } => {
+                assert!(kill_at.is_some_and(|at| at <= self.now + self.policy.grace));
+            }
+            Phase::Stopping { kill_at, why, .. } => {
+                assert_eq!(*why, Stop::Asked);
+                assert!(*kill_at <= self.now + self.policy.grace);
+            }
+            Phase::Removing { next, .. } => assert!(matches!(next, Next::Rest(_))),
+            Phase::Waiting { .. } | Phase::Running { .. } => panic!("{:?}", self.state.phase),
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_a_wanted_instance_comes_back_and_an_unwanted_one_ends() {
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        for _ in 0..500 {
+            world.happen();
+        }
+    }
+}
+
+#[test]
+fn in_a_world_at_peace_every_instance_comes_to_where_it_is_to_be() {
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        for _ in 0..100 {
+            world.happen();
+        }
+        let wanted = seed % 2 == 0;
+        world.tell(if wanted { Event::Start } else { Event::Stop });
+        // Nothing fails from now on, and each program ends when it is told to.
+        for _ in 0..20 {
+            world.now += Duration::from_secs(6);
+            world.pass_time();
+            match world.busy {
+                Some(Action::Create) => world.end_creation(true),
+                Some(_) => {
+                    (world.busy, world.remains) = (None, false);
+                    world.tell(Event::Removed);
+                }
+                None if matches!(world.state.phase, Phase::Stopping { .. }) => {
+                    world.exited(Exit::Code(0));
+                }
+                None => {}
+            }
+        }
+        assert_eq!(world.alive.is_some(), wanted, "{:?}", world.state);
+        assert_eq!(world.remains, wanted, "{:?}", world.state);
+        assert!(!world.state.is_flapping());
+    }
+}

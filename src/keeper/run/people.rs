@@ -1,0 +1,62 @@
+//! What people ask for.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::Result;
+
+use super::super::control::{CONNECTIONS, Request, Said};
+use super::super::policy::{Event, Phase, Stop};
+use super::super::status;
+use super::{Keeper, PEERS, watch};
+
+impl Keeper {
+    pub(super) fn accept(&mut self) -> Result<()> {
+        if let Some((number, fd)) = self.control.accept()? {
+            watch(&self.epoll, fd, PEERS + number as u64)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_peer(&mut self, number: usize) -> Result<()> {
+        debug_assert!(number < CONNECTIONS);
+        let request = match self.control.hear(number) {
+            Said::Request(request) => request,
+            Said::Nothing | Said::Gone | Said::Refused => return Ok(()),
+        };
+        match request {
+            Request::Status | Request::Watch => {}
+            Request::Start => self.tell(Event::Start)?,
+            Request::Stop => self.tell(Event::Stop)?,
+            Request::Restart => self.tell(Event::Restart)?,
+            Request::Unhealthy { reason } => self.unhealthy(reason)?,
+        }
+        self.status.log = self.logs.counts();
+        self.control.answer(number, &self.status.text());
+        Ok(())
+    }
+
+    fn unhealthy(&mut self, reason: String) -> Result<()> {
+        self.tell(Event::Unhealthy)?;
+        let stops = matches!(
+            self.status.state.phase,
+            Phase::Stopping {
+                why: Stop::Unhealthy,
+                ..
+            }
+        );
+        if stops && let Some(attempt) = self.status.attempt() {
+            attempt.reason = Some(status::reason(reason));
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Leaves the container to the next keeper.
+    pub(super) fn leave(mut self) {
+        let done = self.logs.retry();
+        self.status.faults.log = done.err().map(|error| error.to_string());
+        self.status.keeper = 0;
+        self.publish();
+        self.control.remove(self.ground.directory.as_fd());
+    }
+}

@@ -1,0 +1,402 @@
+//! What one instance is to be: `keeper.json` in its directory, checked or refused before any effect.
+//!
+//! Times are text as `500ms`, `1.5s` or `1m30s`. Fields that are not known here, and names that are given
+//! twice, are refused with their line and column; a field that may be left out has its default below.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::policy::{Curve, Curves, Policy, Restart};
+use crate::lifecycle::duration;
+use crate::lifecycle::id::ContainerId;
+use crate::lifecycle::kill::Signal;
+
+/// The file's name in the instance's directory.
+pub const FILE: &str = "keeper.json";
+
+/// The largest file that is read, in bytes: real ones have some hundred.
+const MAX_SIZE: u64 = 64 << 10;
+
+/// The shortest time from one failure to the next attempt that can be asked for: a loop without any wait
+/// would take a processor.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The longest time that can be asked for.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Spec {
+    /// The container's id, as for `create`.
+    #[serde(deserialize_with = "id")]
+    pub id: ContainerId,
+    /// The bundle's directory; a relative path counts from the instance's directory.
+    pub bundle: PathBuf,
+    /// When it is started again.
+    #[serde(default)]
+    pub restart: RestartSpec,
+    /// How it is stopped.
+    #[serde(default)]
+    pub stop: StopSpec,
+    /// Where its output goes.
+    #[serde(default)]
+    pub log: LogSpec,
+}
+
+/// When an instance is started again.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RestartSpec {
+    /// `always`, as by default, `on-failure` or `never`.
+    pub policy: Restart,
+    /// Exit codes that are no failure; `[0]` by default, and at least one.
+    #[serde(deserialize_with = "codes")]
+    pub success_codes: Vec<u8>,
+    /// A run of this length makes earlier failures forgotten: 1ms to a year, 10s by default.
+    #[serde(deserialize_with = "wait")]
+    pub good_run: Duration,
+    /// The waits after a program that ended by itself: 200ms, twice as long each time, up to 1m.
+    pub crash: CurveSpec,
+    /// Those after one that was found to be unhealthy: 1s, up to 5m.
+    pub unhealthy: CurveSpec,
+    /// Those after a container that could not be made: 1s, up to 5m.
+    pub image: CurveSpec,
+}
+
+/// How waits grow. The first attempt after a failure never waits.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CurveSpec {
+    /// The first wait: 1ms to a year, and at most `cap`.
+    #[serde(deserialize_with = "wait")]
+    pub base: Duration,
+    /// How many times longer each next one is: 1 to 1000, 2 by default.
+    #[serde(deserialize_with = "factor")]
+    pub factor: f64,
+    /// The longest one: 1ms to a year.
+    #[serde(deserialize_with = "wait")]
+    pub cap: Duration,
+    /// By which part a wait may be shorter: 0 to 1, 0.2 by default.
+    #[serde(deserialize_with = "part")]
+    pub jitter: f64,
+}
+
+/// How an instance is stopped.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct StopSpec {
+    /// What the program gets, a name or a number: `TERM` by default.
+    #[serde(deserialize_with = "signal")]
+    pub signal: i32,
+    /// After what time every process of its cgroup is killed: 0 to a year, 10s by default.
+    #[serde(deserialize_with = "time")]
+    pub grace: Duration,
+}
+
+/// Where an instance's output goes: the file `log` in its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct LogSpec {
+    /// The size in bytes at which a new file is begun: 128 KiB to 1 TiB, 10 MiB by default.
+    #[serde(deserialize_with = "size")]
+    pub max_size: u64,
+    /// How many files there are at most: 1 to 1000, 5 by default.
+    #[serde(deserialize_with = "files")]
+    pub max_files: u16,
+    /// What happens to a program that prints faster than its log is written.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a program that prints faster than its log is written, or whose log can not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// It waits, as with any pipe: nothing is lost.
+    Wait,
+    /// Lines are dropped, and the log says how many.
+    Drop,
+}
+
+impl Default for RestartSpec {
+    fn default() -> Self {
+        let slow = CurveSpec {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(300),
+            ..CurveSpec::default()
+        };
+        RestartSpec {
+            policy: Restart::Always,
+            success_codes: vec![0],
+            good_run: Duration::from_secs(10),
+            crash: CurveSpec::default(),
+            unhealthy: slow,
+            image: slow,
+        }
+    }
+}
+
+impl Default for CurveSpec {
+    fn default() -> Self {
+        CurveSpec {
+            base: Duration::from_millis(200),
+            factor: 2.0,
+            cap: Duration::from_secs(60),
+            jitter: 0.2,
+        }
+    }
+}
+
+impl Default for StopSpec {
+    fn default() -> Self {
+        StopSpec {
+            signal: Signal::TERM.number(),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        LogSpec {
+            max_size: 10 << 20,
+            max_files: 5,
+            when_full: WhenFull::Wait,
+        }
+    }
+}
+
+impl Spec {
+    /// Reads the file in an instance's directory, whose path is absolute.
+    ///
+    /// # Errors
+    ///
+    /// The file can not be read; or what is wrong in it, with line and column or the field's path.
+    pub fn load(directory: &Path) -> Result<Spec> {
+        use std::io::Read as _;
+        let path = directory.join(FILE);
+        let advice = || format!("{path:?}: an instance is described there (docs/keeper.md)");
+        let mut text = Vec::new();
+        let file = std::fs::File::open(&path).with_context(advice)?;
+        file.take(MAX_SIZE + 1)
+            .read_to_end(&mut text)
+            .with_context(advice)?;
+        if text.len() as u64 > MAX_SIZE {
+            bail!("{path:?} is larger than {} KiB", MAX_SIZE >> 10);
+        }
+        let mut spec = Spec::parse(&text).with_context(|| format!("{path:?}"))?;
+        spec.bundle = directory.join(&spec.bundle);
+        Ok(spec)
+    }
+
+    fn parse(text: &[u8]) -> Result<Spec> {
+        let spec: Spec = serde_json::from_slice(text)?;
+        let curves = [
+            ("crash", spec.restart.crash),
+            ("unhealthy", spec.restart.unhealthy),
+            ("image", spec.restart.image),
+        ];
+        for (name, curve) in curves {
+            if curve.base > curve.cap {
+                let (base, cap) = (curve.base, curve.cap);
+                bail!("restart.{name}.base: must be at most cap, {cap:?}, is {base:?}");
+            }
+        }
+        Ok(spec)
+    }
+
+    /// What decides when it is started and stopped.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let restart = &self.restart;
+        Policy {
+            restart: restart.policy,
+            success: restart.success_codes.clone(),
+            curves: Curves {
+                crash: restart.crash.into(),
+                unhealthy: restart.unhealthy.into(),
+                image: restart.image.into(),
+            },
+            good_run: restart.good_run,
+            grace: self.stop.grace,
+        }
+    }
+}
+
+impl From<CurveSpec> for Curve {
+    fn from(spec: CurveSpec) -> Curve {
+        Curve {
+            base: spec.base,
+            factor: spec.factor,
+            cap: spec.cap,
+            jitter: spec.jitter,
+        }
+    }
+}
+
+fn refuse<E: serde::de::Error>(problem: impl Display) -> E {
+    E::custom(problem)
+}
+
+fn id<'de, D: Deserializer<'de>>(from: D) -> Result<ContainerId, D::Error> {
+    let text = String::deserialize(from)?;
+    ContainerId::parse(&text).map_err(refuse)
+}
+
+fn signal<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be a signal's name or number")]
+    enum NameOrNumber {
+        Name(String),
+        Number(i32),
+    }
+    let text = match NameOrNumber::deserialize(from)? {
+        NameOrNumber::Name(name) => name,
+        NameOrNumber::Number(number) => number.to_string(),
+    };
+    match Signal::parse(&text).map_err(refuse)?.number() {
+        0 => Err(refuse("signal 0 stops nothing: give a name as TERM")),
+        number => Ok(number),
+    }
+}
+
+fn codes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let codes = Vec::<u8>::deserialize(from)?;
+    if codes.is_empty() {
+        return Err(refuse("must have at least one code, as [0]"));
+    }
+    Ok(codes)
+}
+
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let time = duration::parse(&text).filter(|time| *time <= LONGEST);
+    time.ok_or_else(|| {
+        refuse(format_args!(
+            "must be a time up to a year as 500ms, 5s or 1m30s, is {text:?}"
+        ))
+    })
+}
+
+fn wait<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let wait = time(from)?;
+    if wait < SHORTEST {
+        return Err(refuse(format_args!("must be at least 1ms, is {wait:?}")));
+    }
+    Ok(wait)
+}
+
+fn in_range<'de, D, T>(from: D, range: std::ops::RangeInclusive<T>) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + PartialOrd + Display,
+{
+    let value = T::deserialize(from)?;
+    if !range.contains(&value) {
+        let (least, most) = range.into_inner();
+        return Err(refuse(format_args!(
+            "must be from {least} to {most}, is {value}"
+        )));
+    }
+    Ok(value)
+}
+
+fn factor<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    in_range(from, 1.0..=1000.0)
+}
+
+fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    in_range(from, 0.0..=1.0)
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    in_range(from, 128 << 10..=1 << 40)
+}
+
+fn files<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    in_range(from, 1..=1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        format!("{:#}", Spec::parse(text.as_bytes()).unwrap_err())
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let spec = Spec::parse(br#"{"id": "web", "bundle": "/srv/web"}"#).unwrap();
+        assert_eq!(spec.restart, RestartSpec::default());
+        assert_eq!((spec.stop.signal, spec.log.max_files), (libc::SIGTERM, 5));
+        let text = br#"{"id": "web", "bundle": "b", "stop": {"grace": "0"},
+            "restart": {"policy": "on-failure", "image": {"cap": "2s"}}}"#;
+        let spec = Spec::parse(text).unwrap();
+        assert_eq!(spec.stop.grace, Duration::ZERO);
+        assert_eq!(spec.restart.policy, Restart::OnFailure);
+        let image = spec.restart.image;
+        assert_eq!((image.cap, image.factor), (Duration::from_secs(2), 2.0));
+    }
+
+    #[test]
+    fn the_example_of_the_manual_is_every_default() {
+        let page = include_str!("../../docs/keeper.md");
+        let example = page.split("```json\n").nth(1).unwrap();
+        let example = example.split("```").next().unwrap();
+        let spec = Spec::parse(example.as_bytes()).unwrap();
+        let short = Spec::parse(br#"{"id": "web", "bundle": "/srv/web"}"#).unwrap();
+        assert_eq!(spec, short);
+        for field in ["successCodes", "goodRun", "jitter", "grace", "maxFiles"] {
+            assert!(example.contains(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_or_given_twice_is_refused_with_its_place() {
+        let told = refused("{\"id\": \"web\",\n \"bundle\": \"/b\",\n \"restarts\": {}}");
+        assert!(
+            told.starts_with("unknown field `restarts`, expected one of")
+                && told.ends_with("at line 3 column 11"),
+            "{told}"
+        );
+        let told = refused(r#"{"id": "a", "id": "b", "bundle": "/b"}"#);
+        assert!(told.starts_with("duplicate field `id`"), "{told}");
+        assert!(refused(r#"{"id": "web"}"#).starts_with("missing field `bundle`"));
+    }
+
+    #[test]
+    fn what_is_out_of_its_range_is_refused_with_its_place() {
+        let with =
+            |rest: &str| refused(&format!("{{\"id\": \"web\", \"bundle\": \"/b\", {rest}}}"));
+        for (text, told) in [
+            (r#""restart": {"policy": "sometimes"}"#, "unknown variant"),
+            (r#""restart": {"successCodes": []}"#, "at least one code"),
+            (r#""restart": {"successCodes": [256]}"#, "invalid value"),
+            (r#""restart": {"goodRun": "0"}"#, "must be at least 1ms"),
+            (r#""restart": {"crash": {"base": "5"}}"#, "must be a time"),
+            (r#""restart": {"crash": {"factor": 0.5}}"#, "from 1 to 1000"),
+            (r#""restart": {"crash": {"jitter": 1.5}}"#, "from 0 to 1"),
+            (
+                r#""restart": {"crash": {"base": "2m"}}"#,
+                "restart.crash.base",
+            ),
+            (r#""stop": {"signal": "NO"}"#, "unknown signal"),
+            (r#""stop": {"signal": 0}"#, "stops nothing"),
+            (r#""stop": {"grace": "2y"}"#, "must be a time"),
+            (r#""log": {"maxSize": 1000}"#, "from 131072 to"),
+            (r#""log": {"maxFiles": 0}"#, "from 1 to 1000"),
+            (r#""log": {"whenFull": "panic"}"#, "unknown variant"),
+        ] {
+            let refusal = with(text);
+            assert!(refusal.contains(told), "{text}: {refusal}");
+            let has_place = refusal.contains("line 1") || refusal.contains("restart.crash.base");
+            assert!(has_place, "{refusal}");
+        }
+        assert!(refused(r#"{"id": "a/b", "bundle": "/b"}"#).contains("invalid container id"));
+    }
+}

@@ -1,0 +1,220 @@
+//! `keep` and `keeper`: an instance is held, whatever happens to its program and to its keeper.
+
+mod adoption;
+mod life;
+mod logs;
+mod refusals;
+mod stop;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::{Value, json};
+
+use crate::caller::{Running, command, wait_for_exit};
+use crate::support::Bundle;
+
+/// The tests of this folder.
+pub fn all() -> Vec<Trial> {
+    [
+        adoption::all(),
+        life::all(),
+        logs::all(),
+        refusals::all(),
+        stop::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// How long a state is waited for: the virtual host is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An instance of a bundle. Its keeper ends before the bundle goes.
+struct Instance {
+    keeper: Option<Running>,
+    bundle: Bundle,
+}
+
+impl Instance {
+    /// One whose program is a shell's `script`, with `changes` in keeper.json. It has no keeper yet.
+    fn new(script: &str, changes: Value) -> Instance {
+        Instance::of(Bundle::new(script), changes)
+    }
+
+    fn of(bundle: Bundle, changes: Value) -> Instance {
+        bundle.edit(|config| config["root"]["readonly"] = json!(false));
+        let mut spec = json!({ "id": bundle.id, "bundle": bundle.path() });
+        for (name, value) in changes.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        let instance = Instance {
+            keeper: None,
+            bundle,
+        };
+        fs::create_dir_all(instance.folder()).unwrap();
+        fs::write(instance.file("keeper.json"), spec.to_string()).unwrap();
+        instance
+    }
+
+    /// As [`Instance::new`], and its program runs.
+    fn running(script: &str, changes: Value) -> Instance {
+        let mut instance = Instance::new(script, changes);
+        instance.keep();
+        instance.until(runs);
+        instance
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.bundle.folder.join("instance")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    fn path(&self) -> String {
+        self.folder().to_str().unwrap().to_owned()
+    }
+
+    /// Starts a keeper, and waits until it answers.
+    fn keep(&mut self) {
+        self.keeper = Some(self.keeper_begins());
+        // Its socket is the last thing that it makes before it looks at the instance.
+        while !self.asked(&["status"]).0.status.success() {
+            let keeper = self.keeper.as_mut().unwrap();
+            if keeper.ends_within(Duration::from_millis(10)) {
+                panic!("the keeper has ended: {:?}", keeper.end());
+            }
+        }
+    }
+
+    fn keeper_begins(&self) -> Running {
+        let arguments = ["keep", &self.path()];
+        Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null())
+    }
+
+    /// Kills the keeper, as nobody should.
+    fn lose_keeper(&mut self) {
+        let mut keeper = self.keeper.take().unwrap();
+        keeper.signal(Signal::KILL);
+        keeper.end();
+    }
+
+    fn asked(&self, words: &[&str]) -> crate::support::Ran {
+        let path = self.path();
+        let words: Vec<&str> = ["keeper"]
+            .into_iter()
+            .chain(words.iter().copied())
+            .chain([path.as_str()])
+            .collect();
+        self.bundle.parhelion(&words)
+    }
+
+    /// Asks the keeper for something that it does.
+    fn ask(&self, words: &[&str]) {
+        self.asked(words).success();
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.asked(&["status"]).success()).unwrap()
+    }
+
+    /// Waits for a status of which this holds; not for ever, also where something changes all the time.
+    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
+    fn until(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        let arguments = ["keeper", "watch", &self.path()];
+        let mut last = Value::Null;
+        let watching = Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null());
+        let begun = Instant::now();
+        loop {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "what was waited for has not come; now it is {last:#}"
+            );
+            let line = watching.try_line();
+            let line = line.unwrap_or_else(|| panic!("nothing has changed since {last:#}"));
+            last = serde_json::from_str(&line).unwrap();
+            if holds(&last) {
+                return last;
+            }
+        }
+    }
+
+    /// Waits for this phase.
+    fn until_phase(&self, name: &str) -> Value {
+        self.until(|status| phase(status) == name)
+    }
+
+    /// The container's first process.
+    fn pid(&self) -> i32 {
+        pid(&self.status())
+    }
+
+    /// Lets the program's end come from outside.
+    fn kill_program(&self) {
+        kill(self.pid());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    /// Texts of the log's lines, without moment, stream and tag.
+    fn texts(&self) -> Vec<String> {
+        let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap().to_owned();
+        self.log().lines().map(text).collect()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        drop(self.keeper.take());
+    }
+}
+
+fn kill(pid: i32) {
+    let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
+    wait_for_exit(pid);
+}
+
+fn pid(status: &Value) -> i32 {
+    let pid = status["container"]["process"]["pid"].as_i64();
+    pid.unwrap_or_else(|| panic!("{status:#}"))
+        .try_into()
+        .unwrap()
+}
+
+fn phase(status: &Value) -> &str {
+    let phase = status["state"]["phase"].as_object().unwrap();
+    phase.keys().next().unwrap()
+}
+
+fn runs(status: &Value) -> bool {
+    phase(status) == "running"
+}
+
+/// Why an instance rests.
+fn rests(status: &Value) -> &str {
+    status["state"]["phase"]["resting"]["why"]
+        .as_str()
+        .unwrap_or("")
+}
+
+fn attempts(status: &Value) -> u64 {
+    status["state"]["counts"]["attempts"].as_u64().unwrap()
+}
+
+/// The attempt with this number.
+fn attempt(status: &Value, number: u64) -> Value {
+    let attempts = status["attempts"].as_array().unwrap();
+    let found = attempts.iter().find(|attempt| attempt["number"] == number);
+    found.unwrap_or_else(|| panic!("{status:#}")).clone()
+}

@@ -1,0 +1,146 @@
+//! An instance is stopped, and nothing of it is left.
+
+use std::fs;
+use std::path::Path;
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{Instance, attempt, attempts, pid, rests, runs};
+use crate::caller::wait_for_exit;
+use crate::support::tests;
+
+pub fn all() -> Vec<Trial> {
+    tests![
+        a_stop_is_a_term_and_a_start_is_a_new_program,
+        another_signal_can_stop_it,
+        every_process_is_killed_when_term_is_ignored,
+        a_stop_while_it_waits_or_is_made_leaves_nothing,
+        a_stopped_instance_stays_stopped_under_a_new_keeper,
+        a_keeper_that_is_told_to_end_leaves_the_container,
+    ]
+}
+
+const HEEDS: &str = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+
+fn a_stop_is_a_term_and_a_start_is_a_new_program() {
+    let instance = Instance::running(HEEDS, json!({}));
+    let before = instance.pid();
+    until_line(&instance, "ready");
+    instance.ask(&["stop"]);
+    let status = instance.status();
+    assert_eq!(rests(&status), "stopped");
+    assert_eq!(attempt(&status, 1)["exit"], json!({ "code": 7 }));
+    assert_eq!(attempt(&status, 1)["told"], "asked");
+    assert_eq!(instance.texts(), ["ready", "got it"]);
+    assert!(
+        instance
+            .bundle
+            .verb("state")
+            .failure()
+            .contains("does not exist")
+    );
+    instance.ask(&["start"]);
+    let status = instance.status();
+    assert!(runs(&status) && pid(&status) != before);
+    assert_eq!(status["state"]["counts"]["crashes"], 0);
+}
+
+fn another_signal_can_stop_it() {
+    let script = "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let instance = Instance::running(script, json!({ "stop": { "signal": "SIGUSR1" } }));
+    until_line(&instance, "ready");
+    instance.ask(&["stop"]);
+    assert_eq!(attempt(&instance.status(), 1)["exit"], json!({ "code": 5 }));
+}
+
+/// Waits until the log has this line.
+fn until_line(instance: &Instance, line: &str) {
+    while !instance.texts().iter().any(|text| text == line) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn every_process_is_killed_when_term_is_ignored() {
+    // In the host's pid namespace the end of the first process is not the end of the others.
+    let script = "trap '' TERM; sleep 1000 & echo child $!; while :; do sleep 1000; done";
+    let mut instance = Instance::new(script, json!({ "stop": { "grace": "200ms" } }));
+    instance.bundle.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    instance.keep();
+    let status = instance.until(runs);
+    let cgroup = status["container"]["cgroup"].as_str().unwrap().to_owned();
+    while instance.texts().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let child: i32 = instance.texts()[0]
+        .strip_prefix("child ")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(Path::new(&format!("/proc/{child}")).exists());
+    instance.ask(&["stop"]);
+    let status = instance.status();
+    assert_eq!(attempt(&status, 1)["exit"], json!({ "signal": 9 }));
+    wait_for_exit(child);
+    assert!(!Path::new(&cgroup).exists());
+}
+
+fn a_stop_while_it_waits_or_is_made_leaves_nothing() {
+    let restart = json!({ "restart": { "crash": { "base": "1h", "cap": "1h" } } });
+    let mut instance = Instance::new("exit 1", restart);
+    instance.keep();
+    instance.until_phase("waiting");
+    instance.ask(&["stop"]);
+    assert_eq!(attempts(&instance.status()), 2);
+
+    let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "100ms" } }));
+    let folder = instance.bundle.folder.clone();
+    let hook = format!("echo > {0}/hooked; exec sleep 1000", folder.display());
+    instance.bundle.edit(|config| {
+        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", hook] });
+        config["hooks"] = json!({ "prestart": [hook] });
+    });
+    instance.keep();
+    while !folder.join("hooked").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    instance.ask(&["stop"]);
+    assert_eq!(rests(&instance.status()), "stopped");
+    assert!(
+        instance
+            .bundle
+            .verb("state")
+            .failure()
+            .contains("does not exist")
+    );
+    assert_eq!(fs::read_dir(folder.join("state")).unwrap().count(), 0);
+}
+
+fn a_stopped_instance_stays_stopped_under_a_new_keeper() {
+    let mut instance = Instance::running("exec sleep 1000", json!({ "stop": { "grace": "0" } }));
+    instance.ask(&["stop"]);
+    instance.lose_keeper();
+    instance.keep();
+    let status = instance.until_phase("resting");
+    assert_eq!((rests(&status), attempts(&status)), ("stopped", 1));
+    instance.ask(&["start"]);
+    assert!(runs(&instance.status()));
+}
+
+fn a_keeper_that_is_told_to_end_leaves_the_container() {
+    let mut instance = Instance::running("exec sleep 1000", json!({}));
+    let before = instance.pid();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut keeper = instance.keeper.take().unwrap();
+        keeper.signal(signal);
+        keeper.ends_with(0);
+        assert_eq!(instance.bundle.status(), "running");
+        assert!(!instance.file("control").exists());
+        instance.keep();
+        assert_eq!(instance.pid(), before);
+    }
+}
