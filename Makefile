@@ -1,8 +1,8 @@
 # make demo: see it.  make test: test it.  make bench: measure it.  make supply: what it is made of.
-# make fuzz: attack its parsers and plans with inputs that nobody wrote.
+# make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost test-selinux weakened bench manual supply fuzz
+.PHONY: build demo test test-vhost test-selinux weakened bench manual supply fuzz sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -52,6 +52,10 @@ supply:
 FUZZ_SECONDS ?= 60
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(TARGETS)
+
+# Unit tests and kernel tests of a runtime with the address sanitizer; PARTS="exec mounts" runs those of some parts. As root.
+sanitize:
+	tools/sanitize $(PARTS)
 
 bench:
 	tools/setup bench

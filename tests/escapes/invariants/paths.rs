@@ -5,6 +5,7 @@
 //! whose links are not followed. [`is_allowed`] has the paths that are left, and why.
 
 use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 use nix::libc;
@@ -14,6 +15,7 @@ use super::calls::{Call, Place};
 use super::cases;
 use super::state::State;
 use super::trace::{Stop, Trace, What, Who};
+use crate::caller::Running;
 use crate::subject::Subject;
 use crate::support::{Bundle, tests};
 
@@ -24,6 +26,7 @@ pub fn all() -> Vec<Trial> {
         init_opens_no_such_path_in_a_user_namespace,
         init_opens_no_such_path_with_a_terminal,
         init_opens_no_such_path_where_it_does_not_pivot,
+        init_opens_no_such_path_in_a_mount_namespace_of_others,
         init_opens_no_such_path_under_landlock,
         a_process_that_joins_opens_no_such_path,
         init_would_open_what_is_at_proc_inside,
@@ -69,7 +72,8 @@ fn is_allowed(place: &Place, entered: bool, named: &Named<'_>) -> bool {
             // The process' own root: there is no name in it.
             (_, "/") => opened || ["move_mount", "chdir"].contains(&place.call),
             // In the copy of the host's mounts, whose names nobody inside has changed: the container's are mounted
-            // in its root, which `/` does not lead to yet. It must be the device 1:3.
+            // in its root, which `/` does not lead to yet. It must be the device 1:3. In a joined mount namespace
+            // the names are others', and that is all that is asked of it.
             (false, "/dev/null") => opened,
             // Likewise; where createContainer hooks run (runtime-spec, "POSIX-platform Hooks").
             (false, path) if path == named.bundle => place.call == "chdir",
@@ -165,6 +169,20 @@ fn init_opens_no_such_path_where_it_does_not_pivot() {
         &Named::of(&bundle),
         70,
     );
+}
+
+fn init_opens_no_such_path_in_a_mount_namespace_of_others() {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "/bin/sh", "-c", "echo made; exec sleep 100000"]);
+    let others = Running::spawn(&mut command, Stdio::null());
+    assert_eq!(others.line(), "made");
+    let bundle = cases::bundle(Subject::Real);
+    bundle.edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        let mount = namespaces.iter_mut().find(|one| one["type"] == "mount");
+        mount.unwrap()["path"] = json!(format!("/proc/{}/ns/mnt", others.pid()));
+    });
+    holds(&cases::run(&bundle, &[]), &Named::of(&bundle), 70);
 }
 
 fn init_opens_no_such_path_under_landlock() {

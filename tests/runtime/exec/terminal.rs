@@ -128,7 +128,7 @@ fn received(socket: &Socket) -> (String, File) {
 fn a_terminal_in_the_background_is_sent_to_the_socket() {
     for bundle in [running(), in_user_namespace(|_config| {})] {
         let socket = Socket::new(&bundle, "console.sock");
-        let script = "busybox tty; stat -c %u $(busybox tty); ls /proc/$$/fd | busybox wc -l; \
+        let script = "busybox tty; stat -c %u $(busybox tty); ls /proc/$$/fd 2>/dev/null | busybox wc -l; \
             read line </dev/tty; echo \"got $line\"; exec sleep 1000";
         let flags = [
             "--tty",
