@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["error", "bundle", "lifecycle"]),
+    ("store", &["sys", "error"]),
 ];
 
 /// A source file: its place below `src/`, the modules that lead to it, its text.
