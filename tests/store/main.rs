@@ -1,8 +1,16 @@
 //! The store: what every backend must do, and what the embedded one does when processes die and disks fail.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a surprise"
+)]
 
 mod contract;
+mod crash;
+mod disk;
+mod faults;
+mod kill;
 mod model;
 mod random;
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::crash::Seen;
 use parhelion::store::{
     Change, Clock, Compare, Error, Event, Found, KeyValue, Lease, LeaseId, Operation, Range,
     Result, Revision, Store, Txn, TxnResponse, Watch,
@@ -15,7 +16,7 @@ pub struct Model {
     told: Arc<Mutex<Told>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Told {
     changes: Vec<Change>,
     oldest: u64,
@@ -73,6 +74,14 @@ impl Model {
         Model { clock, told }
     }
 
+    /// Another one, which goes its own way from here on.
+    pub fn fork(&self) -> Model {
+        Model {
+            clock: self.clock.clone(),
+            told: Arc::new(Mutex::new(self.told.lock().unwrap().clone())),
+        }
+    }
+
     /// Ends what has run out.
     pub fn expire(&self) {
         let now = self.clock.now();
@@ -89,6 +98,21 @@ impl Model {
         let now = self.clock.now();
         for lease in &mut self.told.lock().unwrap().leases {
             lease.2 = now + lease.1;
+        }
+    }
+
+    /// What there is to see, without a renewal of leases.
+    pub fn seen(&self) -> Seen {
+        let told = self.told.lock().unwrap();
+        let kept = told.changes.iter().filter(|c| c.revision.0 >= told.oldest);
+        Seen {
+            found: Found {
+                revision: told.revision(),
+                keys: told.keys(),
+            },
+            oldest: Revision(told.oldest),
+            changes: kept.cloned().collect(),
+            leases: told.leases.iter().map(|lease| lease.0).collect(),
         }
     }
 

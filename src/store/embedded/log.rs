@@ -225,6 +225,15 @@ impl Log {
         Error::Uncertain(error)
     }
 
+    /// How many units the file has; None when the disk has failed.
+    #[cfg(test)]
+    pub fn units(&self) -> Option<u64> {
+        match &self.end {
+            End::Open { sequence, .. } => Some(*sequence),
+            End::Failed(_) => None,
+        }
+    }
+
     fn usable(&self) -> Result<()> {
         match &self.end {
             End::Open { .. } => Ok(()),
@@ -261,7 +270,12 @@ impl Log {
     /// Writes the file anew, without the changes before a revision.
     ///
     /// After [`Error::NotWritten`] the old one is in use as before.
-    pub fn rewrite(&mut self, state: &State, oldest: Revision) -> Result<()> {
+    pub fn compact(&mut self, state: &State, oldest: Revision) -> Result<()> {
+        self.usable()?;
+        self.rewrite(state, oldest)
+    }
+
+    fn rewrite(&mut self, state: &State, oldest: Revision) -> Result<()> {
         let written = self.write_new(state, oldest);
         let renamed = written.and_then(|open| {
             self.medium.rename(STORE_NEW, STORE)?;
@@ -328,4 +342,24 @@ fn beginning(state: &State, oldest: Revision) -> impl Iterator<Item = Record> {
     let changes = state.changes_from(oldest).cloned().map(Record::Commit);
     let all = [base].into_iter().chain(leases).chain(keys).chain(changes);
     all.chain([Record::Ready])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::medium::Directory;
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let name = format!("parhelion-format-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        let medium = Box::new(Directory::open(&place).unwrap());
+        drop(Log::begin(medium, &State::default()).unwrap());
+        let newer = unit::header_of(unit::FORMAT + 1);
+        std::fs::write(place.join(STORE), newer).unwrap();
+        let error = load(&Directory::open(&place).unwrap(), Duration::ZERO).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("has format 2, and 1 is the newest"), "{text}");
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 }

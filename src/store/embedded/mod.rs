@@ -248,7 +248,7 @@ impl Store for Embedded {
                 let asked = revision;
                 Err(Error::FutureRevision { asked, newest })
             } else {
-                log.rewrite(state, revision)
+                log.compact(state, revision)
             }
         })??;
         let mut state = self.feed.state.write();
@@ -317,5 +317,49 @@ impl Watch for FeedWatch {
             Ok(None) => Poll::Pending,
             Err(closed) => Poll::Ready(Err(closed)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::txn::Operation;
+    use super::*;
+
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn callers_who_wait_share_one_write() {
+        let place = std::env::temp_dir().join(format!("parhelion-store-{}", std::process::id()));
+        let store = Embedded::open(&place, Arc::new(Stopped)).unwrap();
+        let before = lock(&store.log).units();
+        thread::scope(|scope| {
+            let log = lock(&store.log);
+            for caller in 0..BATCH {
+                let key = caller.to_string().into_bytes();
+                let (value, lease) = (vec![], None);
+                let then = vec![Operation::Put { key, value, lease }];
+                let compare = vec![];
+                let store = &store;
+                scope.spawn(move || store.txn(Txn { compare, then }).unwrap());
+            }
+            while lock(&store.queue).len() < BATCH {
+                thread::yield_now();
+            }
+            drop(log);
+        });
+        assert_eq!(lock(&store.log).units(), before.map(|units| units + 1));
+        let found = store.get(&Range::Prefix(vec![])).unwrap();
+        assert_eq!(found.keys.len(), BATCH);
+        assert_eq!(found.revision, Revision(1 + BATCH as u64));
+        drop(store);
+        std::fs::remove_dir_all(&place).unwrap();
     }
 }

@@ -46,7 +46,8 @@ pub fn header() -> [u8; HEADER] {
     header_of(FORMAT)
 }
 
-fn header_of(format: u32) -> [u8; HEADER] {
+/// The header of a file of some format.
+pub fn header_of(format: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(NAME);
     header[8..12].copy_from_slice(&format.to_le_bytes());
