@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod disk;
 mod faults;
+mod figures;
 mod kill;
 mod model;
 mod random;

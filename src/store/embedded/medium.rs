@@ -127,6 +127,14 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has the descriptor too, up to its execve, and
+        // would hold the lock. When this fails, the close does it a little later.
+        let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+    }
+}
+
 impl Medium for Directory {
     fn path(&self) -> &Path {
         &self.path
@@ -220,5 +228,24 @@ impl File for OpenFile {
 
     fn sync(&mut self) -> SysResult<()> {
         rustix::fs::fdatasync(&self.fd).call(|| format!("fdatasync({:?})", self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_store_is_free_also_while_a_child_has_its_descriptor() {
+        let name = format!("parhelion-medium-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        let mut held = Directory::open(&place).unwrap();
+        held.publish().unwrap();
+        let child = held.fd.try_clone().unwrap();
+        assert!(matches!(Directory::open(&place), Err(Error::Locked { .. })));
+        drop(held);
+        Directory::open(&place).unwrap();
+        drop(child);
+        std::fs::remove_dir_all(&place).unwrap();
     }
 }
