@@ -23,7 +23,7 @@ use std::time::Duration;
 use contract::{Backend, contract};
 use model::Model;
 use parhelion::store::embedded::Embedded;
-use parhelion::store::{Clock, Store};
+use parhelion::store::{Clock, Error, Revision, Store};
 
 /// A clock that goes when it is told to.
 #[derive(Default)]
@@ -110,5 +110,55 @@ fn the_embedded_store_keeps_the_contract() {
         let scratch = Scratch::new("contract");
         let store = Embedded::open(&scratch.store(), clock.clone()).unwrap();
         Box::new(EmbeddedBackend(store, clock, scratch))
+    });
+}
+
+#[test]
+fn expire_says_when_to_come_again() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock.clone()).unwrap();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(store.expire().unwrap(), None);
+    let long = store.grant(Duration::from_secs(5)).unwrap();
+    let short = store.grant(Duration::from_secs(3)).unwrap();
+    assert_eq!(store.expire().unwrap(), seconds(3));
+    clock.pass(Duration::from_secs(2));
+    assert_eq!(store.expire().unwrap(), seconds(1));
+    store.keep_alive(short.id).unwrap();
+    assert_eq!(store.expire().unwrap(), seconds(3));
+    clock.pass(Duration::from_secs(3));
+    assert_eq!(store.expire().unwrap(), None);
+    assert!(store.revoke(long.id).is_err() && store.revoke(short.id).is_err());
+}
+
+#[test]
+fn an_idle_store_writes_nothing() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock.clone()).unwrap();
+    let lease = store.grant(Duration::from_secs(5)).unwrap();
+    store.expire().unwrap();
+    let calls = disk.len();
+    for _ in 0..10 {
+        clock.pass(Duration::from_secs(1));
+        store.keep_alive(lease.id).unwrap();
+        store.expire().unwrap();
+    }
+    assert_eq!(disk.len(), calls);
+}
+
+#[test]
+fn a_watch_ends_with_its_store() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock).unwrap();
+    let mut watch = store.watch(b"", Revision(2)).unwrap();
+    assert!(watch.try_next().unwrap().is_none());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || watch.wait());
+        drop(store);
+        let ended = waiting.join().unwrap();
+        assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
     });
 }

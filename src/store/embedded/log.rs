@@ -199,7 +199,8 @@ impl Log {
         else {
             return self.usable();
         };
-        let bytes: Vec<u8> = records.iter().flat_map(Record::to_bytes).collect();
+        let bytes = records.iter().map(Record::to_bytes).collect::<Vec<_>>();
+        let bytes = bytes.concat();
         let unit = unit::unit(*sequence, &bytes);
         if let Err(error) = file.write_at(&unit, *length) {
             // Part of it may be there. When it is gone for certain, nothing has happened.
