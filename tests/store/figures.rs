@@ -96,6 +96,7 @@ fn watch_latency() {
 #[test]
 #[ignore = "figures: nothing can fail"]
 fn opening() {
+    let before = resident_kib();
     let scratch = Scratch::new("opening");
     let store = open(&scratch);
     for hundred in 0..100 {
@@ -115,7 +116,6 @@ fn opening() {
     }
     drop(store);
     let size = fs::metadata(scratch.store().join("store")).unwrap().len();
-    let before = resident_kib();
     let begin = Instant::now();
     let store = open(&scratch);
     let time = begin.elapsed();

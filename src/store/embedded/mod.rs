@@ -1,9 +1,9 @@
 //! The embedded store: one process, one directory, everything in memory and every change on disk before
 //! it is acknowledged (docs/decisions/0014).
 //!
-//! Whoever writes queues its request and takes the log's lock; who gets it writes everything that is
-//! queued as one unit, with one fdatasync(2). So there is no thread of its own, one caller waits for
-//! one write, and any number of callers together do so too. Readers and watches see a change when it is
+//! Whoever writes queues its request. The first one leads: it writes everything that is queued as one
+//! unit, with one fdatasync(2), and hands on to the first that came meanwhile. So there is no thread of
+//! its own, one caller waits for one write, and any number of callers together for two. Readers and watches see a change when it is
 //! safe. [`Embedded::expire`] is to be called when the time has come: the only thing that the store
 //! does not do by itself.
 
@@ -14,9 +14,12 @@ mod record;
 mod state;
 mod unit;
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::error::{Error, Result};
@@ -38,16 +41,35 @@ const BATCH: usize = 64;
 pub struct Embedded {
     clock: Arc<dyn Clock>,
     /// What is to be written next, in its order.
-    queue: Mutex<Vec<Request>>,
+    queue: Mutex<Queue>,
     /// Held while requests are answered and written.
     log: Mutex<Log>,
     feed: Arc<Feed>,
     torn: Option<Torn>,
 }
 
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    /// Whether somebody leads. If not, nothing is queued.
+    led: bool,
+}
+
+/// What a caller wants.
+struct Request {
+    ask: Ask,
+    turn: Arc<Turn>,
+}
+
 /// Answers a request within a batch, and says how the caller hears of it when the batch is safe or failed.
-type Request = Box<dyn FnOnce(&mut Batch<'_>) -> Reply + Send>;
+type Ask = Box<dyn FnOnce(&mut Batch<'_>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// A caller that waits, parked, for its answer or to lead.
+struct Turn {
+    thread: Thread,
+    leads: AtomicBool,
+}
 
 /// What is safe, and who waits for more of it.
 struct Feed {
@@ -118,25 +140,55 @@ impl Embedded {
     {
         let slot = Arc::new(Mutex::new(None));
         let place = Arc::clone(&slot);
-        lock(&self.queue).push(Box::new(move |batch| {
+        let ask: Ask = Box::new(move |batch| {
             let answer = request(batch);
             Box::new(move |written| *lock(&place) = Some(written.and(answer)))
-        }));
+        });
+        let turn = self.queue(ask);
         loop {
-            let mut log = lock(&self.log);
-            // Whoever had the lock before may have done it.
+            if turn.leads.swap(false, Ordering::Acquire) {
+                self.lead();
+            }
             if let Some(answer) = lock(&slot).take() {
                 return answer;
             }
-            self.feed
-                .commit(&mut log, self.next_requests(), self.clock.now());
+            thread::park();
         }
     }
 
-    fn next_requests(&self) -> Vec<Request> {
+    fn queue(&self, ask: Ask) -> Arc<Turn> {
         let mut queue = lock(&self.queue);
-        let count = queue.len().min(BATCH);
-        queue.drain(..count).collect()
+        let turn = Arc::new(Turn {
+            thread: thread::current(),
+            leads: AtomicBool::new(!queue.led),
+        });
+        queue.led = true;
+        let request = Request {
+            ask,
+            turn: Arc::clone(&turn),
+        };
+        queue.requests.push_back(request);
+        turn
+    }
+
+    /// Answers the first requests, the leader's own before others, and hands on.
+    fn lead(&self) {
+        let mut log = lock(&self.log);
+        let requests: Vec<_> = {
+            let mut queue = lock(&self.queue);
+            let count = queue.requests.len().min(BATCH);
+            queue.requests.drain(..count).collect()
+        };
+        self.feed.commit(&mut log, requests, self.clock.now());
+        drop(log);
+        let mut queue = lock(&self.queue);
+        match queue.requests.front() {
+            Some(next) => {
+                next.turn.leads.store(true, Ordering::Release);
+                next.turn.thread.unpark();
+            }
+            None => queue.led = false,
+        }
     }
 }
 
@@ -145,7 +197,8 @@ impl Feed {
     fn commit(&self, log: &mut Log, requests: Vec<Request>, now: Duration) {
         let answered = self.read(|state| {
             let mut batch = Batch::new(state, now);
-            let replies: Vec<_> = requests.into_iter().map(|r| r(&mut batch)).collect();
+            let ask = |request: Request| ((request.ask)(&mut batch), request.turn);
+            let replies: Vec<_> = requests.into_iter().map(ask).collect();
             (replies, batch.into_effects())
         });
         // It is closed by its owner alone, who can not be here at the same time.
@@ -159,8 +212,9 @@ impl Feed {
         if written.is_ok() {
             self.show(effects, now);
         }
-        for reply in replies {
+        for (reply, turn) in replies {
             reply(written.clone());
+            turn.thread.unpark();
         }
     }
 
@@ -322,8 +376,6 @@ impl Watch for FeedWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::super::txn::Operation;
     use super::*;
 
@@ -350,7 +402,7 @@ mod tests {
                 let store = &store;
                 scope.spawn(move || store.txn(Txn { compare, then }).unwrap());
             }
-            while lock(&store.queue).len() < BATCH {
+            while lock(&store.queue).requests.len() < BATCH {
                 thread::yield_now();
             }
             drop(log);
