@@ -168,7 +168,7 @@ fn open(image: Image) -> (Disk, Result<Embedded>) {
 /// Every way to lose what is not safe after so many calls.
 fn losses(disk: &Disk, calls: usize) -> Vec<(usize, Loss)> {
     let (names, last) = disk.unsafe_after(calls);
-    let mut losses = vec![Loss::Nothing, Loss::All];
+    let mut losses = vec![Loss::Nothing, Loss::All, Loss::First(1)];
     if last > 0 {
         losses.extend((1..last).map(Loss::After));
         for seed in 1..24u64 {

@@ -80,6 +80,8 @@ pub enum Loss {
     All,
     /// The last one is there up to so many bytes.
     After(usize),
+    /// So many calls to each file are there, and later ones are not.
+    First(usize),
     /// Pieces of so many bytes are there or not, as the bits of the seed say.
     Pieces { size: usize, seed: u64 },
 }
@@ -276,6 +278,7 @@ impl Inode {
         for (number, call) in self.pending.iter().enumerate() {
             match (call, loss) {
                 (_, Loss::All) => {}
+                (_, Loss::First(count)) if number >= count => {}
                 (Call::Truncate { length, .. }, _) => content.resize(*length, 0),
                 (Call::Write { offset, bytes, .. }, Loss::After(length)) if number == last => {
                     write(&mut content, *offset, &bytes[..length.min(bytes.len())]);

@@ -57,7 +57,13 @@ fn story(failure: Option<Failure>) -> (End, usize) {
         });
         match answer {
             Ok(()) => model_does(&deed, &model).unwrap(),
-            Err(Error::NotWritten(_)) => {}
+            Err(Error::NotWritten(_)) => {
+                // That nothing was changed is safe as well when the caller hears of it.
+                for loss in [Loss::All, Loss::First(1), Loss::Nothing] {
+                    let found = seen(disk.crash(disk.len(), 0, loss));
+                    assert_eq!(found, model.seen(), "{failure:?}: {loss:?}");
+                }
+            }
             Err(Error::Uncertain(_) | Error::ReadOnly(_)) => {
                 let fork = model.fork();
                 model_does(&deed, &fork).unwrap();
@@ -84,6 +90,7 @@ fn story(failure: Option<Failure>) -> (End, usize) {
             })
             .unwrap_err();
         assert!(matches!(refused, Error::ReadOnly(_)), "{refused}");
+        assert!(store.compact(model.get(&all).unwrap().revision).is_err());
         assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     }
     let calls = disk.len();
