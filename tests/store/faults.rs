@@ -29,6 +29,19 @@ fn seen(image: Image) -> Seen {
     Seen::of(&store)
 }
 
+const LOSSES: &[Loss] = &[Loss::All, Loss::First(1), Loss::After(30), Loss::Nothing];
+
+/// Opens what is there after each loss, with and without the changes of names that were not safe.
+fn assert_found(disk: &Disk, losses: &[Loss], possible: &[Seen]) {
+    for (loss, names) in losses
+        .iter()
+        .flat_map(|loss| [(loss, 0), (loss, usize::MAX)])
+    {
+        let found = seen(disk.crash(disk.len(), names, *loss));
+        assert!(possible.contains(&found), "{loss:?}: {found:#?}");
+    }
+}
+
 fn model_does(deed: &Deed, model: &Model) -> Result<(), Error> {
     let answer = deed.apply(model, |_| Ok(()));
     if matches!(deed, Deed::Pass(_)) {
@@ -59,10 +72,11 @@ fn story(failure: Option<Failure>) -> (End, usize) {
             Ok(()) => model_does(&deed, &model).unwrap(),
             Err(Error::NotWritten(_)) => {
                 // That nothing was changed is safe as well when the caller hears of it.
-                for loss in [Loss::All, Loss::First(1), Loss::Nothing] {
-                    let found = seen(disk.crash(disk.len(), 0, loss));
-                    assert_eq!(found, model.seen(), "{failure:?}: {loss:?}");
-                }
+                assert_found(
+                    &disk,
+                    &[Loss::All, Loss::First(1), Loss::Nothing],
+                    &[model.seen()],
+                );
             }
             Err(Error::Uncertain(_) | Error::ReadOnly(_)) => {
                 let fork = model.fork();
@@ -93,17 +107,9 @@ fn story(failure: Option<Failure>) -> (End, usize) {
         assert!(store.compact(model.get(&all).unwrap().revision).is_err());
         assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     }
-    let calls = disk.len();
-    for loss in [Loss::All, Loss::Nothing, Loss::After(30)] {
-        let found = seen(disk.crash(calls, 0, loss));
-        assert!(
-            possible.contains(&found),
-            "{failure:?}: {loss:?}: {found:#?}"
-        );
-    }
+    assert_found(&disk, LOSSES, &possible);
     drop(store);
-    let found = seen(disk.image(disk.len()));
-    assert!(possible.contains(&found), "{failure:?}: {found:#?}");
+    assert_found(&disk, &[Loss::Nothing], &possible);
     (end, disk.asked())
 }
 
