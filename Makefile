@@ -27,12 +27,16 @@ demo:
 # Tests against the real kernel take root; without it, cargo is told to start them by sudo.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),--config 'target."cfg(all())".runner = "sudo"')
 
+# The layers that are not the runtime's: looked at and tested with everything that takes no root, and never in the
+# program that the tests below start.
+SUPERVISOR := --features supervisor
+
 test:
 	tools/setup test
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked $(SUPERVISOR) --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
-	cargo test --locked --lib --test architecture --test conformance --test manual --test supply
+	cargo test --locked $(SUPERVISOR) --lib --test architecture --test conformance --test manual --test supply --test store
 	$(MAKE) weakened
 	cargo test --locked --test runtime --test escapes $(AS_ROOT)
 	$(MAKE) test-vhost

@@ -15,6 +15,7 @@
 //! lifecycle                          the recipes behind each OCI verb
 //! keeper                             holds one instance: policy (pure) and loop
 //! cli                                one clap variant per verb, one lifecycle call each
+//! store                              keys with revisions, leases and watches: what should run
 //! ```
 //!
 //! `tests/architecture.rs` holds this table and enforces it.
@@ -24,7 +25,7 @@
 //! `parhelion` runs on the host (feature `runtime`). `parhelion-init` starts beside it, clones the
 //! container's first process and is that up to the `execve` of the program; it is built from the same
 //! modules without std and libc (feature `freestanding`) and embedded in `parhelion` by `build.rs`.
-//! What both share is compiled without std.
+//! What both share is compiled without std. The supervisor's layers (feature `supervisor`) are in neither.
 #![cfg_attr(not(feature = "runtime"), no_std)]
 
 extern crate alloc;
@@ -49,4 +50,6 @@ pub mod namespaces;
 pub mod rootfs;
 #[cfg(feature = "runtime")]
 pub mod seccomp;
+#[cfg(feature = "supervisor")]
+pub mod store;
 pub mod sys;

@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("keeper", &["sys", "error", "cgroups", "lifecycle"]),
     ("cli", &["error", "bundle", "lifecycle", "keeper"]),
+    ("store", &["sys", "error"]),
 ];
 
 /// A source file: its place below `src/`, the modules that lead to it, its text.

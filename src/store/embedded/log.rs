@@ -1,0 +1,366 @@
+//! The file: read whole when the store is opened, written anew then and at each compaction, and added
+//! to in between, one unit a batch, each safe before it is acknowledged.
+//!
+//! A unit that was being written when power went can only be the last one, and was not acknowledged: it
+//! is left out. Anything else that can not be read is damage, and an error. To tell the two apart for
+//! the last unit as well, an empty one is written after it, at leisure: a seal. It says that all before
+//! it was safe, and the next unit overwrites it.
+//!
+//! Every opening writes the file anew, because what is read from a file that was not closed may be in
+//! memory only: after a failed fsync(2) the kernel takes pages for written that are not.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::error::{Error, Result};
+use super::super::key_value::Revision;
+use super::medium::{File, Medium};
+use super::record::Record;
+use super::state::State;
+use super::unit;
+use crate::sys::{SysError, SysResult};
+
+/// The file's name in the store's directory.
+pub const STORE: &str = "store";
+/// Its name until it is complete.
+const STORE_NEW: &str = "store.new";
+
+/// How many bytes of records a unit has at the beginning of a file, about.
+const CHUNK: usize = 256 << 10;
+
+/// The end of a file that was left out: a write that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn {
+    /// Where it began.
+    pub offset: u64,
+    /// How many bytes it had.
+    pub length: u64,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Everything that was written.
+    pub state: State,
+    /// What was left out.
+    pub torn: Option<Torn>,
+}
+
+/// Reads a store; None when its directory is new.
+pub fn load(medium: &dyn Medium, now: Duration) -> Result<Option<Loaded>> {
+    if medium.is_new() {
+        return Ok(None);
+    }
+    let file = medium.path().join(STORE);
+    let bytes = medium.read(STORE).map_err(Error::Open)?;
+    let bytes = bytes.ok_or_else(|| Error::Missing { file: file.clone() })?;
+    match unit::format_of(&bytes) {
+        Some(unit::FORMAT) => Reader::new(file, &bytes).read(now).map(Some),
+        Some(found) => Err(Error::Version {
+            file,
+            found,
+            known: unit::FORMAT,
+        }),
+        None => Err(Error::Damaged {
+            file,
+            offset: 0,
+            what: format!("{} bytes do not begin as a store", bytes.len()),
+            usable_before: false,
+        }),
+    }
+}
+
+/// Goes through a file's units.
+struct Reader<'a> {
+    file: PathBuf,
+    bytes: &'a [u8],
+    at: usize,
+    sequence: u64,
+    /// Whether the units that were written together with the file are all read.
+    ready: bool,
+    state: State,
+}
+
+impl<'a> Reader<'a> {
+    fn new(file: PathBuf, bytes: &'a [u8]) -> Reader<'a> {
+        Reader {
+            file,
+            bytes,
+            at: unit::HEADER,
+            sequence: 0,
+            ready: false,
+            state: State::default(),
+        }
+    }
+
+    fn read(mut self, now: Duration) -> Result<Loaded> {
+        while let Some((sequence, records)) = unit::unit_at(self.bytes, self.at) {
+            if sequence != self.sequence {
+                return Err(self.damaged(format!("unit {sequence} in the place of another")));
+            }
+            let Some(all) = Record::all_from(records) else {
+                return Err(self.damaged("a unit of unknown records".to_owned()));
+            };
+            for record in all {
+                self.ready |= record == Record::Ready;
+                if !self.state.apply(record, now) {
+                    return Err(self.damaged("a record that does not follow the last".to_owned()));
+                }
+            }
+            self.at += unit::length_of(records);
+            self.sequence += 1;
+        }
+        if !self.ready {
+            return Err(self.damaged("the beginning of the store is incomplete".to_owned()));
+        }
+        if let Some(later) = self.later_unit() {
+            let what = format!("no unit is there, but one follows at {later}");
+            return Err(self.damaged(what));
+        }
+        let torn = (self.at < self.bytes.len()).then(|| Torn {
+            offset: self.at as u64,
+            length: (self.bytes.len() - self.at) as u64,
+        });
+        let state = self.state;
+        Ok(Loaded { state, torn })
+    }
+
+    /// A unit after the one that can not be read, which therefore was safe once.
+    fn later_unit(&self) -> Option<usize> {
+        let mut places = self.at + 1..self.bytes.len();
+        places.find(|at| {
+            let found = unit::unit_at(self.bytes, *at);
+            found.is_some_and(|(sequence, _)| sequence > self.sequence)
+        })
+    }
+
+    fn damaged(&self, what: String) -> Error {
+        Error::Damaged {
+            file: self.file.clone(),
+            offset: self.at as u64,
+            what,
+            usable_before: self.ready,
+        }
+    }
+}
+
+/// The file as it is added to.
+pub struct Log {
+    medium: Box<dyn Medium>,
+    end: End,
+}
+
+/// Where the file ends.
+enum End {
+    /// After a unit that is safe.
+    Open {
+        file: Box<dyn File>,
+        length: u64,
+        sequence: u64,
+        sealed: bool,
+    },
+    /// Nobody knows: the disk has failed.
+    Failed(SysError),
+}
+
+impl Log {
+    /// Begins a file of a state. When that fails the store can only be read, unless it is a new one.
+    pub fn begin(medium: Box<dyn Medium>, state: &State) -> Result<Log> {
+        let failed = SysError::new("never written", rustix::io::Errno::IO);
+        let end = End::Failed(failed);
+        let mut log = Log { medium, end };
+        let is_new = log.medium.is_new();
+        let begun = log.rewrite(state, state.oldest());
+        let published = begun.and_then(|()| log.publish());
+        match published {
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) if is_new => {
+                Err(Error::Open(error))
+            }
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => {
+                log.end = End::Failed(error);
+                Ok(log)
+            }
+            other => other.map(|()| log),
+        }
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        self.medium.publish().map_err(Error::NotWritten)
+    }
+
+    /// Adds records as one unit, and returns when they are safe.
+    pub fn append(&mut self, records: &[Record]) -> Result<()> {
+        let End::Open {
+            file,
+            length,
+            sequence,
+            sealed,
+        } = &mut self.end
+        else {
+            return self.usable();
+        };
+        let bytes = records.iter().map(Record::to_bytes).collect::<Vec<_>>();
+        let bytes = bytes.concat();
+        let unit = unit::unit(*sequence, &bytes);
+        if let Err(error) = file.write_at(&unit, *length) {
+            // Part of it may be there. When it is gone for certain, nothing has happened.
+            *sealed = false;
+            return match file.truncate(*length).and_then(|()| file.sync()) {
+                Ok(()) => Err(Error::NotWritten(error)),
+                Err(_) => Err(self.fail(error)),
+            };
+        }
+        if let Err(error) = file.sync() {
+            // Asked again, the kernel would say that all is well (fsync(2), EIO).
+            return Err(self.fail(error));
+        }
+        *length += unit.len() as u64;
+        *sequence += 1;
+        *sealed = false;
+        Ok(())
+    }
+
+    /// From now on the store can only be read.
+    fn fail(&mut self, error: SysError) -> Error {
+        self.end = End::Failed(error.clone());
+        Error::Uncertain(error)
+    }
+
+    /// How many units the file has; None when the disk has failed.
+    #[cfg(test)]
+    pub fn units(&self) -> Option<u64> {
+        match &self.end {
+            End::Open { sequence, .. } => Some(*sequence),
+            End::Failed(_) => None,
+        }
+    }
+
+    fn usable(&self) -> Result<()> {
+        match &self.end {
+            End::Open { .. } => Ok(()),
+            End::Failed(error) => Err(Error::ReadOnly(error.clone())),
+        }
+    }
+
+    /// Says on the disk that all units so far were safe, without waiting for it.
+    pub fn seal(&mut self) {
+        let End::Open {
+            file,
+            length,
+            sequence,
+            sealed,
+        } = &mut self.end
+        else {
+            return;
+        };
+        if !*sealed {
+            *sealed = true;
+            // Without a seal the file is as good as after a loss of power; nothing depends on it.
+            let _ = file.write_at(&unit::unit(*sequence, &[]), *length);
+        }
+    }
+
+    /// Seals the file and makes the seal safe as well.
+    pub fn close(&mut self) {
+        self.seal();
+        if let End::Open { file, .. } = &mut self.end {
+            let _ = file.sync(); // as above
+        }
+    }
+
+    /// Writes the file anew, without the changes before a revision.
+    ///
+    /// After [`Error::NotWritten`] the old one is in use as before.
+    pub fn compact(&mut self, state: &State, oldest: Revision) -> Result<()> {
+        self.usable()?;
+        self.rewrite(state, oldest)
+    }
+
+    fn rewrite(&mut self, state: &State, oldest: Revision) -> Result<()> {
+        let written = self.write_new(state, oldest);
+        let renamed = written.and_then(|open| {
+            self.medium.rename(STORE_NEW, STORE)?;
+            Ok(open)
+        });
+        let open = renamed.map_err(|error| {
+            // It is overwritten the next time, and has been reported as a failure by then.
+            let _ = self.medium.remove(STORE_NEW);
+            Error::NotWritten(error)
+        })?;
+        if let Err(error) = self.medium.sync() {
+            // Which of the two files is there after a loss of power, nobody knows.
+            self.end = End::Failed(error.clone());
+            return Err(Error::ReadOnly(error));
+        }
+        self.end = open;
+        Ok(())
+    }
+
+    fn write_new(&self, state: &State, oldest: Revision) -> SysResult<End> {
+        let mut file = self.medium.create(STORE_NEW)?;
+        let mut bytes = unit::header().to_vec();
+        let (mut length, mut sequence) = (0, 0);
+        let mut records = Vec::new();
+        let mut all = beginning(state, oldest).peekable();
+        while let Some(record) = all.next() {
+            records.extend(record.to_bytes());
+            if records.len() >= CHUNK || all.peek().is_none() {
+                bytes.extend(unit::unit(sequence, &records));
+                file.write_at(&bytes, length)?;
+                length += bytes.len() as u64;
+                sequence += 1;
+                bytes.clear();
+                records.clear();
+            }
+        }
+        file.sync()?;
+        Ok(End::Open {
+            file,
+            length,
+            sequence,
+            sealed: false,
+        })
+    }
+}
+
+/// The records with which the file of a state begins.
+fn beginning(state: &State, oldest: Revision) -> impl Iterator<Item = Record> {
+    let first = state.changes_from(oldest).next().map(|c| c.revision);
+    let base = Record::Base {
+        revision: first.map_or(state.revision(), |first| Revision(first.0 - 1)),
+        oldest,
+        next_lease: state.next_lease(),
+    };
+    let leases = state.leases().iter();
+    let leases = leases.map(|(id, lease)| Record::Lease {
+        id: *id,
+        ttl: lease.ttl,
+    });
+    // What was put by a kept change comes with that.
+    let keys = state.keys();
+    let keys = keys.filter(move |pair| first.is_none_or(|first| pair.mod_revision < first));
+    let keys = keys.map(|pair| Record::Key(pair.clone()));
+    let changes = state.changes_from(oldest).cloned().map(Record::Commit);
+    let all = [base].into_iter().chain(leases).chain(keys).chain(changes);
+    all.chain([Record::Ready])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::medium::Directory;
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let name = format!("parhelion-format-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        let medium = Box::new(Directory::open(&place).unwrap());
+        drop(Log::begin(medium, &State::default()).unwrap());
+        let newer = unit::header_of(unit::FORMAT + 1);
+        std::fs::write(place.join(STORE), newer).unwrap();
+        let error = load(&Directory::open(&place).unwrap(), Duration::ZERO).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("has format 2, and 1 is the newest"), "{text}");
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+}

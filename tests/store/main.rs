@@ -1,0 +1,164 @@
+//! The store: what every backend must do, and what the embedded one does when processes die and disks fail.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a surprise"
+)]
+
+mod contract;
+mod crash;
+mod disk;
+mod faults;
+mod figures;
+mod kill;
+mod model;
+mod random;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use contract::{Backend, contract};
+use model::Model;
+use parhelion::store::embedded::Embedded;
+use parhelion::store::{Clock, Error, Revision, Store};
+
+/// A clock that goes when it is told to.
+#[derive(Default)]
+struct Virtual(Mutex<Duration>);
+
+impl Virtual {
+    fn pass(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
+    }
+}
+
+impl Clock for Virtual {
+    fn now(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// A directory for a test's files, removed when it is over.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{name}-{}-{count}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn store(&self) -> std::path::PathBuf {
+        self.0.join("store")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+struct ModelBackend(Model, Arc<Virtual>);
+
+impl Backend for ModelBackend {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn pass(&self, time: Duration) {
+        self.1.pass(time);
+        self.0.expire();
+    }
+}
+
+struct EmbeddedBackend(
+    Embedded,
+    Arc<Virtual>,
+    #[allow(dead_code, reason = "kept until the end")] Scratch,
+);
+
+impl Backend for EmbeddedBackend {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn pass(&self, time: Duration) {
+        self.1.pass(time);
+        self.0.expire().unwrap();
+    }
+}
+
+#[test]
+fn the_model_keeps_the_contract() {
+    contract(|| {
+        let clock = Arc::new(Virtual::default());
+        Box::new(ModelBackend(Model::new(clock.clone()), clock))
+    });
+}
+
+#[test]
+fn the_embedded_store_keeps_the_contract() {
+    contract(|| {
+        let clock = Arc::new(Virtual::default());
+        let scratch = Scratch::new("contract");
+        let store = Embedded::open(&scratch.store(), clock.clone()).unwrap();
+        Box::new(EmbeddedBackend(store, clock, scratch))
+    });
+}
+
+#[test]
+fn expire_says_when_to_come_again() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock.clone()).unwrap();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(store.expire().unwrap(), None);
+    let long = store.grant(Duration::from_secs(5)).unwrap();
+    let short = store.grant(Duration::from_secs(3)).unwrap();
+    assert_eq!(store.expire().unwrap(), seconds(3));
+    clock.pass(Duration::from_secs(2));
+    assert_eq!(store.expire().unwrap(), seconds(1));
+    store.keep_alive(short.id).unwrap();
+    assert_eq!(store.expire().unwrap(), seconds(3));
+    clock.pass(Duration::from_secs(3));
+    assert_eq!(store.expire().unwrap(), None);
+    assert!(store.revoke(long.id).is_err() && store.revoke(short.id).is_err());
+}
+
+#[test]
+fn an_idle_store_writes_nothing() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock.clone()).unwrap();
+    let lease = store.grant(Duration::from_secs(5)).unwrap();
+    store.expire().unwrap();
+    let calls = disk.len();
+    for _ in 0..10 {
+        clock.pass(Duration::from_secs(1));
+        store.keep_alive(lease.id).unwrap();
+        store.expire().unwrap();
+    }
+    assert_eq!(disk.len(), calls);
+}
+
+#[test]
+fn a_watch_ends_with_its_store() {
+    let clock = Arc::new(Virtual::default());
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), clock).unwrap();
+    let mut watch = store.watch(b"", Revision(2)).unwrap();
+    assert!(watch.try_next().unwrap().is_none());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || watch.wait());
+        drop(store);
+        let ended = waiting.join().unwrap();
+        assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    });
+}
