@@ -2,12 +2,10 @@
 # make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build flags demo test test-vhost test-selinux weakened bench manual supply fuzz sanitize
+.PHONY: build demo test test-vhost test-selinux weakened bench manual supply fuzz sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
-# What it calls first stands together in it, under names that tell instances apart.
-ORDERED := -C symbol-mangling-version=v0 -C linker=$(abspath tools/link-gcc)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PROGRAM := $(TARGET)/$(HOST)/release/parhelion
 
@@ -15,11 +13,7 @@ PROGRAM := $(TARGET)/$(HOST)/release/parhelion
 INIT := --profile freestanding --no-default-features --features freestanding --bin parhelion-init
 
 build:
-	RUSTFLAGS="$(STATIC) $(ORDERED)" cargo build --release --locked --target $(HOST) --bin parhelion
-
-# The flags of `build`, for tools/first-calls.
-flags:
-	@echo "$(STATIC) $(ORDERED)"
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
 
 # Manual pages and completions for bash, zsh and fish, from the definitions of the commands.
 manual:
