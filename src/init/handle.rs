@@ -64,15 +64,6 @@ impl Init {
         }
     }
 
-    /// Makes init's network namespace and gives it to init, which has its plan.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel answers; init is gone, and its last words.
-    pub fn give_network(&self) -> Result<()> {
-        self.seed.give_network()
-    }
-
     /// Says something.
     ///
     /// # Errors

@@ -170,9 +170,6 @@ impl Order<'_> {
         let plan = self.plan(rootfs, &mut inheritance, record, groups_are_fixed)?;
         let task = Task::of(&plan);
         init.send_plan(plan, &inheritance)?;
-        if self.namespaces.network_follows() {
-            init.give_network()?;
-        }
         Ok((init, task))
     }
 

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -40,9 +41,7 @@ impl Bitmap {
     /// Every number there can be.
     #[must_use]
     pub fn full() -> Bitmap {
-        let mut set = Bitmap::default();
-        set.insert(0, LIMIT - 1);
-        set
+        Bitmap(vec![usize::MAX; LIMIT as usize / BITS])
     }
 
     fn insert(&mut self, first: u32, last: u32) {

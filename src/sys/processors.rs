@@ -5,12 +5,11 @@
 //! would have it wait there until the parent sleeps. Nothing depends on this, and nothing of it that
 //! fails is told: for more processors than a set has room for, or by a security module's veto.
 
-#![allow(unsafe_code)]
-
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-use super::raw::syscall;
+use super::attributes::set_affinity;
+use super::bitmap::Bitmap;
 
 /// Has `child`, which has not run yet, begin on another processor than this process, if there is one.
 pub fn send_away(child: Pid) {
@@ -32,9 +31,5 @@ pub fn bring_here(process: Option<Pid>) {
 /// Lets this process, and what it clones, run on every processor of its cpuset (cpuset(7)): also where
 /// the caller was bound to some, as a service that starts containers may be.
 pub fn run_everywhere() {
-    /// As many processors as Linux can be built for (`NR_CPUS`).
-    static ALL: [u64; 8192 / 64] = [u64::MAX; 8192 / 64];
-    let args = [0, size_of_val(&ALL), (&raw const ALL) as usize, 0, 0, 0];
-    // SAFETY: the kernel reads as many bytes as the array has, which is constant.
-    let _stays = unsafe { syscall(libc::SYS_sched_setaffinity, args) };
+    let _stays = set_affinity(None, &Bitmap::full());
 }

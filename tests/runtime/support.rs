@@ -55,6 +55,16 @@ pub fn enter_private_namespace() {
     .expect("cgroup2");
 }
 
+/// The times of hooks, in the order in which they run.
+pub const HOOKS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
 /// A bundle, a state directory of its own, and what was created in it; removed on drop.
 pub struct Bundle {
     pub folder: PathBuf,

@@ -9,17 +9,7 @@ use serde_json::{Value, json};
 use super::trace::{Trace, follow};
 use crate::caller::{self, Socket};
 use crate::subject::Subject;
-use crate::support::Bundle;
-
-/// The times of hooks, in the order in which they run.
-pub const HOOKS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
+use crate::support::{Bundle, HOOKS};
 
 /// The first user of the host that is root in a user namespace of these tests, and how many there are.
 pub const OWNER: u32 = 3_000_000;

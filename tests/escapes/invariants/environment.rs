@@ -14,7 +14,7 @@ use super::state::{State, Status};
 use super::trace::{Stop, Trace, What, Who};
 use crate::caller;
 use crate::subject::Subject;
-use crate::support::{Bundle, tests};
+use crate::support::{Bundle, HOOKS, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -93,7 +93,7 @@ fn is_hook(state: &State, bundle: &str) -> bool {
         _ => (bundle, CALLERS_UMASK),
     };
     name == "true"
-        && cases::HOOKS.contains(&time.as_str())
+        && HOOKS.contains(&time.as_str())
         && state.environment == ["OF=hook"]
         && state.working_directory == working_directory
         && state.status.umask == umask

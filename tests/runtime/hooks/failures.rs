@@ -5,9 +5,9 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{ALL, add, record_all, recorder, seen, shell, sleeping};
+use super::{add, record_all, recorder, seen, shell, sleeping};
 use crate::caller::{init_pid, wait_for_exit};
-use crate::support::{Bundle, Ran, tests};
+use crate::support::{Bundle, HOOKS, Ran, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -38,7 +38,7 @@ fn hanging(bundle: &Bundle, name: &str) -> Value {
 }
 
 fn a_failure_before_the_start_ends_the_creation_and_leaves_nothing() {
-    for name in &ALL[..3] {
+    for name in &HOOKS[..3] {
         let bundle = sleeping();
         record_all(&bundle, "true");
         let failing = shell(&bundle, name, "echo the reason >&2; exit 3");
@@ -118,7 +118,7 @@ fn a_failure_after_the_start_is_a_warning_and_the_next_hook_runs() {
 }
 
 fn a_hook_that_hangs_is_killed_with_its_children_after_its_time() {
-    for name in &ALL[..3] {
+    for name in &HOOKS[..3] {
         let bundle = sleeping();
         add(&bundle, name, &[hanging(&bundle, name)]);
         let error = bundle.create().failure();
@@ -175,7 +175,7 @@ fn a_hook_that_hangs_after_the_start_is_a_warning() {
 }
 
 fn a_hook_that_is_missing_is_named() {
-    for name in &ALL[..3] {
+    for name in &HOOKS[..3] {
         let bundle = sleeping();
         add(&bundle, name, &[json!({"path": "/no/such/hook"})]);
         let error = bundle.create().failure();
@@ -192,11 +192,11 @@ fn a_hook_that_is_missing_is_named() {
 
 fn a_relative_path_is_refused() {
     let bundle = sleeping();
-    for name in ALL {
+    for name in HOOKS {
         add(&bundle, name, &[json!({"path": "bin/sh"})]);
     }
     let error = bundle.create().failure();
-    for name in ALL {
+    for name in HOOKS {
         let words = format!("hooks.{name}[0].path: must be an absolute path, is \"bin/sh\"");
         assert!(error.contains(&words), "{words} in {error}");
     }

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::caller::start;
-use crate::support::Bundle;
+use crate::support::{Bundle, HOOKS};
 
 /// The tests of this folder.
 pub fn all() -> Vec<Trial> {
@@ -18,15 +18,6 @@ pub fn all() -> Vec<Trial> {
         .flatten()
         .collect()
 }
-
-const ALL: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
 
 /// A bundle whose program sleeps and whose root can be written to.
 fn sleeping() -> Bundle {
@@ -63,7 +54,7 @@ fn add(bundle: &Bundle, name: &str, hooks: &[Value]) {
 }
 
 fn record_all(bundle: &Bundle, script: &str) {
-    for name in ALL {
+    for name in HOOKS {
         add(bundle, name, &[recorder(bundle, name, script)]);
     }
 }

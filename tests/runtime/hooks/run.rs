@@ -7,9 +7,9 @@ use std::path::Path;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{ALL, add, live_and_die, record_all, recorder, seen, seen_by_each, shell, sleeping};
+use super::{add, live_and_die, record_all, recorder, seen, seen_by_each, shell, sleeping};
 use crate::caller::{init_pid, start};
-use crate::support::tests;
+use crate::support::{HOOKS, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -27,7 +27,7 @@ pub fn all() -> Vec<Trial> {
 
 fn all_six_run_in_the_order_of_the_specification() {
     let bundle = sleeping();
-    for name in ALL {
+    for name in HOOKS {
         let two = ["first", "second"].map(|which| {
             let script = format!("echo {which}");
             recorder(&bundle, name, &script)
@@ -39,12 +39,12 @@ fn all_six_run_in_the_order_of_the_specification() {
         let of = |name: &&str| ["first\n", "second\n"].map(|w| ((*name).into(), w.into()));
         names.iter().flat_map(of).collect()
     };
-    assert_eq!(seen_by_each(&bundle), twice(&ALL[..3]), "after create");
+    assert_eq!(seen_by_each(&bundle), twice(&HOOKS[..3]), "after create");
     bundle.verb("start").success();
-    assert_eq!(seen_by_each(&bundle), twice(&ALL[..5]), "after start");
+    assert_eq!(seen_by_each(&bundle), twice(&HOOKS[..5]), "after start");
     let force = ["delete", "--force", &bundle.id];
     bundle.parhelion(&force).success();
-    assert_eq!(seen_by_each(&bundle), twice(&ALL), "after delete");
+    assert_eq!(seen_by_each(&bundle), twice(&HOOKS), "after delete");
 }
 
 fn each_runs_in_the_namespaces_it_is_meant_for() {
@@ -112,7 +112,7 @@ fn each_gets_the_state_of_its_moment_on_stdin() {
 fn each_gets_exactly_its_own_environment_and_arguments() {
     let bundle = sleeping();
     let script = "busybox tr '\\0' '\\n' </proc/self/environ; echo $0 $1 $2";
-    for name in ALL {
+    for name in HOOKS {
         let mut hook = recorder(&bundle, name, script);
         let path = format!("PATH=/bin:{}/rootfs/bin", bundle.path());
         hook["env"] = json!(["ODD=a=b c", path, "EMPTY="]);
@@ -193,7 +193,7 @@ fn a_hook_that_creates_the_container_has_the_callers_privileges() {
 
 fn a_hook_may_ignore_its_stdin_and_print_much() {
     let bundle = sleeping();
-    for name in ALL {
+    for name in HOOKS {
         let script = "i=0; while [ $i -lt 3000 ]; do echo 'a line of forty characters, as it were'; \
             i=$((i+1)); done; exec <&-";
         add(&bundle, name, &[shell(&bundle, name, script)]);

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use crate::caller::{Socket, from_shell};
-use crate::support::{Bundle, Ran, tests};
+use crate::support::{Bundle, HOOKS, Ran, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
@@ -89,19 +89,11 @@ fn an_annotation_without_effect_is_a_warning() {
 }
 
 fn what_hooks_print_goes_to_the_files_that_annotations_name() {
-    let lists = [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "startContainer",
-        "poststart",
-        "poststop",
-    ];
     let bundle = Bundle::new("true");
     bundle.edit(|config| {
         config["annotations"] = json!({"run.oci.hooks.stdout": bundle.folder.join("out"),
             "run.oci.hooks.stderr": bundle.folder.join("err")});
-        for list in lists {
+        for list in HOOKS {
             let script = format!("echo {list}; echo not {list} >&2");
             let args = json!(["sh", "-c", script]);
             config["hooks"][list] = json!([{"path": "/bin/sh", "args": args}]);
@@ -110,8 +102,8 @@ fn what_hooks_print_goes_to_the_files_that_annotations_name() {
     fs::write(bundle.folder.join("out"), "before\n").unwrap();
     bundle.run().success();
     let read = |name| fs::read_to_string(bundle.folder.join(name)).unwrap();
-    assert_eq!(read("out"), format!("before\n{}\n", lists.join("\n")));
-    assert_eq!(read("err"), format!("not {}\n", lists.join("\nnot ")));
+    assert_eq!(read("out"), format!("before\n{}\n", HOOKS.join("\n")));
+    assert_eq!(read("err"), format!("not {}\n", HOOKS.join("\nnot ")));
 }
 
 fn a_file_for_hooks_that_can_not_be_made_is_told() {
