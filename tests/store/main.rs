@@ -17,13 +17,15 @@ mod random;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use contract::{Backend, contract};
+use contract::{Backend, committed, contract, put};
 use model::Model;
 use parhelion::store::embedded::Embedded;
-use parhelion::store::{Clock, Error, Revision, Store};
+use parhelion::store::{Clock, Error, Range, Revision, Store};
 
 /// A clock that goes when it is told to.
 #[derive(Default)]
@@ -161,4 +163,33 @@ fn a_watch_ends_with_its_store() {
         let ended = waiting.join().unwrap();
         assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
     });
+}
+
+/// Reads the store in the moment in which it is woken.
+struct Reader(Arc<Embedded>, Sender<Revision>);
+
+impl Wake for Reader {
+    fn wake(self: Arc<Self>) {
+        let found = self.0.get(&Range::Prefix(vec![])).unwrap();
+        self.1.send(found.revision).unwrap();
+    }
+}
+
+#[test]
+fn who_is_woken_may_read_at_once() {
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
+    let store = Arc::new(store);
+    let (sender, read) = channel();
+    let waker = Waker::from(Arc::new(Reader(store.clone(), sender)));
+    let mut watch = store.watch(b"", Revision(2)).unwrap();
+    assert!(
+        watch
+            .poll_next(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    // In a thread that is left behind if it hangs.
+    std::thread::spawn(move || committed(&*store, vec![], vec![put("a", "1")]));
+    let revision = read.recv_timeout(Duration::from_secs(60));
+    assert_eq!(revision, Ok(Revision(2)));
 }
