@@ -1,4 +1,4 @@
-//! What every backend must do. A backend passes when [`contract`] returns.
+//! What every backend must do: the tests that [`contract`] makes of it.
 //!
 //! Each part works below a prefix of its own in a store of its own, or in one that others use as well:
 //! revisions are compared with each other, never with numbers.
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use libtest_mimic::Trial;
 use parhelion::store::{
     Change, Compare, Error, Event, KeyValue, MAX_OPERATIONS, MAX_TXN_BYTES, Operation, Range,
     Revision, Store, Txn, TxnResponse,
@@ -39,13 +40,16 @@ const PARTS: &[(&str, Part)] = &[
     ("counters lose nothing", counters_lose_nothing),
 ];
 
-/// Tries every part on a store of its own.
-#[allow(clippy::print_stdout, reason = "which part it was, when one fails")]
-pub fn contract(open: impl Fn() -> Box<dyn Backend>) {
-    for (name, part) in PARTS {
-        println!("contract: {name}");
-        part(&*open());
-    }
+/// A test of each part, on a store of its own.
+pub fn contract(backend: &str, open: fn() -> Box<dyn Backend>) -> Vec<Trial> {
+    let trial = |(name, part): &(&str, Part)| {
+        let part = *part;
+        Trial::test(format!("{backend}: {name}"), move || {
+            part(&*open());
+            Ok(())
+        })
+    };
+    PARTS.iter().map(trial).collect()
 }
 
 pub fn put(key: &str, value: &str) -> Operation {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
 use parhelion::store::{
     Change, Error, Found, LeaseId, Operation, Range, Result, Revision, Store, Txn,
@@ -12,6 +13,17 @@ use super::Virtual;
 use super::contract::{delete, put};
 use super::disk::{Disk, Image, Loss};
 use super::model::Model;
+use super::support::tests;
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        power_may_go_at_every_call_to_the_disk,
+        damage_is_told_with_its_place_and_never_an_older_store,
+        a_file_that_is_empty_cut_off_or_gone_is_no_empty_store,
+        to_cut_off_what_is_damaged_is_a_way_that_works,
+    ]
+}
 
 /// What there is to see of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +192,6 @@ fn losses(disk: &Disk, calls: usize) -> Vec<(usize, Loss)> {
     (0..=names).flat_map(each).collect()
 }
 
-#[test]
 fn power_may_go_at_every_call_to_the_disk() {
     let (disk, seen) = written();
     let (mut cases, mut torn, mut again) = (0, 0, 0);
@@ -239,13 +250,11 @@ fn power_may_go_at_every_call_to_the_disk() {
     ));
 }
 
-/// The number of cases, for who runs the tests with --nocapture.
-#[allow(clippy::print_stdout, reason = "so many cases were tried")]
+/// How many cases were tried; and what a child has done.
 pub fn report(text: &str) {
     println!("{text}");
 }
 
-#[test]
 fn damage_is_told_with_its_place_and_never_an_older_store() {
     let (disk, seen) = written();
     let image = disk.image(disk.len());
@@ -275,7 +284,6 @@ fn damage_is_told_with_its_place_and_never_an_older_store() {
     report(&format!("damaged: {}", bytes.len() * 3));
 }
 
-#[test]
 fn a_file_that_is_empty_cut_off_or_gone_is_no_empty_store() {
     let (disk, seen) = written();
     let whole = disk.image(disk.len());
@@ -308,7 +316,6 @@ fn a_file_that_is_empty_cut_off_or_gone_is_no_empty_store() {
     );
 }
 
-#[test]
 fn to_cut_off_what_is_damaged_is_a_way_that_works() {
     let (disk, seen) = written();
     let mut image = disk.image(disk.len());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
 use parhelion::store::{Error, Range, Store, Txn};
 use parhelion::sys::Errno;
@@ -10,7 +11,18 @@ use super::contract::{committed, put};
 use super::crash::{Deed, Seen, deeds, report};
 use super::disk::{Disk, Failure, Image, Loss};
 use super::model::Model;
+use super::support::tests;
 use super::{Scratch, Virtual};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        any_call_may_fail_and_nothing_acknowledged_is_lost,
+        a_full_disk_leaves_a_store_that_goes_on_when_there_is_room,
+        a_store_that_can_not_be_written_anew_can_be_read,
+        nobody_else_opens_a_store_not_even_one_that_is_being_made,
+    ]
+}
 
 /// What became of a story on a disk that fails.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,7 +125,6 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     (end, disk.asked())
 }
 
-#[test]
 fn any_call_may_fail_and_nothing_acknowledged_is_lost() {
     let (end, calls) = story(None);
     assert_eq!(end, End::WentOn);
@@ -143,7 +154,6 @@ fn any_call_may_fail_and_nothing_acknowledged_is_lost() {
     ));
 }
 
-#[test]
 fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
     let disk = Disk::empty();
     let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
@@ -170,7 +180,6 @@ fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
     assert_eq!(committed(&store, vec![], then), before.next());
 }
 
-#[test]
 fn a_store_that_can_not_be_written_anew_can_be_read() {
     let disk = Disk::empty();
     let clock = Arc::new(Virtual::default());
@@ -217,7 +226,6 @@ fn seen_key(image: Image) -> parhelion::store::Revision {
     store.get(&Range::Key(b"a".to_vec())).unwrap().revision
 }
 
-#[test]
 fn nobody_else_opens_a_store_not_even_one_that_is_being_made() {
     let scratch = Scratch::new("lock");
     let clock = Arc::new(Virtual::default());

@@ -1,14 +1,15 @@
 //! Processes that write and are killed: at random moments, and at every call to the disk.
 //!
-//! The child is this program once more, running one of the ignored tests.
+//! The child is this program once more, with words that say what to do in place of the tests.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, raise};
 use parhelion::store::embedded::{Directory, Embedded, File, Medium};
 use parhelion::store::{Event, Range, Revision, Store};
@@ -17,45 +18,54 @@ use parhelion::sys::SysResult;
 use super::contract::{committed, put};
 use super::crash::{Seen, deeds, report};
 use super::model::Model;
+use super::support::tests;
 use super::{Scratch, Virtual};
 
-const PLACE: &str = "PARHELION_TEST_STORE";
-const CALLS: &str = "PARHELION_TEST_CALLS";
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![kill_at_random_moments, kill_at_every_call,]
+}
 
-fn child(test: &str, place: &Path, calls: &str) -> Child {
+const WRITES: &str = "writes-until-it-is-killed";
+const DIES: &str = "does-its-deeds-until-a-call";
+
+/// Does what a child is to do; false when this is no child.
+pub fn is_child(words: &[&str]) -> bool {
+    match words {
+        [WRITES, place] => writes_until_it_is_killed(Path::new(place)),
+        [DIES, place, halves] => {
+            does_its_deeds_until_a_call(Path::new(place), halves.parse().unwrap());
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn child(words: &[&str]) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture"])
-        .env(PLACE, place)
-        .env(CALLS, calls)
+        .args(words)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-fn place() -> PathBuf {
-    std::env::var_os(PLACE)
-        .expect("started by another test")
-        .into()
-}
-
 /// The numbers behind "ack" in what a child says, as they come.
 fn acknowledged(child: &mut Child) -> impl Iterator<Item = [u64; 3]> + use<> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.map_while(Result::ok).filter_map(|line| {
-        // The test harness may have begun the line.
-        let words = line.split_once("ack ")?.1.split(' ');
-        let numbers: Vec<_> = words.map_while(|word| word.parse().ok()).collect();
+        // The last one may be half a line, which has no end.
+        let words = line.strip_prefix("ack ")?.strip_suffix(" .")?.split(' ');
+        let numbers: Vec<_> = words.map(|word| word.parse().unwrap()).collect();
         numbers.try_into().ok()
     })
 }
 
 const THREADS: u64 = 4;
 
-#[test]
-#[ignore = "the child of kill_at_random_moments"]
-fn writes_until_it_is_killed() {
-    let store = Embedded::open(&place(), Arc::new(Virtual::default())).unwrap();
+/// The child of [`kill_at_random_moments`].
+fn writes_until_it_is_killed(place: &Path) {
+    let store = Embedded::open(place, Arc::new(Virtual::default())).unwrap();
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let store = &store;
@@ -75,12 +85,11 @@ fn writes_until_it_is_killed() {
     });
 }
 
-#[test]
 fn kill_at_random_moments() {
     let scratch = Scratch::new("kill");
     let (mut acks, mut torn, mut newest) = (0, 0, Revision(1));
     for round in 0..60u64 {
-        let mut writer = child("kill::writes_until_it_is_killed", &scratch.store(), "");
+        let mut writer = child(&[WRITES, scratch.store().to_str().unwrap()]);
         let mut says = acknowledged(&mut writer);
         let patience = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57;
         let mut last: Vec<_> = says.by_ref().take(patience as usize).collect();
@@ -219,12 +228,10 @@ impl File for DeadlyFile {
     }
 }
 
-#[test]
-#[ignore = "the child of kill_at_every_call"]
-fn does_its_deeds_until_a_call() {
-    let left = std::env::var(CALLS).unwrap().parse().unwrap();
-    let left = Arc::new(AtomicUsize::new(left));
-    let inner = Directory::open(&place()).unwrap();
+/// The child of [`kill_at_every_call`].
+fn does_its_deeds_until_a_call(place: &Path, halves: usize) {
+    let left = Arc::new(AtomicUsize::new(halves));
+    let inner = Directory::open(place).unwrap();
     let clock = Arc::new(Virtual::default());
     let store = Embedded::on(Box::new(Deadly { inner, left }), clock.clone()).unwrap();
     report("ack 0 0 0 .");
@@ -238,7 +245,6 @@ fn does_its_deeds_until_a_call() {
     }
 }
 
-#[test]
 fn kill_at_every_call() {
     let clock = Arc::new(Virtual::default());
     let model = Model::new(clock.clone());
@@ -254,11 +260,8 @@ fn kill_at_every_call() {
     }
     for halves in 0.. {
         let scratch = Scratch::new("every");
-        let mut child = child(
-            "kill::does_its_deeds_until_a_call",
-            &scratch.store(),
-            &halves.to_string(),
-        );
+        let place = scratch.store();
+        let mut child = child(&[DIES, place.to_str().unwrap(), &halves.to_string()]);
         let done = acknowledged(&mut child).last().map(|ack| ack[0] as usize);
         let status = child.wait().unwrap();
         let store = Embedded::open(&scratch.store(), Arc::new(Virtual::default())).unwrap();
