@@ -71,6 +71,12 @@ pub fn committed(store: &dyn Store, compare: Vec<Compare>, then: Vec<Operation>)
     }
 }
 
+/// Why a transaction was not answered.
+pub fn refused(store: &dyn Store, then: Vec<Operation>) -> Error {
+    let compare = vec![];
+    store.txn(Txn { compare, then }).unwrap_err()
+}
+
 fn key(store: &dyn Store, key: &str) -> Option<Arc<KeyValue>> {
     let found = store.get(&Range::Key(key.into())).unwrap();
     assert!(found.keys.len() < 2);
@@ -78,7 +84,7 @@ fn key(store: &dyn Store, key: &str) -> Option<Arc<KeyValue>> {
 }
 
 /// What is there already of a watch from a revision.
-fn watched(store: &dyn Store, prefix: &str, from: Revision) -> Vec<Change> {
+pub fn watched(store: &dyn Store, prefix: &str, from: Revision) -> Vec<Change> {
     let mut watch = store.watch(prefix.as_bytes(), from).unwrap();
     let mut changes = Vec::new();
     while let Some(change) = watch.try_next().unwrap() {
@@ -372,14 +378,7 @@ fn a_lease_takes_its_keys_along(backend: &dyn Backend) {
     not_found(store.keep_alive(lease.id).unwrap_err());
     not_found(store.revoke(lease.id).unwrap_err());
     let then = vec![put("e/x", ""), on_lease("e/y", lease.id)];
-    not_found(
-        store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err(),
-    );
+    not_found(refused(store, then));
     assert_eq!(key(store, "e/x"), None);
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
-use parhelion::store::{Error, Range, Store, Txn};
+use parhelion::store::{Error, Range, Store};
 use parhelion::sys::Errno;
 
-use super::contract::{committed, put};
-use super::crash::{Deed, Seen, deeds, report};
+use super::contract::{committed, put, refused};
+use super::crash::{Seen, deeds, report};
 use super::disk::{Disk, Failure, Image, Loss};
 use super::model::Model;
 use super::support::tests;
@@ -54,14 +54,6 @@ fn assert_found(disk: &Disk, losses: &[Loss], possible: &[Seen]) {
     }
 }
 
-fn model_does(deed: &Deed, model: &Model) -> Result<(), Error> {
-    let answer = deed.apply(model, |_| Ok(()));
-    if matches!(deed, Deed::Pass(_)) {
-        model.expire();
-    }
-    answer
-}
-
 /// Tells a story to a store whose disk fails; returns how it ended and how many calls were asked for.
 fn story(failure: Option<Failure>) -> (End, usize) {
     let clock = Arc::new(Virtual::default());
@@ -76,12 +68,8 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     let mut possible = Vec::new();
     let mut end = End::WentOn;
     for deed in deeds() {
-        let answer = deed.apply(&store, |time| {
-            clock.pass(time);
-            store.expire().map(drop)
-        });
-        match answer {
-            Ok(()) => model_does(&deed, &model).unwrap(),
+        match deed.apply(&store, &clock) {
+            Ok(()) => deed.apply_to_model(&model).unwrap(),
             Err(Error::NotWritten(_)) => {
                 // That nothing was changed is safe as well when the caller hears of it.
                 assert_found(
@@ -92,14 +80,14 @@ fn story(failure: Option<Failure>) -> (End, usize) {
             }
             Err(Error::Uncertain(_) | Error::ReadOnly(_)) => {
                 let fork = model.fork();
-                model_does(&deed, &fork).unwrap();
+                deed.apply_to_model(&fork).unwrap();
                 possible.push(fork.seen());
                 end = End::ReadOnly;
                 break;
             }
             // What did not happen before is missed later.
             Err(missed) => {
-                let expected = model_does(&deed, &model).unwrap_err();
+                let expected = deed.apply_to_model(&model).unwrap_err();
                 assert_eq!(missed.to_string(), expected.to_string());
             }
         }
@@ -108,14 +96,8 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     let all = Range::Prefix(vec![]);
     assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     if end == End::ReadOnly {
-        let then = vec![put("a", "refused")];
-        let refused = store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err();
-        assert!(matches!(refused, Error::ReadOnly(_)), "{refused}");
+        let error = refused(&store, vec![put("a", "refused")]);
+        assert!(matches!(error, Error::ReadOnly(_)), "{error}");
         assert!(store.compact(model.get(&all).unwrap().revision).is_err());
         assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     }
@@ -166,12 +148,7 @@ fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
         eighths,
     }));
     let then = vec![put("a", "2")];
-    let error = store
-        .txn(Txn {
-            compare: vec![],
-            then: then.clone(),
-        })
-        .unwrap_err();
+    let error = refused(&store, then.clone());
     assert!(matches!(error, Error::NotWritten(_)), "{error}");
     assert!(
         error.to_string().contains("nothing was changed, try again"),
@@ -203,27 +180,15 @@ fn a_store_that_can_not_be_written_anew_can_be_read() {
         if disk.asked() <= at {
             break; // the opening takes no more calls than that
         }
-        let then = vec![put("a", "2")];
-        let error = store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err();
+        let error = refused(&store, vec![put("a", "2")]);
         assert!(matches!(error, Error::ReadOnly(_)), "{error}");
         assert!(store.compact(revision).is_err());
         drop(store);
-        let found = seen_key(disk.image(disk.len()));
-        assert_eq!(found, revision);
+        let found = seen(disk.image(disk.len())).found;
+        assert_eq!((found.revision, found.keys.len()), (revision, 1));
         failed += 1;
     }
     assert!(failed >= 4, "{failed}");
-}
-
-fn seen_key(image: Image) -> parhelion::store::Revision {
-    let disk = Disk::with(image);
-    let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
-    store.get(&Range::Key(b"a".to_vec())).unwrap().revision
 }
 
 fn nobody_else_opens_a_store_not_even_one_that_is_being_made() {

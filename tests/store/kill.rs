@@ -16,8 +16,7 @@ use parhelion::store::{Event, Range, Revision, Store};
 use parhelion::sys::SysResult;
 
 use super::contract::{committed, put};
-use super::crash::{Seen, deeds, report};
-use super::model::Model;
+use super::crash::{Seen, deeds, oldest, report, written};
 use super::support::tests;
 use super::{Scratch, Virtual};
 
@@ -130,11 +129,8 @@ fn kill_at_random_moments() {
 
 /// Every acknowledged revision that is still kept says what was acknowledged.
 fn assert_each_is_kept(store: &Embedded, acks: &[[u64; 3]]) {
-    let oldest = (0..).find_map(|from| {
-        let mut watch = store.watch(b"a/", Revision(from)).unwrap();
-        watch.try_next().ok().map(|_| from)
-    });
-    for [thread, number, revision] in acks.iter().filter(|ack| Some(ack[2]) >= oldest) {
+    let oldest = oldest(store).0;
+    for [thread, number, revision] in acks.iter().filter(|ack| ack[2] >= oldest) {
         let mut watch = store.watch(b"a/", Revision(*revision)).unwrap();
         let change = watch.try_next().unwrap().expect("it was acknowledged");
         assert_eq!(change.revision, Revision(*revision));
@@ -236,28 +232,14 @@ fn does_its_deeds_until_a_call(place: &Path, halves: usize) {
     let store = Embedded::on(Box::new(Deadly { inner, left }), clock.clone()).unwrap();
     report("ack 0 0 0 .");
     for (number, deed) in (1..).zip(deeds()) {
-        deed.apply(&store, |time| {
-            clock.pass(time);
-            store.expire().map(drop)
-        })
-        .unwrap();
+        deed.apply(&store, &clock).unwrap();
         report(&format!("ack {number} 0 0 ."));
     }
 }
 
 fn kill_at_every_call() {
-    let clock = Arc::new(Virtual::default());
-    let model = Model::new(clock.clone());
-    let mut states = Vec::new();
-    for deed in deeds() {
-        deed.apply(&model, |time| {
-            clock.pass(time);
-            Ok(())
-        })
-        .unwrap();
-        model.expire();
-        states.push(model.seen());
-    }
+    let (_, seen) = written();
+    let states: Vec<_> = seen.into_iter().map(|(_, seen)| seen).collect();
     for halves in 0.. {
         let scratch = Scratch::new("every");
         let place = scratch.store();
