@@ -168,27 +168,20 @@ struct Tail {
 
 impl Log {
     /// Begins a file of a state. When that fails the store can only be read, unless it is a new one.
-    pub fn begin(medium: Box<dyn Medium>, state: &State) -> Result<Log> {
-        let failed = SysError::new("never written", rustix::io::Errno::IO);
-        let end = End::Failed(failed);
-        let mut log = Log { medium, end };
-        let is_new = log.medium.is_new();
-        let begun = log.rewrite(state, state.oldest());
-        let published = begun.and_then(|()| log.publish());
-        match published {
+    pub fn begin(mut medium: Box<dyn Medium>, state: &State) -> Result<Log> {
+        let is_new = medium.is_new();
+        let begun = rewrite(&*medium, state, state.oldest()).and_then(|tail| {
+            medium.publish().map_err(Error::NotWritten)?;
+            Ok(End::Known(tail))
+        });
+        let end = match begun {
             Err(Error::NotWritten(error) | Error::ReadOnly(error)) if is_new => {
-                Err(Error::Open(error))
+                return Err(Error::Open(error));
             }
-            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => {
-                log.end = End::Failed(error);
-                Ok(log)
-            }
-            other => other.map(|()| log),
-        }
-    }
-
-    fn publish(&mut self) -> Result<()> {
-        self.medium.publish().map_err(Error::NotWritten)
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => End::Failed(error),
+            other => other?,
+        };
+        Ok(Log { medium, end })
     }
 
     /// Adds records as one unit, and returns when they are safe.
@@ -235,52 +228,12 @@ impl Log {
     /// After [`Error::NotWritten`] the old one is in use as before.
     pub fn compact(&mut self, state: &State, oldest: Revision) -> Result<()> {
         self.tail()?;
-        self.rewrite(state, oldest)
-    }
-
-    fn rewrite(&mut self, state: &State, oldest: Revision) -> Result<()> {
-        let written = self.write_new(state, oldest);
-        let renamed = written.and_then(|tail| {
-            self.medium.rename(STORE_NEW, STORE)?;
-            Ok(tail)
-        });
-        let tail = renamed.map_err(|error| {
-            // It is overwritten the next time, and has been reported as a failure by then.
-            let _ = self.medium.remove(STORE_NEW);
-            Error::NotWritten(error)
-        })?;
-        if let Err(error) = self.medium.sync() {
-            // Which of the two files is there after a loss of power, nobody knows.
-            self.end = End::Failed(error.clone());
-            return Err(Error::ReadOnly(error));
-        }
-        self.end = End::Known(tail);
-        Ok(())
-    }
-
-    fn write_new(&self, state: &State, oldest: Revision) -> SysResult<Tail> {
-        let mut tail = Tail {
-            file: self.medium.create(STORE_NEW)?,
-            length: 0,
-            sequence: 0,
-            sealed: false,
+        self.end = match rewrite(&*self.medium, state, oldest) {
+            Ok(tail) => End::Known(tail),
+            Err(Error::ReadOnly(error)) => End::Failed(error),
+            Err(error) => return Err(error),
         };
-        let mut bytes = unit::header().to_vec();
-        let mut records = Vec::new();
-        let mut all = beginning(state, oldest).peekable();
-        while let Some(record) = all.next() {
-            records.extend(record.to_bytes());
-            if records.len() >= CHUNK || all.peek().is_none() {
-                bytes.extend(unit::unit(tail.sequence, &records));
-                tail.file.write_at(&bytes, tail.length)?;
-                tail.length += bytes.len() as u64;
-                tail.sequence += 1;
-                bytes.clear();
-                records.clear();
-            }
-        }
-        tail.file.sync()?;
-        Ok(tail)
+        self.tail().map(drop)
     }
 }
 
@@ -313,6 +266,49 @@ impl Tail {
                 .write_at(&unit::unit(self.sequence, &[]), self.length);
         }
     }
+}
+
+/// Puts a new file in the place of the old one.
+///
+/// After [`Error::NotWritten`] the old one is there; after [`Error::ReadOnly`] nobody knows which.
+fn rewrite(medium: &dyn Medium, state: &State, oldest: Revision) -> Result<Tail> {
+    let written = write_new(medium, state, oldest);
+    let renamed = written.and_then(|tail| {
+        medium.rename(STORE_NEW, STORE)?;
+        Ok(tail)
+    });
+    let tail = renamed.map_err(|error| {
+        // It is overwritten the next time, and has been reported as a failure by then.
+        let _ = medium.remove(STORE_NEW);
+        Error::NotWritten(error)
+    })?;
+    medium.sync().map_err(Error::ReadOnly)?;
+    Ok(tail)
+}
+
+fn write_new(medium: &dyn Medium, state: &State, oldest: Revision) -> SysResult<Tail> {
+    let mut tail = Tail {
+        file: medium.create(STORE_NEW)?,
+        length: 0,
+        sequence: 0,
+        sealed: false,
+    };
+    let mut bytes = unit::header().to_vec();
+    let mut records = Vec::new();
+    let mut all = beginning(state, oldest).peekable();
+    while let Some(record) = all.next() {
+        records.extend(record.to_bytes());
+        if records.len() >= CHUNK || all.peek().is_none() {
+            bytes.extend(unit::unit(tail.sequence, &records));
+            tail.file.write_at(&bytes, tail.length)?;
+            tail.length += bytes.len() as u64;
+            tail.sequence += 1;
+            bytes.clear();
+            records.clear();
+        }
+    }
+    tail.file.sync()?;
+    Ok(tail)
 }
 
 /// The records with which the file of a state begins.
