@@ -100,22 +100,6 @@ impl fmt::Display for Error {
                 f,
                 "the store can only be read until it is opened again, look at the disk: {fault}"
             ),
-            Error::Damaged { .. } | Error::Missing { .. } | Error::Version { .. } => {
-                self.about_the_file(f)
-            }
-            Error::Locked { directory } => write!(
-                f,
-                "store {directory:?} is open in another process: stop that one, or choose another directory"
-            ),
-            Error::Open(fault) => fault.fmt(f),
-            Error::Closed => f.write_str("the store was closed"),
-        }
-    }
-}
-
-impl Error {
-    fn about_the_file(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
             Error::Damaged {
                 file,
                 offset,
@@ -126,13 +110,13 @@ impl Error {
                     f,
                     "{file:?} is damaged at offset {offset}: {what}; put a copy back"
                 )?;
-                if *usable_before {
-                    write!(
-                        f,
-                        ", or give up every change since then: truncate -s {offset} {file:?}"
-                    )?;
+                if !usable_before {
+                    return Ok(());
                 }
-                Ok(())
+                write!(
+                    f,
+                    ", or give up every change since then: truncate -s {offset} {file:?}"
+                )
             }
             Error::Missing { file } => write!(
                 f,
@@ -142,16 +126,12 @@ impl Error {
                 f,
                 "{file:?} has format {found}, and {known} is the newest known here: use the program that wrote it, or a newer one"
             ),
-            Error::Compacted { .. }
-            | Error::FutureRevision { .. }
-            | Error::LeaseNotFound(_)
-            | Error::Invalid(_)
-            | Error::NotWritten(_)
-            | Error::Uncertain(_)
-            | Error::ReadOnly(_)
-            | Error::Locked { .. }
-            | Error::Open(_)
-            | Error::Closed => Ok(()),
+            Error::Locked { directory } => write!(
+                f,
+                "store {directory:?} is open in another process: stop that one, or choose another directory"
+            ),
+            Error::Open(fault) => fault.fmt(f),
+            Error::Closed => f.write_str("the store was closed"),
         }
     }
 }

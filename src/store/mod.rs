@@ -83,7 +83,8 @@ pub trait Store: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Compacted`] when that was done already, [`Error::FutureRevision`]; when the disk fails,
-    /// [`Error::NotWritten`], and nothing is forgotten.
+    /// [`Error::NotWritten`], and nothing is forgotten, or [`Error::ReadOnly`], and whether it is shows
+    /// when the store is opened again.
     fn compact(&self, revision: Revision) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! What every backend must do. A backend passes when [`contract`] returns.
+//! What every backend must do: the tests that [`contract`] makes of it.
 //!
 //! Each part works below a prefix of its own in a store of its own, or in one that others use as well:
 //! revisions are compared with each other, never with numbers.
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use libtest_mimic::Trial;
 use parhelion::store::{
     Change, Compare, Error, Event, KeyValue, MAX_OPERATIONS, MAX_TXN_BYTES, Operation, Range,
     Revision, Store, Txn, TxnResponse,
@@ -39,13 +40,16 @@ const PARTS: &[(&str, Part)] = &[
     ("counters lose nothing", counters_lose_nothing),
 ];
 
-/// Tries every part on a store of its own.
-#[allow(clippy::print_stdout, reason = "which part it was, when one fails")]
-pub fn contract(open: impl Fn() -> Box<dyn Backend>) {
-    for (name, part) in PARTS {
-        println!("contract: {name}");
-        part(&*open());
-    }
+/// A test of each part, on a store of its own.
+pub fn contract(backend: &str, open: fn() -> Box<dyn Backend>) -> Vec<Trial> {
+    let trial = |(name, part): &(&str, Part)| {
+        let part = *part;
+        Trial::test(format!("{backend}: {name}"), move || {
+            part(&*open());
+            Ok(())
+        })
+    };
+    PARTS.iter().map(trial).collect()
 }
 
 pub fn put(key: &str, value: &str) -> Operation {
@@ -67,6 +71,12 @@ pub fn committed(store: &dyn Store, compare: Vec<Compare>, then: Vec<Operation>)
     }
 }
 
+/// Why a transaction was not answered.
+pub fn refused(store: &dyn Store, then: Vec<Operation>) -> Error {
+    let compare = vec![];
+    store.txn(Txn { compare, then }).unwrap_err()
+}
+
 fn key(store: &dyn Store, key: &str) -> Option<Arc<KeyValue>> {
     let found = store.get(&Range::Key(key.into())).unwrap();
     assert!(found.keys.len() < 2);
@@ -74,7 +84,7 @@ fn key(store: &dyn Store, key: &str) -> Option<Arc<KeyValue>> {
 }
 
 /// What is there already of a watch from a revision.
-fn watched(store: &dyn Store, prefix: &str, from: Revision) -> Vec<Change> {
+pub fn watched(store: &dyn Store, prefix: &str, from: Revision) -> Vec<Change> {
     let mut watch = store.watch(prefix.as_bytes(), from).unwrap();
     let mut changes = Vec::new();
     while let Some(change) = watch.try_next().unwrap() {
@@ -368,14 +378,7 @@ fn a_lease_takes_its_keys_along(backend: &dyn Backend) {
     not_found(store.keep_alive(lease.id).unwrap_err());
     not_found(store.revoke(lease.id).unwrap_err());
     let then = vec![put("e/x", ""), on_lease("e/y", lease.id)];
-    not_found(
-        store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err(),
-    );
+    not_found(refused(store, then));
     assert_eq!(key(store, "e/x"), None);
 }
 

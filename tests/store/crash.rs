@@ -3,15 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
 use parhelion::store::{
     Change, Error, Found, LeaseId, Operation, Range, Result, Revision, Store, Txn,
 };
 
 use super::Virtual;
-use super::contract::{delete, put};
+use super::contract::{committed, delete, put, watched};
 use super::disk::{Disk, Image, Loss};
 use super::model::Model;
+use super::support::tests;
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        power_may_go_at_every_call_to_the_disk,
+        damage_is_told_with_its_place_and_never_an_older_store,
+        a_file_that_is_empty_cut_off_or_gone_is_no_empty_store,
+        to_cut_off_what_is_damaged_is_a_way_that_works,
+    ]
+}
 
 /// What there is to see of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,23 +37,23 @@ pub struct Seen {
 impl Seen {
     pub fn of(store: &dyn Store) -> Seen {
         let found = store.get(&Range::Prefix(vec![])).unwrap();
-        let oldest = match store.watch(b"", Revision(0)).unwrap().try_next() {
-            Err(Error::Compacted { oldest }) => oldest,
-            _ => Revision(0),
-        };
-        let mut watch = store.watch(b"", oldest).unwrap();
-        let mut changes = Vec::new();
-        while let Some(change) = watch.try_next().unwrap() {
-            changes.push(change);
-        }
+        let oldest = oldest(store);
         let leases = (1..20).map(LeaseId);
         let leases = leases.filter(|id| store.keep_alive(*id).is_ok()).collect();
         Seen {
             found,
             oldest,
-            changes,
+            changes: watched(store, "", oldest),
             leases,
         }
+    }
+}
+
+/// The oldest revision that can be watched from.
+pub fn oldest(store: &dyn Store) -> Revision {
+    match store.watch(b"", Revision(0)).unwrap().try_next() {
+        Err(Error::Compacted { oldest }) => oldest,
+        _ => Revision(0),
     }
 }
 
@@ -58,16 +70,27 @@ pub enum Deed {
 }
 
 impl Deed {
-    pub fn apply(
-        &self,
-        store: &dyn Store,
-        expire: impl FnOnce(Duration) -> Result<()>,
-    ) -> Result<()> {
+    pub fn apply(&self, store: &Embedded, clock: &Virtual) -> Result<()> {
+        self.ask(store, |time| {
+            clock.pass(time);
+            store.expire().map(drop)
+        })
+    }
+
+    /// To the model, whose clock the store's is.
+    pub fn apply_to_model(&self, model: &Model) -> Result<()> {
+        self.ask(model, |_| {
+            model.expire();
+            Ok(())
+        })
+    }
+
+    fn ask(&self, store: &dyn Store, pass: impl FnOnce(Duration) -> Result<()>) -> Result<()> {
         match self {
             Deed::Txn(txn) => store.txn(txn.clone()).map(drop),
             Deed::Grant(seconds) => store.grant(Duration::from_secs(*seconds)).map(drop),
             Deed::Revoke(id) => store.revoke(LeaseId(*id)).map(drop),
-            Deed::Pass(seconds) => expire(Duration::from_secs(*seconds)),
+            Deed::Pass(seconds) => pass(Duration::from_secs(*seconds)),
             Deed::Compact(back) => {
                 let newest = store.get(&Range::Prefix(vec![]))?.revision;
                 store.compact(Revision(newest.0 - back))
@@ -131,20 +154,15 @@ pub fn deeds() -> Vec<Deed> {
 
 /// A disk on which a story was written, and what was to be seen after how many calls: from the n-th call
 /// on everything up to the deed is acknowledged.
-fn written() -> (Disk, Vec<(usize, Seen)>) {
+pub fn written() -> (Disk, Vec<(usize, Seen)>) {
     let clock = Arc::new(Virtual::default());
     let disk = Disk::empty();
     let store = Embedded::on(disk.medium(), clock.clone()).unwrap();
     let model = Model::new(clock.clone());
     let mut seen = Vec::new();
     for deed in deeds() {
-        deed.apply(&model, |_| Ok(())).unwrap();
-        deed.apply(&store, |time| {
-            clock.pass(time);
-            store.expire().map(drop)
-        })
-        .unwrap();
-        model.expire();
+        deed.apply(&store, &clock).unwrap();
+        deed.apply_to_model(&model).unwrap();
         seen.push((disk.len(), model.seen()));
     }
     drop(store);
@@ -180,7 +198,6 @@ fn losses(disk: &Disk, calls: usize) -> Vec<(usize, Loss)> {
     (0..=names).flat_map(each).collect()
 }
 
-#[test]
 fn power_may_go_at_every_call_to_the_disk() {
     let (disk, seen) = written();
     let (mut cases, mut torn, mut again) = (0, 0, 0);
@@ -211,7 +228,7 @@ fn power_may_go_at_every_call_to_the_disk() {
             // Power goes again while the store is opened, and later when it is in use.
             if cases % 50 == 0 {
                 let then = vec![put("after", "")];
-                let revision = super::contract::committed(&store, vec![], then);
+                let revision = committed(&store, vec![], then);
                 for calls in 0..=second.len() {
                     for (names, loss) in losses(&second, calls).into_iter().step_by(11) {
                         let (_, third) = open(second.crash(calls, names, loss));
@@ -239,13 +256,11 @@ fn power_may_go_at_every_call_to_the_disk() {
     ));
 }
 
-/// The number of cases, for who runs the tests with --nocapture.
-#[allow(clippy::print_stdout, reason = "so many cases were tried")]
+/// How many cases were tried; and what a child has done.
 pub fn report(text: &str) {
     println!("{text}");
 }
 
-#[test]
 fn damage_is_told_with_its_place_and_never_an_older_store() {
     let (disk, seen) = written();
     let image = disk.image(disk.len());
@@ -275,7 +290,6 @@ fn damage_is_told_with_its_place_and_never_an_older_store() {
     report(&format!("damaged: {}", bytes.len() * 3));
 }
 
-#[test]
 fn a_file_that_is_empty_cut_off_or_gone_is_no_empty_store() {
     let (disk, seen) = written();
     let whole = disk.image(disk.len());
@@ -308,7 +322,6 @@ fn a_file_that_is_empty_cut_off_or_gone_is_no_empty_store() {
     );
 }
 
-#[test]
 fn to_cut_off_what_is_damaged_is_a_way_that_works() {
     let (disk, seen) = written();
     let mut image = disk.image(disk.len());

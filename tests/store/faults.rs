@@ -2,15 +2,27 @@
 
 use std::sync::Arc;
 
+use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
-use parhelion::store::{Error, Range, Store, Txn};
+use parhelion::store::{Error, Range, Store};
 use parhelion::sys::Errno;
 
-use super::contract::{committed, put};
-use super::crash::{Deed, Seen, deeds, report};
+use super::contract::{committed, put, refused};
+use super::crash::{Seen, deeds, report};
 use super::disk::{Disk, Failure, Image, Loss};
 use super::model::Model;
+use super::support::tests;
 use super::{Scratch, Virtual};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        any_call_may_fail_and_nothing_acknowledged_is_lost,
+        a_full_disk_leaves_a_store_that_goes_on_when_there_is_room,
+        a_store_that_can_not_be_written_anew_can_be_read,
+        nobody_else_opens_a_store_not_even_one_that_is_being_made,
+    ]
+}
 
 /// What became of a story on a disk that fails.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,14 +54,6 @@ fn assert_found(disk: &Disk, losses: &[Loss], possible: &[Seen]) {
     }
 }
 
-fn model_does(deed: &Deed, model: &Model) -> Result<(), Error> {
-    let answer = deed.apply(model, |_| Ok(()));
-    if matches!(deed, Deed::Pass(_)) {
-        model.expire();
-    }
-    answer
-}
-
 /// Tells a story to a store whose disk fails; returns how it ended and how many calls were asked for.
 fn story(failure: Option<Failure>) -> (End, usize) {
     let clock = Arc::new(Virtual::default());
@@ -64,12 +68,8 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     let mut possible = Vec::new();
     let mut end = End::WentOn;
     for deed in deeds() {
-        let answer = deed.apply(&store, |time| {
-            clock.pass(time);
-            store.expire().map(drop)
-        });
-        match answer {
-            Ok(()) => model_does(&deed, &model).unwrap(),
+        match deed.apply(&store, &clock) {
+            Ok(()) => deed.apply_to_model(&model).unwrap(),
             Err(Error::NotWritten(_)) => {
                 // That nothing was changed is safe as well when the caller hears of it.
                 assert_found(
@@ -80,14 +80,14 @@ fn story(failure: Option<Failure>) -> (End, usize) {
             }
             Err(Error::Uncertain(_) | Error::ReadOnly(_)) => {
                 let fork = model.fork();
-                model_does(&deed, &fork).unwrap();
+                deed.apply_to_model(&fork).unwrap();
                 possible.push(fork.seen());
                 end = End::ReadOnly;
                 break;
             }
             // What did not happen before is missed later.
             Err(missed) => {
-                let expected = model_does(&deed, &model).unwrap_err();
+                let expected = deed.apply_to_model(&model).unwrap_err();
                 assert_eq!(missed.to_string(), expected.to_string());
             }
         }
@@ -96,14 +96,8 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     let all = Range::Prefix(vec![]);
     assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     if end == End::ReadOnly {
-        let then = vec![put("a", "refused")];
-        let refused = store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err();
-        assert!(matches!(refused, Error::ReadOnly(_)), "{refused}");
+        let error = refused(&store, vec![put("a", "refused")]);
+        assert!(matches!(error, Error::ReadOnly(_)), "{error}");
         assert!(store.compact(model.get(&all).unwrap().revision).is_err());
         assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     }
@@ -113,7 +107,6 @@ fn story(failure: Option<Failure>) -> (End, usize) {
     (end, disk.asked())
 }
 
-#[test]
 fn any_call_may_fail_and_nothing_acknowledged_is_lost() {
     let (end, calls) = story(None);
     assert_eq!(end, End::WentOn);
@@ -143,7 +136,6 @@ fn any_call_may_fail_and_nothing_acknowledged_is_lost() {
     ));
 }
 
-#[test]
 fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
     let disk = Disk::empty();
     let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
@@ -156,12 +148,7 @@ fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
         eighths,
     }));
     let then = vec![put("a", "2")];
-    let error = store
-        .txn(Txn {
-            compare: vec![],
-            then: then.clone(),
-        })
-        .unwrap_err();
+    let error = refused(&store, then.clone());
     assert!(matches!(error, Error::NotWritten(_)), "{error}");
     assert!(
         error.to_string().contains("nothing was changed, try again"),
@@ -170,7 +157,6 @@ fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
     assert_eq!(committed(&store, vec![], then), before.next());
 }
 
-#[test]
 fn a_store_that_can_not_be_written_anew_can_be_read() {
     let disk = Disk::empty();
     let clock = Arc::new(Virtual::default());
@@ -194,30 +180,17 @@ fn a_store_that_can_not_be_written_anew_can_be_read() {
         if disk.asked() <= at {
             break; // the opening takes no more calls than that
         }
-        let then = vec![put("a", "2")];
-        let error = store
-            .txn(Txn {
-                compare: vec![],
-                then,
-            })
-            .unwrap_err();
+        let error = refused(&store, vec![put("a", "2")]);
         assert!(matches!(error, Error::ReadOnly(_)), "{error}");
         assert!(store.compact(revision).is_err());
         drop(store);
-        let found = seen_key(disk.image(disk.len()));
-        assert_eq!(found, revision);
+        let found = seen(disk.image(disk.len())).found;
+        assert_eq!((found.revision, found.keys.len()), (revision, 1));
         failed += 1;
     }
     assert!(failed >= 4, "{failed}");
 }
 
-fn seen_key(image: Image) -> parhelion::store::Revision {
-    let disk = Disk::with(image);
-    let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
-    store.get(&Range::Key(b"a".to_vec())).unwrap().revision
-}
-
-#[test]
 fn nobody_else_opens_a_store_not_even_one_that_is_being_made() {
     let scratch = Scratch::new("lock");
     let clock = Arc::new(Virtual::default());

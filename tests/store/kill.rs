@@ -1,61 +1,70 @@
 //! Processes that write and are killed: at random moments, and at every call to the disk.
 //!
-//! The child is this program once more, running one of the ignored tests.
+//! The child is this program once more, with words that say what to do in place of the tests.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, raise};
 use parhelion::store::embedded::{Directory, Embedded, File, Medium};
 use parhelion::store::{Event, Range, Revision, Store};
 use parhelion::sys::SysResult;
 
 use super::contract::{committed, put};
-use super::crash::{Seen, deeds, report};
-use super::model::Model;
+use super::crash::{Seen, deeds, oldest, report, written};
+use super::support::tests;
 use super::{Scratch, Virtual};
 
-const PLACE: &str = "PARHELION_TEST_STORE";
-const CALLS: &str = "PARHELION_TEST_CALLS";
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![kill_at_random_moments, kill_at_every_call,]
+}
 
-fn child(test: &str, place: &Path, calls: &str) -> Child {
+const WRITES: &str = "writes-until-it-is-killed";
+const DIES: &str = "does-its-deeds-until-a-call";
+
+/// Does what a child is to do; false when this is no child.
+pub fn is_child(words: &[&str]) -> bool {
+    match words {
+        [WRITES, place] => writes_until_it_is_killed(Path::new(place)),
+        [DIES, place, halves] => {
+            does_its_deeds_until_a_call(Path::new(place), halves.parse().unwrap());
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn child(words: &[&str]) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture"])
-        .env(PLACE, place)
-        .env(CALLS, calls)
+        .args(words)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-fn place() -> PathBuf {
-    std::env::var_os(PLACE)
-        .expect("started by another test")
-        .into()
-}
-
 /// The numbers behind "ack" in what a child says, as they come.
 fn acknowledged(child: &mut Child) -> impl Iterator<Item = [u64; 3]> + use<> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.map_while(Result::ok).filter_map(|line| {
-        // The test harness may have begun the line.
-        let words = line.split_once("ack ")?.1.split(' ');
-        let numbers: Vec<_> = words.map_while(|word| word.parse().ok()).collect();
+        // The last one may be half a line, which has no end.
+        let words = line.strip_prefix("ack ")?.strip_suffix(" .")?.split(' ');
+        let numbers: Vec<_> = words.map(|word| word.parse().unwrap()).collect();
         numbers.try_into().ok()
     })
 }
 
 const THREADS: u64 = 4;
 
-#[test]
-#[ignore = "the child of kill_at_random_moments"]
-fn writes_until_it_is_killed() {
-    let store = Embedded::open(&place(), Arc::new(Virtual::default())).unwrap();
+/// The child of [`kill_at_random_moments`].
+fn writes_until_it_is_killed(place: &Path) {
+    let store = Embedded::open(place, Arc::new(Virtual::default())).unwrap();
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let store = &store;
@@ -75,12 +84,11 @@ fn writes_until_it_is_killed() {
     });
 }
 
-#[test]
 fn kill_at_random_moments() {
     let scratch = Scratch::new("kill");
     let (mut acks, mut torn, mut newest) = (0, 0, Revision(1));
     for round in 0..60u64 {
-        let mut writer = child("kill::writes_until_it_is_killed", &scratch.store(), "");
+        let mut writer = child(&[WRITES, scratch.store().to_str().unwrap()]);
         let mut says = acknowledged(&mut writer);
         let patience = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57;
         let mut last: Vec<_> = says.by_ref().take(patience as usize).collect();
@@ -121,11 +129,8 @@ fn kill_at_random_moments() {
 
 /// Every acknowledged revision that is still kept says what was acknowledged.
 fn assert_each_is_kept(store: &Embedded, acks: &[[u64; 3]]) {
-    let oldest = (0..).find_map(|from| {
-        let mut watch = store.watch(b"a/", Revision(from)).unwrap();
-        watch.try_next().ok().map(|_| from)
-    });
-    for [thread, number, revision] in acks.iter().filter(|ack| Some(ack[2]) >= oldest) {
+    let oldest = oldest(store).0;
+    for [thread, number, revision] in acks.iter().filter(|ack| ack[2] >= oldest) {
         let mut watch = store.watch(b"a/", Revision(*revision)).unwrap();
         let change = watch.try_next().unwrap().expect("it was acknowledged");
         assert_eq!(change.revision, Revision(*revision));
@@ -219,46 +224,26 @@ impl File for DeadlyFile {
     }
 }
 
-#[test]
-#[ignore = "the child of kill_at_every_call"]
-fn does_its_deeds_until_a_call() {
-    let left = std::env::var(CALLS).unwrap().parse().unwrap();
-    let left = Arc::new(AtomicUsize::new(left));
-    let inner = Directory::open(&place()).unwrap();
+/// The child of [`kill_at_every_call`].
+fn does_its_deeds_until_a_call(place: &Path, halves: usize) {
+    let left = Arc::new(AtomicUsize::new(halves));
+    let inner = Directory::open(place).unwrap();
     let clock = Arc::new(Virtual::default());
     let store = Embedded::on(Box::new(Deadly { inner, left }), clock.clone()).unwrap();
     report("ack 0 0 0 .");
     for (number, deed) in (1..).zip(deeds()) {
-        deed.apply(&store, |time| {
-            clock.pass(time);
-            store.expire().map(drop)
-        })
-        .unwrap();
+        deed.apply(&store, &clock).unwrap();
         report(&format!("ack {number} 0 0 ."));
     }
 }
 
-#[test]
 fn kill_at_every_call() {
-    let clock = Arc::new(Virtual::default());
-    let model = Model::new(clock.clone());
-    let mut states = Vec::new();
-    for deed in deeds() {
-        deed.apply(&model, |time| {
-            clock.pass(time);
-            Ok(())
-        })
-        .unwrap();
-        model.expire();
-        states.push(model.seen());
-    }
+    let (_, seen) = written();
+    let states: Vec<_> = seen.into_iter().map(|(_, seen)| seen).collect();
     for halves in 0.. {
         let scratch = Scratch::new("every");
-        let mut child = child(
-            "kill::does_its_deeds_until_a_call",
-            &scratch.store(),
-            &halves.to_string(),
-        );
+        let place = scratch.store();
+        let mut child = child(&[DIES, place.to_str().unwrap(), &halves.to_string()]);
         let done = acknowledged(&mut child).last().map(|ack| ack[0] as usize);
         let status = child.wait().unwrap();
         let store = Embedded::open(&scratch.store(), Arc::new(Virtual::default())).unwrap();

@@ -1,6 +1,8 @@
 //! The store: what every backend must do, and what the embedded one does when processes die and disks fail.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::print_stdout, reason = "how many cases were tried")]
+#![allow(missing_docs, reason = "the names of tests are sentences")]
 #![allow(
     clippy::wildcard_enum_match_arm,
     reason = "what is not expected is a surprise"
@@ -10,20 +12,58 @@ mod contract;
 mod crash;
 mod disk;
 mod faults;
-mod figures;
 mod kill;
 mod model;
 mod random;
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/support.rs"]
+mod support;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use contract::{Backend, contract};
+use contract::{Backend, committed, contract, put};
+use libtest_mimic::{Arguments, Trial};
 use model::Model;
 use parhelion::store::embedded::Embedded;
-use parhelion::store::{Clock, Error, Revision, Store};
+use parhelion::store::{Clock, Error, Range, Revision, Store};
+use support::tests;
+
+fn main() {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    if kill::is_child(&words) {
+        return;
+    }
+    let trials = [
+        contract("the model", model),
+        contract("the embedded store", embedded),
+        all(),
+        crash::all(),
+        faults::all(),
+        kill::all(),
+        random::all(),
+    ];
+    libtest_mimic::run(
+        &Arguments::from_args(),
+        trials.into_iter().flatten().collect(),
+    )
+    .exit();
+}
+
+/// The tests of this file.
+fn all() -> Vec<Trial> {
+    tests![
+        expire_says_when_to_come_again,
+        an_idle_store_writes_nothing,
+        a_watch_ends_with_its_store,
+        who_is_woken_may_read_at_once,
+    ]
+}
 
 /// A clock that goes when it is told to.
 #[derive(Default)]
@@ -95,25 +135,18 @@ impl Backend for EmbeddedBackend {
     }
 }
 
-#[test]
-fn the_model_keeps_the_contract() {
-    contract(|| {
-        let clock = Arc::new(Virtual::default());
-        Box::new(ModelBackend(Model::new(clock.clone()), clock))
-    });
+fn model() -> Box<dyn Backend> {
+    let clock = Arc::new(Virtual::default());
+    Box::new(ModelBackend(Model::new(clock.clone()), clock))
 }
 
-#[test]
-fn the_embedded_store_keeps_the_contract() {
-    contract(|| {
-        let clock = Arc::new(Virtual::default());
-        let scratch = Scratch::new("contract");
-        let store = Embedded::open(&scratch.store(), clock.clone()).unwrap();
-        Box::new(EmbeddedBackend(store, clock, scratch))
-    });
+fn embedded() -> Box<dyn Backend> {
+    let clock = Arc::new(Virtual::default());
+    let scratch = Scratch::new("contract");
+    let store = Embedded::open(&scratch.store(), clock.clone()).unwrap();
+    Box::new(EmbeddedBackend(store, clock, scratch))
 }
 
-#[test]
 fn expire_says_when_to_come_again() {
     let clock = Arc::new(Virtual::default());
     let disk = disk::Disk::empty();
@@ -132,7 +165,6 @@ fn expire_says_when_to_come_again() {
     assert!(store.revoke(long.id).is_err() && store.revoke(short.id).is_err());
 }
 
-#[test]
 fn an_idle_store_writes_nothing() {
     let clock = Arc::new(Virtual::default());
     let disk = disk::Disk::empty();
@@ -148,7 +180,6 @@ fn an_idle_store_writes_nothing() {
     assert_eq!(disk.len(), calls);
 }
 
-#[test]
 fn a_watch_ends_with_its_store() {
     let clock = Arc::new(Virtual::default());
     let disk = disk::Disk::empty();
@@ -161,4 +192,32 @@ fn a_watch_ends_with_its_store() {
         let ended = waiting.join().unwrap();
         assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
     });
+}
+
+/// Reads the store in the moment in which it is woken.
+struct Reader(Arc<Embedded>, Sender<Revision>);
+
+impl Wake for Reader {
+    fn wake(self: Arc<Self>) {
+        let found = self.0.get(&Range::Prefix(vec![])).unwrap();
+        self.1.send(found.revision).unwrap();
+    }
+}
+
+fn who_is_woken_may_read_at_once() {
+    let disk = disk::Disk::empty();
+    let store = Embedded::on(disk.medium(), Arc::new(Virtual::default())).unwrap();
+    let store = Arc::new(store);
+    let (sender, read) = channel();
+    let waker = Waker::from(Arc::new(Reader(store.clone(), sender)));
+    let mut watch = store.watch(b"", Revision(2)).unwrap();
+    assert!(
+        watch
+            .poll_next(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    // In a thread that is left behind if it hangs.
+    std::thread::spawn(move || committed(&*store, vec![], vec![put("a", "1")]));
+    let revision = read.recv_timeout(Duration::from_secs(60));
+    assert_eq!(revision, Ok(Revision(2)));
 }

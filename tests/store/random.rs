@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use libtest_mimic::Trial;
 use parhelion::store::embedded::Embedded;
 use parhelion::store::{
     Change, Compare, Error, LeaseId, Operation, Range, Revision, Store, Txn, TxnResponse,
@@ -13,7 +14,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::model::{Model, below};
+use super::support::tests;
 use super::{Scratch, Virtual};
+
+/// The tests of this file.
+pub fn all() -> Vec<Trial> {
+    tests![
+        the_embedded_store_does_what_the_model_does,
+        one_order_explains_what_threads_were_answered,
+    ]
+}
 
 /// One step of a story.
 #[derive(Debug, Clone)]
@@ -165,13 +175,12 @@ fn story(steps: &[Step]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_embedded_store_does_what_the_model_does(steps in vec(step(), 1..40)) {
-        story(&steps);
-    }
+fn the_embedded_store_does_what_the_model_does() {
+    let config = ProptestConfig {
+        cases: 64,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(steps in vec(step(), 1..40))| story(&steps));
 }
 
 /// Requests of many threads at once, and what each was answered.
@@ -179,7 +188,6 @@ proptest! {
 /// The model, given the same transactions in the order of the revisions that were answered, has to give
 /// the same answers: then one order explains them all. Failed ones are placed by the revision that they
 /// saw. A caller's own transactions are in its own order, as each begins after the last has ended.
-#[test]
 fn one_order_explains_what_threads_were_answered() {
     let scratch = Scratch::new("threads");
     let clock = Arc::new(Virtual::default());

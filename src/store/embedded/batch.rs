@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
     /// Lets a lease begin anew.
     pub fn keep_alive(&mut self, id: LeaseId) -> Result<Duration> {
         let lease = self.state.leases().get(&id);
-        let lease = lease.filter(|lease| self.is_alive(id) && self.now < lease.until);
+        let lease = lease.filter(|_| self.lasts(id));
         let ttl = lease.ok_or(Error::LeaseNotFound(id))?.ttl;
         self.effects.renewed.push(id);
         Ok(ttl)
@@ -112,17 +112,18 @@ impl<'a> Batch<'a> {
         let state = self.state;
         let mut next = None;
         for (id, lease) in state.leases() {
-            let renewed = self.effects.renewed.contains(id);
-            if !self.is_alive(*id) || renewed {
-                next = next
-                    .into_iter()
-                    .chain(renewed.then(|| self.now + lease.ttl))
-                    .min();
-            } else if lease.until <= self.now {
-                self.revoke(*id)?;
-            } else {
-                next = next.into_iter().chain([lease.until]).min();
+            if !self.is_alive(*id) {
+                continue;
             }
+            if lease.until <= self.now {
+                self.revoke(*id)?;
+                continue;
+            }
+            let until = match self.effects.renewed.contains(id) {
+                true => self.now.saturating_add(lease.ttl),
+                false => lease.until,
+            };
+            next = Some(next.map_or(until, |next| until.min(next)));
         }
         Ok(next)
     }
@@ -141,11 +142,10 @@ impl<'a> Batch<'a> {
         self.leases.get(&id).copied().unwrap_or_else(before)
     }
 
-    /// Whether a key may be put on a lease.
-    fn takes_keys(&self, id: LeaseId) -> bool {
+    /// Whether a lease is there and its time is not over: it can be renewed, and takes keys.
+    fn lasts(&self, id: LeaseId) -> bool {
         let lease = self.state.leases().get(&id);
-        let over = lease.is_some_and(|lease| lease.until <= self.now);
-        self.is_alive(id) && (!over || self.effects.renewed.contains(&id))
+        self.is_alive(id) && lease.is_none_or(|lease| self.now < lease.until)
     }
 
     /// What an operation does; None for the deletion of a key that is not there.
@@ -153,7 +153,7 @@ impl<'a> Batch<'a> {
         let found = self.key(operation.key());
         match operation {
             Operation::Put { key, value, lease } => {
-                if let Some(id) = lease.filter(|id| !self.takes_keys(*id)) {
+                if let Some(id) = lease.filter(|id| !self.lasts(*id)) {
                     return Err(Error::LeaseNotFound(id));
                 }
                 Ok(Some(Event::Put(Arc::new(KeyValue {

@@ -152,119 +152,74 @@ pub struct Log {
 
 /// Where the file ends.
 enum End {
-    /// After a unit that is safe.
-    Open {
-        file: Box<dyn File>,
-        length: u64,
-        sequence: u64,
-        sealed: bool,
-    },
+    Known(Tail),
     /// Nobody knows: the disk has failed.
     Failed(SysError),
 }
 
+/// The end of a file, after a unit that is safe.
+struct Tail {
+    file: Box<dyn File>,
+    /// Where the next unit goes, and its number.
+    length: u64,
+    sequence: u64,
+    sealed: bool,
+}
+
 impl Log {
     /// Begins a file of a state. When that fails the store can only be read, unless it is a new one.
-    pub fn begin(medium: Box<dyn Medium>, state: &State) -> Result<Log> {
-        let failed = SysError::new("never written", rustix::io::Errno::IO);
-        let end = End::Failed(failed);
-        let mut log = Log { medium, end };
-        let is_new = log.medium.is_new();
-        let begun = log.rewrite(state, state.oldest());
-        let published = begun.and_then(|()| log.publish());
-        match published {
+    pub fn begin(mut medium: Box<dyn Medium>, state: &State) -> Result<Log> {
+        let is_new = medium.is_new();
+        let begun = rewrite(&*medium, state, state.oldest()).and_then(|tail| {
+            medium.publish().map_err(Error::NotWritten)?;
+            Ok(End::Known(tail))
+        });
+        let end = match begun {
             Err(Error::NotWritten(error) | Error::ReadOnly(error)) if is_new => {
-                Err(Error::Open(error))
+                return Err(Error::Open(error));
             }
-            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => {
-                log.end = End::Failed(error);
-                Ok(log)
-            }
-            other => other.map(|()| log),
-        }
-    }
-
-    fn publish(&mut self) -> Result<()> {
-        self.medium.publish().map_err(Error::NotWritten)
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => End::Failed(error),
+            other => other?,
+        };
+        Ok(Log { medium, end })
     }
 
     /// Adds records as one unit, and returns when they are safe.
+    ///
+    /// After [`Error::Uncertain`] the store can only be read.
     pub fn append(&mut self, records: &[Record]) -> Result<()> {
-        let End::Open {
-            file,
-            length,
-            sequence,
-            sealed,
-        } = &mut self.end
-        else {
-            return self.usable();
-        };
-        let bytes = records.iter().map(Record::to_bytes).collect::<Vec<_>>();
-        let bytes = bytes.concat();
-        let unit = unit::unit(*sequence, &bytes);
-        if let Err(error) = file.write_at(&unit, *length) {
-            // Part of it may be there. When it is gone for certain, nothing has happened.
-            *sealed = false;
-            return match file.truncate(*length).and_then(|()| file.sync()) {
-                Ok(()) => Err(Error::NotWritten(error)),
-                Err(_) => Err(self.fail(error)),
-            };
+        let appended = self.tail()?.append(records);
+        if let Err(Error::Uncertain(error)) = &appended {
+            self.end = End::Failed(error.clone());
         }
-        if let Err(error) = file.sync() {
-            // Asked again, the kernel would say that all is well (fsync(2), EIO).
-            return Err(self.fail(error));
-        }
-        *length += unit.len() as u64;
-        *sequence += 1;
-        *sealed = false;
-        Ok(())
-    }
-
-    /// From now on the store can only be read.
-    fn fail(&mut self, error: SysError) -> Error {
-        self.end = End::Failed(error.clone());
-        Error::Uncertain(error)
+        appended
     }
 
     /// How many units the file has; None when the disk has failed.
     #[cfg(test)]
-    pub fn units(&self) -> Option<u64> {
-        match &self.end {
-            End::Open { sequence, .. } => Some(*sequence),
-            End::Failed(_) => None,
-        }
+    pub fn units(&mut self) -> Option<u64> {
+        self.tail().ok().map(|tail| tail.sequence)
     }
 
-    fn usable(&self) -> Result<()> {
-        match &self.end {
-            End::Open { .. } => Ok(()),
+    fn tail(&mut self) -> Result<&mut Tail> {
+        match &mut self.end {
+            End::Known(tail) => Ok(tail),
             End::Failed(error) => Err(Error::ReadOnly(error.clone())),
         }
     }
 
     /// Says on the disk that all units so far were safe, without waiting for it.
     pub fn seal(&mut self) {
-        let End::Open {
-            file,
-            length,
-            sequence,
-            sealed,
-        } = &mut self.end
-        else {
-            return;
-        };
-        if !*sealed {
-            *sealed = true;
-            // Without a seal the file is as good as after a loss of power; nothing depends on it.
-            let _ = file.write_at(&unit::unit(*sequence, &[]), *length);
+        if let Ok(tail) = self.tail() {
+            tail.seal();
         }
     }
 
     /// Seals the file and makes the seal safe as well.
     pub fn close(&mut self) {
-        self.seal();
-        if let End::Open { file, .. } = &mut self.end {
-            let _ = file.sync(); // as above
+        if let Ok(tail) = self.tail() {
+            tail.seal();
+            let _ = tail.file.sync(); // nothing depends on it, as on the seal
         }
     }
 
@@ -272,55 +227,88 @@ impl Log {
     ///
     /// After [`Error::NotWritten`] the old one is in use as before.
     pub fn compact(&mut self, state: &State, oldest: Revision) -> Result<()> {
-        self.usable()?;
-        self.rewrite(state, oldest)
+        self.tail()?;
+        self.end = match rewrite(&*self.medium, state, oldest) {
+            Ok(tail) => End::Known(tail),
+            Err(Error::ReadOnly(error)) => End::Failed(error),
+            Err(error) => return Err(error),
+        };
+        self.tail().map(drop)
     }
+}
 
-    fn rewrite(&mut self, state: &State, oldest: Revision) -> Result<()> {
-        let written = self.write_new(state, oldest);
-        let renamed = written.and_then(|open| {
-            self.medium.rename(STORE_NEW, STORE)?;
-            Ok(open)
-        });
-        let open = renamed.map_err(|error| {
-            // It is overwritten the next time, and has been reported as a failure by then.
-            let _ = self.medium.remove(STORE_NEW);
-            Error::NotWritten(error)
-        })?;
-        if let Err(error) = self.medium.sync() {
-            // Which of the two files is there after a loss of power, nobody knows.
-            self.end = End::Failed(error.clone());
-            return Err(Error::ReadOnly(error));
+impl Tail {
+    fn append(&mut self, records: &[Record]) -> Result<()> {
+        let records: Vec<_> = records.iter().map(Record::to_bytes).collect();
+        let unit = unit::unit(self.sequence, &records.concat());
+        self.sealed = false;
+        if let Err(error) = self.file.write_at(&unit, self.length) {
+            // Part of it may be there. When it is gone for certain, nothing has happened.
+            let cut = self.file.truncate(self.length);
+            return Err(match cut.and_then(|()| self.file.sync()) {
+                Ok(()) => Error::NotWritten(error),
+                Err(_) => Error::Uncertain(error),
+            });
         }
-        self.end = open;
+        // Asked again, the kernel would say that all is well (fsync(2), EIO).
+        self.file.sync().map_err(Error::Uncertain)?;
+        self.length += unit.len() as u64;
+        self.sequence += 1;
         Ok(())
     }
 
-    fn write_new(&self, state: &State, oldest: Revision) -> SysResult<End> {
-        let mut file = self.medium.create(STORE_NEW)?;
-        let mut bytes = unit::header().to_vec();
-        let (mut length, mut sequence) = (0, 0);
-        let mut records = Vec::new();
-        let mut all = beginning(state, oldest).peekable();
-        while let Some(record) = all.next() {
-            records.extend(record.to_bytes());
-            if records.len() >= CHUNK || all.peek().is_none() {
-                bytes.extend(unit::unit(sequence, &records));
-                file.write_at(&bytes, length)?;
-                length += bytes.len() as u64;
-                sequence += 1;
-                bytes.clear();
-                records.clear();
-            }
+    fn seal(&mut self) {
+        if !self.sealed {
+            self.sealed = true;
+            // Without a seal the file is as good as after a loss of power; nothing depends on it.
+            let _ = self
+                .file
+                .write_at(&unit::unit(self.sequence, &[]), self.length);
         }
-        file.sync()?;
-        Ok(End::Open {
-            file,
-            length,
-            sequence,
-            sealed: false,
-        })
     }
+}
+
+/// Puts a new file in the place of the old one.
+///
+/// After [`Error::NotWritten`] the old one is there; after [`Error::ReadOnly`] nobody knows which.
+fn rewrite(medium: &dyn Medium, state: &State, oldest: Revision) -> Result<Tail> {
+    let written = write_new(medium, state, oldest);
+    let renamed = written.and_then(|tail| {
+        medium.rename(STORE_NEW, STORE)?;
+        Ok(tail)
+    });
+    let tail = renamed.map_err(|error| {
+        // It is overwritten the next time, and has been reported as a failure by then.
+        let _ = medium.remove(STORE_NEW);
+        Error::NotWritten(error)
+    })?;
+    medium.sync().map_err(Error::ReadOnly)?;
+    Ok(tail)
+}
+
+fn write_new(medium: &dyn Medium, state: &State, oldest: Revision) -> SysResult<Tail> {
+    let mut tail = Tail {
+        file: medium.create(STORE_NEW)?,
+        length: 0,
+        sequence: 0,
+        sealed: false,
+    };
+    let mut bytes = unit::header().to_vec();
+    let mut records = Vec::new();
+    let mut all = beginning(state, oldest).peekable();
+    while let Some(record) = all.next() {
+        records.extend(record.to_bytes());
+        if records.len() >= CHUNK || all.peek().is_none() {
+            bytes.extend(unit::unit(tail.sequence, &records));
+            tail.file.write_at(&bytes, tail.length)?;
+            tail.length += bytes.len() as u64;
+            tail.sequence += 1;
+            bytes.clear();
+            records.clear();
+        }
+    }
+    tail.file.sync()?;
+    Ok(tail)
 }
 
 /// The records with which the file of a state begins.

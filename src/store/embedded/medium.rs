@@ -83,26 +83,47 @@ impl Directory {
     ///
     /// [`Error::Locked`]; or what the file system answered.
     pub fn open(path: &Path) -> Result<Directory> {
-        match Directory::lock(path, path, None) {
-            Err(Error::Open(error)) if error.errno == Errno::NOENT => {}
-            answer => return answer,
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        // Again when it got its name, or went, between two of these calls.
+        loop {
+            if let Some(fd) = Directory::find(path)?
+                && let Some(found) = Directory::lock(fd, path, path, None)?
+            {
+                return Ok(found);
+            }
+            match rustix::fs::mkdir(&new, Mode::RWXU) {
+                Err(Errno::EXIST) => {} // somebody was interrupted, or is at it: the lock tells
+                other => other
+                    .call(|| format!("mkdir({new:?})"))
+                    .map_err(Error::Open)?,
+            }
+            if let Some(fd) = Directory::find(&new)?
+                && let Some(made) = Directory::lock(fd, &new, path, Some(new.clone()))?
+            {
+                return Ok(made);
+            }
         }
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        match rustix::fs::mkdir(&new, Mode::RWXU) {
-            Err(Errno::EXIST) => {} // somebody was interrupted, or is at it: the lock tells
-            other => other
-                .call(|| format!("mkdir({new:?})"))
-                .map_err(Error::Open)?,
-        }
-        Directory::lock(&new, path, Some(new.clone()))
     }
 
-    fn lock(at: &Path, path: &Path, unpublished: Option<PathBuf>) -> Result<Directory> {
-        let fd = rustix::fs::openat(CWD, at, DIRECTORY, Mode::empty())
-            .call(|| format!("open({at:?})"))
-            .map_err(Error::Open)?;
+    fn find(at: &Path) -> Result<Option<OwnedFd>> {
+        match rustix::fs::openat(CWD, at, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            other => other
+                .call(|| format!("open({at:?})"))
+                .map_err(Error::Open)
+                .map(Some),
+        }
+    }
+
+    /// Locks what was found at a path; None when it is no longer there.
+    fn lock(
+        fd: OwnedFd,
+        at: &Path,
+        path: &Path,
+        unpublished: Option<PathBuf>,
+    ) -> Result<Option<Directory>> {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
                 return Err(Error::Locked {
@@ -113,11 +134,25 @@ impl Directory {
                 .call(|| format!("flock({at:?})"))
                 .map_err(Error::Open)?,
         }
-        Ok(Directory {
+        let directory = Directory {
             path: path.to_owned(),
             fd,
             unpublished,
-        })
+        };
+        let is_there = directory.is_at(at).map_err(Error::Open)?;
+        Ok(is_there.then_some(directory))
+    }
+
+    /// Whether it is what a path names.
+    fn is_at(&self, at: &Path) -> SysResult<bool> {
+        let open = rustix::fs::fstat(&self.fd).call(|| format!("fstat({at:?})"))?;
+        match rustix::fs::stat(at) {
+            Err(Errno::NOENT) => Ok(false),
+            other => {
+                let named = other.call(|| format!("stat({at:?})"))?;
+                Ok((open.st_dev, open.st_ino) == (named.st_dev, named.st_ino))
+            }
+        }
     }
 
     /// How a file of it is called in messages.
@@ -234,6 +269,22 @@ impl File for OpenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Taken for a new one, it would be overwritten.
+    #[test]
+    fn a_store_that_was_published_before_the_lock_is_not_the_new_one_that_was_found() {
+        let name = format!("parhelion-published-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        let mut other = Directory::open(&place).unwrap();
+        let new = other.unpublished.clone().unwrap();
+        let found = Directory::find(&new).unwrap().unwrap();
+        other.publish().unwrap();
+        drop(other);
+        let late = Directory::lock(found, &new, &place, Some(new.clone())).unwrap();
+        assert!(late.is_none(), "{late:?}");
+        assert!(!Directory::open(&place).unwrap().is_new());
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 
     #[test]
     fn a_closed_store_is_free_also_while_a_child_has_its_descriptor() {

@@ -3,9 +3,9 @@
 //!
 //! Whoever writes queues its request. The first one leads: it writes everything that is queued as one
 //! unit, with one fdatasync(2), and hands on to the first that came meanwhile. So there is no thread of
-//! its own, one caller waits for one write, and any number of callers together for two. Readers and watches see a change when it is
-//! safe. [`Embedded::expire`] is to be called when the time has come: the only thing that the store
-//! does not do by itself.
+//! its own, one caller waits for one write, and any number of callers together for two. Readers and
+//! watches see a change when it is safe. [`Embedded::expire`] is to be called when the time has come:
+//! the only thing that the store does not do by itself.
 
 mod batch;
 mod log;
@@ -15,6 +15,7 @@ mod state;
 mod unit;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -220,22 +221,25 @@ impl Feed {
 
     /// Makes what is safe visible.
     fn show(&self, effects: Effects, now: Duration) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = state.as_mut() else {
-            return;
-        };
-        for record in effects.records {
-            let follows = state.apply(record, now);
-            debug_assert!(follows, "a batch makes records that follow each other");
-        }
-        for id in effects.renewed {
-            state.renew(id, now);
-        }
-        self.wake();
+        self.change(|state| {
+            let Some(state) = state else {
+                return;
+            };
+            for record in effects.records {
+                let follows = state.apply(record, now);
+                debug_assert!(follows, "a batch makes records that follow each other");
+            }
+            for id in effects.renewed {
+                state.renew(id, now);
+            }
+        });
     }
 
-    fn wake(&self) {
-        lock(&self.wakers).drain(..).for_each(Waker::wake);
+    /// Changes what is to be seen, and then wakes who waits for it: a waker may read at once.
+    fn change(&self, change: impl FnOnce(&mut Option<State>)) {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        let wakers = mem::take(&mut *lock(&self.wakers));
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<T> {
@@ -305,10 +309,11 @@ impl Store for Embedded {
                 log.compact(state, revision)
             }
         })??;
-        let mut state = self.feed.state.write();
-        let state = state.as_deref_mut().ok().and_then(Option::as_mut);
-        state.ok_or(Error::Closed)?.forget_before(revision);
-        self.feed.wake();
+        self.feed.change(|state| {
+            if let Some(state) = state {
+                state.forget_before(revision);
+            }
+        });
         Ok(())
     }
 }
@@ -316,11 +321,7 @@ impl Store for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         lock(&self.log).close();
-        let mut state = self.feed.state.write();
-        if let Ok(state) = &mut state {
-            **state = None;
-        }
-        self.feed.wake();
+        self.feed.change(|state| *state = None);
     }
 }
 
