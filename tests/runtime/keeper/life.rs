@@ -1,14 +1,13 @@
 //! A program that ends is started again, or not, as its policy says.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::{Value, json};
 
 use super::{Instance, attempt, attempts, kill, phase, pid, rests, runs};
+use crate::caller::Fifo;
 use crate::support::{needs_controllers, tests};
 
 pub fn all() -> Vec<Trial> {
@@ -30,26 +29,22 @@ pub fn all() -> Vec<Trial> {
 fn a_program_that_crashes_is_back_at_once() {
     let script = "echo started > /tmp/started; exec sleep 1000";
     let mut instance = Instance::new(script, json!({ "stop": { "grace": "0" } }));
-    let fifo = instance.bundle.folder.join("rootfs/tmp/started");
-    mkfifoat(CWD, &fifo, Mode::from(0o666)).unwrap();
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let mut started = File::from(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap());
+    let mut started = Fifo::new(&instance.bundle, "started");
     instance.keep();
-    let mut word = [0; 8];
-    started.read_exact(&mut word).unwrap();
+    started.hear();
     let mut times = Vec::new();
     for round in 0..5 {
         let status = instance.until(|status| runs(status) && attempts(status) == 2 * round + 1);
         let before = now();
         kill(pid(&status));
-        started.read_exact(&mut word).unwrap();
+        started.hear();
         times.push(before.elapsed());
         let number = 2 * round + 1;
         let status = instance.until(|status| runs(status) && attempts(status) == number + 1);
         assert_eq!(attempt(&status, number)["exit"], json!({ "signal": 9 }));
         // Forgets the failure, so that the next one is the first again.
         instance.ask(&["restart"]);
-        started.read_exact(&mut word).unwrap();
+        started.hear();
     }
     println!("crash to the replacement's first line: {times:?}");
 }
@@ -71,13 +66,7 @@ fn each_policy_ends_where_it_says() {
         let status = instance.until(|status| rests(status) == rest);
         assert_eq!(attempts(&status), 1, "{policy} {code}");
         assert_eq!(attempt(&status, 1)["exit"], json!({ "code": code }));
-        assert!(
-            instance
-                .bundle
-                .verb("state")
-                .failure()
-                .contains("does not exist")
-        );
+        instance.container_is_gone();
     }
     for (policy, code) in [("always", 0), ("always", 3), ("on-failure", 3)] {
         let script =
