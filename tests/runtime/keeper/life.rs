@@ -136,6 +136,12 @@ fn a_container_that_can_not_be_made_says_why_and_comes_when_it_can() {
     let status = instance.until(|status| status["state"]["counts"]["notMade"].as_u64() > Some(2));
     let reason = attempt(&status, 1)["reason"].to_string();
     assert!(reason.contains("rootfs"), "{reason}");
+    instance.ask(&["stop"]);
+    let told = instance.asked(&["start"]).failure();
+    assert!(
+        told.contains("rootfs") && told.contains("keeper status DIR"),
+        "{told}"
+    );
     let place = |name: &str| instance.bundle.folder.join(name);
     fs::rename(place(away), place(rootfs)).unwrap();
     instance.until(runs);

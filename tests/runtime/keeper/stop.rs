@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::{Instance, attempt, attempts, pid, rests, runs};
-use crate::caller::wait_for_exit;
+use crate::caller::{Running, command, wait_for_exit};
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         another_signal_can_stop_it,
         every_process_is_killed_when_term_is_ignored,
         a_stop_while_it_waits_or_is_made_leaves_nothing,
+        a_restart_while_it_is_made_is_done_when_that_one_runs,
         a_stopped_instance_stays_stopped_under_a_new_keeper,
         a_keeper_that_is_told_to_end_leaves_the_container,
     ]
@@ -91,6 +93,24 @@ fn a_stop_while_it_waits_or_is_made_leaves_nothing() {
     instance.container_is_gone();
     let left = fs::read_dir(instance.bundle.folder.join("state")).unwrap();
     assert_eq!(left.count(), 0);
+}
+
+fn a_restart_while_it_is_made_is_done_when_that_one_runs() {
+    let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "1h" } }));
+    let mut held = instance.held_while_made();
+    instance.keep();
+    held.until_begun();
+    // Tells by a change of the status that the restart was heard.
+    let arguments = ["keeper", "stop", &instance.path()];
+    let _stopping = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    instance.until(|status| status["state"]["wanted"] == false);
+    let arguments = ["keeper", "restart", &instance.path()];
+    let mut restarting = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    instance.until(|status| status["state"]["wanted"] == true);
+    held.go_on();
+    restarting.ends_with(0);
+    let status = instance.status();
+    assert!(runs(&status) && attempts(&status) == 1, "{status:#}");
 }
 
 fn a_stopped_instance_stays_stopped_under_a_new_keeper() {
