@@ -18,7 +18,7 @@ use super::policy::{Policy, State};
 use super::spec::{LogSpec, Spec};
 use super::status::{self, Container, Faults, LogCounts, Status};
 use crate::cgroups::Deadline;
-use crate::error;
+use crate::error::{self, Kind};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::process::boot_id;
 use crate::lifecycle::record::Snapshot;
@@ -185,7 +185,7 @@ fn check_last(last: &Status, recipe: &Recipe) -> Result<()> {
 fn find_container(recipe: &Recipe, id: &ContainerId) -> Result<Option<Container>> {
     let record = match Snapshot::read(&recipe.root, id) {
         Ok(record) => record,
-        Err(error) if helper::is_not_found(&error) => return Ok(None),
+        Err(error) if Kind::is_not_found(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     recipe.check_ours(&record)?;

@@ -38,7 +38,7 @@ pub enum Force {
 /// [`Kind::NotFound`], [`Kind::WrongStatus`]; or everything that could not be removed.
 pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
     let unread = match lock(root, id, force) {
-        Err(error) if force == Force::Yes && is_not_found(&error) => return Ok(()),
+        Err(error) if force == Force::Yes && Kind::is_not_found(&error) => return Ok(()),
         other => other?,
     };
     let record = match unread.read() {
@@ -159,10 +159,6 @@ fn kill_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<Optio
         }
     }
     Ok(init)
-}
-
-fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
 }
 
 /// Several errors as one, in the order in which they came; the same one only once.
