@@ -11,6 +11,7 @@ use super::super::policy::{Action, Event};
 use super::super::status::{self, Container};
 use super::{HELPER, Keeper, Live, watch};
 use crate::error;
+use crate::lifecycle::facts::now;
 use crate::sys::signals::send_signal;
 use crate::sys::{Call, Errno, SysResult};
 
@@ -90,7 +91,7 @@ impl Keeper {
             Report::NotMade(why) => {
                 self.strays.clear();
                 if let Some(attempt) = self.status.attempt() {
-                    attempt.ended = Some(status::now());
+                    attempt.ended = Some(now());
                     attempt.reason = Some(status::reason(why));
                 }
                 self.tell(Event::NotMade)
