@@ -23,16 +23,13 @@ use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::process::boot_id;
 use crate::lifecycle::record::Snapshot;
 use crate::lifecycle::{ManagerChoice, Status as Life, query};
-use crate::sys::{Call, Errno, SysResult};
+use crate::sys::{self, Call, Errno, SysResult};
 
 /// The file that a keeper locks for its life.
 const LOCK: &str = "lock";
 
 /// How long the helper of a keeper that was killed may take to end with it.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
-
-/// How soon the lock is tried again: flock(2) has no wait that ends.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// What `keep` is asked to do.
 #[derive(Debug, Clone)]
@@ -135,7 +132,7 @@ fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
         if end.left().is_none() {
             bail!("its lock is held by a process that does not answer at its socket");
         }
-        std::thread::sleep(LOCK_RETRY);
+        sys::lock::wait_a_moment();
     }
 }
 

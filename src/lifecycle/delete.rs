@@ -7,7 +7,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -17,10 +16,7 @@ use super::record::{Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
 use crate::cgroups::{Cgroup, Unit};
 use crate::error::{self, Kind};
-use crate::sys::Errno;
-
-/// How soon the lock of a container that somebody is changing is tried again.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
+use crate::sys::{Errno, lock};
 
 /// Whether a container may be deleted while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +113,8 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
             error::debug(|| format!("delete {id}: before its lock: {}", error::in_words(&error)));
             return Unread::wait(root, id);
         }
-        // Again: a create may clone its init only now. A lock has no event to wait for with it: inotify
-        // tells of a close before the kernel gives up the lock that goes with it (fs/file_table.c, __fput).
-        std::thread::sleep(LOCK_RETRY);
+        // Again: a create may clone its init only now.
+        lock::wait_a_moment();
     }
 }
 
