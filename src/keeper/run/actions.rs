@@ -78,10 +78,13 @@ impl Keeper {
     }
 
     pub(super) fn hear_helper(&mut self) -> Result<()> {
-        match self.helper.take() {
-            Some(helper) => self.follow(helper.report()),
-            None => Ok(()),
-        }
+        let Some(helper) = self.helper.take() else {
+            return Ok(());
+        };
+        let report = helper.report();
+        // Before there is another one: with a copy of this descriptor it would be told of for ever.
+        drop(helper);
+        self.follow(report)
     }
 
     /// Follows what a helper has done.

@@ -1,13 +1,14 @@
 //! A program that ends is started again, or not, as its policy says.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{Instance, attempt, attempts, kill, phase, pid, rests, runs};
-use crate::caller::Fifo;
+use crate::caller::{Fifo, Running, command};
 use crate::support::{needs_controllers, tests};
 
 pub fn all() -> Vec<Trial> {
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         other_success_codes_are_honoured,
         waits_grow_to_the_cap_flapping_is_seen_and_a_good_run_ends_it,
         a_container_that_can_not_be_made_says_why_and_comes_when_it_can,
+        a_keeper_answers_while_it_makes_a_container_after_one_that_could_not_be_made,
         an_unhealthy_instance_is_stopped_and_started_again_with_its_reason,
         a_container_that_somebody_deletes_comes_back,
         the_other_commands_see_a_kept_container,
@@ -144,6 +146,21 @@ fn a_container_that_can_not_be_made_says_why_and_comes_when_it_can() {
     );
     let place = |name: &str| instance.bundle.folder.join(name);
     fs::rename(place(away), place(rootfs)).unwrap();
+    instance.until(runs);
+}
+
+fn a_keeper_answers_while_it_makes_a_container_after_one_that_could_not_be_made() {
+    let mut instance = Instance::new("exec sleep 1000", json!({}));
+    let mut held = instance.held_while_made();
+    instance.keep();
+    held.until_begun();
+    held.fail();
+    held.until_begun();
+    let arguments = ["keeper", "status", &instance.path()];
+    let mut asking = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    let answer: Value = serde_json::from_str(&asking.end().1).unwrap();
+    assert_eq!((phase(&answer), attempts(&answer)), ("starting", 2));
+    held.go_on();
     instance.until(runs);
 }
 

@@ -205,7 +205,7 @@ impl Instance {
             go: fifo("go"),
         };
         let folder = folder.display();
-        let script = format!("echo begun > {folder}/begun; read go < {folder}/go");
+        let script = format!("echo begun > {folder}/begun; read code < {folder}/go; exit $code");
         self.bundle.edit(|config| {
             let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
             config["hooks"] = json!({ "prestart": [hook] });
@@ -227,7 +227,12 @@ impl Held {
     }
 
     fn go_on(&mut self) {
-        self.go.say("go");
+        self.go.say("0");
+    }
+
+    /// Lets the making fail.
+    fn fail(&mut self) {
+        self.go.say("1");
     }
 }
 
