@@ -139,25 +139,18 @@ fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// What the last keeper has written. A file that is damaged is as good as none: a container that runs is
 /// found all the same.
 fn last_status(path: &Path) -> Option<Status> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
+    let read = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            error::warn(&format!(
-                "{path:?}: {error}: what happened before is not known"
-            ));
-            return None;
-        }
+        read => read.map_err(anyhow::Error::from),
     };
-    match serde_json::from_slice(&text) {
-        Ok(status) => Some(status),
-        Err(error) => {
-            error::warn(&format!(
-                "{path:?}: {error}: what happened before is not known"
-            ));
-            None
-        }
-    }
+    let status = read.and_then(|text| Ok(serde_json::from_slice(&text)?));
+    let unknown = |error| {
+        let why = error::in_words(&error);
+        error::warn(&format!(
+            "{path:?}: {why}: what happened before is not known"
+        ));
+    };
+    status.map_err(unknown).ok()
 }
 
 /// Refuses to leave a container alone that runs under another id or root, as this one has had.

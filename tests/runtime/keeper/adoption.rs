@@ -111,13 +111,14 @@ fn a_program_that_ends_without_a_keeper_is_started_again_by_the_next_one() {
 fn a_damaged_status_file_costs_no_container() {
     let mut instance = Instance::running("exec sleep 1000", json!({}));
     let before = instance.pid();
+    instance.lose_keeper();
     for damage in ["", "{\"id\":", "[]"] {
-        instance.lose_keeper();
         fs::write(instance.file("status.json"), damage).unwrap();
         instance.keep();
         assert_eq!(pid(&instance.until(runs)), before);
+        let told = instance.lose_keeper();
+        assert!(told.contains("what happened before is not known"), "{told}");
     }
-    instance.lose_keeper();
     fs::remove_file(instance.file("status.json")).unwrap();
     instance.keep();
     assert_eq!(pid(&instance.until(runs)), before);

@@ -101,11 +101,11 @@ impl Instance {
         Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null())
     }
 
-    /// Kills the keeper, as nobody should.
-    fn lose_keeper(&mut self) {
+    /// Kills the keeper, as nobody should: what it has said to stderr.
+    fn lose_keeper(&mut self) -> String {
         let mut keeper = self.keeper.take().unwrap();
         keeper.signal(Signal::KILL);
-        keeper.end();
+        keeper.end().2
     }
 
     fn asked(&self, words: &[&str]) -> crate::support::Ran {
