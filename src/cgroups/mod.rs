@@ -56,7 +56,7 @@ pub use hierarchy::Hierarchy;
 pub use inner::{Inner, inner_annotation};
 pub use plan::{Draft, Plan};
 pub use pressure::Pressure;
-pub use stats::Stats;
+pub use stats::{Stats, number_of};
 pub use systemd::{Manager, ManagerChoice, Systemd, UNIT_PROPERTY, Unit, Whose};
 pub use update::Change;
 pub use watch::{Happening, Threshold, Watch, Woken};

@@ -284,7 +284,8 @@ impl Cgroup {
 }
 
 /// The number of `key` in a file of lines "key value"; 0 when there is none.
-pub(super) fn number_of(text: &str, key: &str) -> u64 {
+#[must_use]
+pub fn number_of(text: &str, key: &str) -> u64 {
     let value = files::value_of(text, key).and_then(|value| value.parse().ok());
     value.unwrap_or(0)
 }

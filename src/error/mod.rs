@@ -43,6 +43,13 @@ pub enum Kind {
     NotRunning(String),
 }
 
+impl Kind {
+    /// Whether `error` says that there is no such container.
+    pub fn is_not_found(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -35,58 +35,58 @@ pub fn watch(directory: &Path, mut tell: impl FnMut(&Status) -> Result<()>) -> R
     Ok(())
 }
 
-/// Asks for something and waits until it is so: with a stop, that nothing is left; with a start or a
-/// restart, that a new program runs; with `unhealthy`, that the old one has ended.
+/// Asks for something and waits until it is so: with a stop, that nothing is left; with a start, that a
+/// program runs; with a restart, that a new one does, which may just be being made; with `unhealthy`, that
+/// the old one has ended.
 ///
 /// # Errors
 ///
 /// There is no keeper, or it has gone meanwhile; or the attempt has failed, and why.
 pub fn ask(directory: &Path, request: &Request) -> Result<()> {
     let connection = connect(directory)?;
-    connection.ask(&Request::Watch)?;
-    let before = next(&connection)?;
     connection.ask(request)?;
-    // What is sent before the answer was so before.
-    let mut now = next(&connection)?;
-    while !is_done(request, &before, &now)? {
-        now = next(&connection)?;
-    }
+    let asked = next(&connection)?;
+    connection.ask(&Request::Watch)?;
+    while !is_done(request, &asked, &next(&connection)?)? {}
     Ok(())
 }
 
-fn is_done(request: &Request, before: &Status, now: &Status) -> Result<bool> {
-    let attempts = |status: &Status| status.state.counts.attempts;
-    let runs = matches!(now.state.phase, Phase::Running { .. });
+/// Whether it is so now, by the status with which the request was answered. What came and went in between
+/// is seen by the number of attempts.
+fn is_done(request: &Request, asked: &Status, now: &Status) -> Result<bool> {
+    let begun = asked.state.counts.attempts;
+    let went_on = now.state.counts.attempts > begun;
     match request {
         Request::Status | Request::Watch => Ok(true),
-        Request::Stop => Ok(!now.state.wanted && matches!(now.state.phase, Phase::Resting { .. })),
-        Request::Start if runs => Ok(true),
-        Request::Start | Request::Restart => {
-            if attempts(now) == attempts(before) {
-                return Ok(false);
-            }
-            let failed = |attempt: &&status::Attempt| {
-                attempt.number > attempts(before)
-                    && attempt.pid.is_none()
-                    && attempt.ended.is_some()
-            };
-            match now.attempts.iter().find(failed) {
-                Some(attempt) => {
-                    let reason = attempt.reason.as_deref().unwrap_or("it ended at once");
-                    bail!("{reason}: it is tried again by its policy: parhelion keeper watch DIR")
-                }
-                None => Ok(runs
-                    || now
-                        .attempts
-                        .iter()
-                        .any(|a| a.number > attempts(before) && a.pid.is_some())),
-            }
-        }
-        Request::Unhealthy { .. } => Ok(!matches!(
-            now.state.phase,
-            Phase::Running { .. } | Phase::Stopping { .. }
-        )),
+        Request::Stop => Ok(went_on || matches!(now.state.phase, Phase::Resting { .. })),
+        Request::Start | Request::Restart => match asked.state.phase {
+            // What is being made, or runs already, is what was asked for.
+            Phase::Starting { .. } | Phase::Running { .. } => has_run(begun, now),
+            Phase::Resting { .. }
+            | Phase::Waiting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Removing { .. } => has_run(begun + 1, now),
+        },
+        Request::Unhealthy { .. } => Ok(went_on
+            || !matches!(
+                now.state.phase,
+                Phase::Running { .. } | Phase::Stopping { .. }
+            )),
     }
+}
+
+/// Whether the program of this attempt, or of one after it, was executed.
+fn has_run(number: u64, now: &Status) -> Result<bool> {
+    for attempt in now.attempts.iter().filter(|one| one.number >= number) {
+        if attempt.pid.is_some() {
+            return Ok(true);
+        }
+        if attempt.ended.is_some() {
+            let reason = attempt.reason.as_deref().unwrap_or("it ended at once");
+            bail!("{reason}: when it is tried again says parhelion keeper status DIR");
+        }
+    }
+    Ok(false)
 }
 
 fn connect(directory: &Path) -> Result<Connection> {

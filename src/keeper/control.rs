@@ -5,8 +5,10 @@
 //! with every change. Who does not read what it is sent is disconnected.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use anyhow::Result;
+use rustix::event::epoll;
 use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
@@ -14,6 +16,7 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::process::wait_for_exit;
 use crate::sys::{Call, Errno, SysResult};
 
 /// The socket's name.
@@ -214,7 +217,7 @@ fn refuse(fd: &OwnedFd, error: &str) {
 }
 
 /// A socket, and the address of the one in the directory, whose path may be longer than an address is.
-fn socket(directory: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddrUnix), Errno> {
+fn socket(directory: BorrowedFd<'_>) -> std::result::Result<(OwnedFd, SocketAddrUnix), Errno> {
     let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
@@ -222,15 +225,16 @@ fn socket(directory: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddrUnix), Errno>
 }
 
 /// Whether whoever listens at the other end is alive: the process that made the socket (SO_PEERCRED).
-fn is_alive(socket: &OwnedFd) -> Result<bool, Errno> {
-    let listener = rustix::net::sockopt::socket_peercred(socket)?.pid;
+fn is_alive(socket: &OwnedFd) -> Result<bool> {
+    let listener = rustix::net::sockopt::socket_peercred(socket)
+        .call(|| format!("getsockopt({SOCKET:?}, SO_PEERCRED)"))?
+        .pid;
     let pidfd = match pidfd_open(listener, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(Errno::SRCH | Errno::INVAL) => return Ok(false),
-        Err(errno) => return Err(errno),
+        Err(errno) => Err(errno).call(|| format!("pidfd_open({listener:?})"))?,
     };
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    Ok(poll(&mut ended, Some(&Timespec::default()))? == 0)
+    Ok(!wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))?)
 }
 
 /// A keeper as seen from outside.
@@ -243,14 +247,14 @@ impl Connection {
     /// # Errors
     ///
     /// What the kernel answered otherwise.
-    pub fn open(directory: BorrowedFd<'_>) -> SysResult<Option<Connection>> {
+    pub fn open(directory: BorrowedFd<'_>) -> Result<Option<Connection>> {
         let call = || format!("connect({SOCKET:?})");
         let (socket, address) = socket(directory).call(call)?;
         match rustix::net::connect(&socket, &address) {
             // A helper of a keeper that was killed has the socket open for another moment.
-            Ok(()) => Ok(is_alive(&socket).call(call)?.then_some(Connection(socket))),
+            Ok(()) => Ok(is_alive(&socket)?.then_some(Connection(socket))),
             Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
-            Err(errno) => Err(errno).call(call),
+            Err(errno) => Ok(Err(errno).call(call)?),
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::process::WaitStatus;
 
 use super::policy::Exit;
+use crate::lifecycle::process::fields_after_name;
 use crate::sys::exit_info;
 
 /// Where the wait status stands in /proc/PID/stat, counted from the field after the name (proc(5), field 52).
@@ -35,9 +36,7 @@ pub fn of_stranger(pid: i32, pidfd: BorrowedFd<'_>) -> Exit {
 
 /// The wait status in a zombie's line of /proc/PID/stat; None for a process that lives.
 fn zombie_status(stat: &[u8]) -> Option<i32> {
-    let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
+    let mut fields = fields_after_name(stat)?;
     if fields.next()? != "Z" {
         return None;
     }

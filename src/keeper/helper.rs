@@ -185,7 +185,7 @@ impl Recipe {
         let id = self.id()?;
         match Snapshot::read(&self.root, &id) {
             Ok(found) => self.check_ours(&found)?,
-            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) if Kind::is_not_found(&error) => return Ok(()),
             Err(error) => {
                 return Err(error.context("delete it with --force, as its owner is not known"));
             }
@@ -226,10 +226,6 @@ pub fn container(record: &Snapshot) -> Result<Container> {
         cgroup,
         adopted: false,
     })
-}
-
-pub(super) fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
 }
 
 /// Makes the instance's pipes the standard streams of this process, which the container inherits. It gets

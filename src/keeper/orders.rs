@@ -18,21 +18,18 @@ use super::policy::{Policy, State};
 use super::spec::{LogSpec, Spec};
 use super::status::{self, Container, Faults, LogCounts, Status};
 use crate::cgroups::Deadline;
-use crate::error;
+use crate::error::{self, Kind};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::process::boot_id;
 use crate::lifecycle::record::Snapshot;
 use crate::lifecycle::{ManagerChoice, Status as Life, query};
-use crate::sys::{Call, Errno, SysResult};
+use crate::sys::{self, Call, Errno, SysResult};
 
 /// The file that a keeper locks for its life.
 const LOCK: &str = "lock";
 
 /// How long the helper of a keeper that was killed may take to end with it.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
-
-/// How soon the lock is tried again: flock(2) has no wait that ends.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// What `keep` is asked to do.
 #[derive(Debug, Clone)]
@@ -135,32 +132,25 @@ fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
         if end.left().is_none() {
             bail!("its lock is held by a process that does not answer at its socket");
         }
-        std::thread::sleep(LOCK_RETRY);
+        sys::lock::wait_a_moment();
     }
 }
 
 /// What the last keeper has written. A file that is damaged is as good as none: a container that runs is
 /// found all the same.
 fn last_status(path: &Path) -> Option<Status> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
+    let read = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            error::warn(&format!(
-                "{path:?}: {error}: what happened before is not known"
-            ));
-            return None;
-        }
+        read => read.map_err(anyhow::Error::from),
     };
-    match serde_json::from_slice(&text) {
-        Ok(status) => Some(status),
-        Err(error) => {
-            error::warn(&format!(
-                "{path:?}: {error}: what happened before is not known"
-            ));
-            None
-        }
-    }
+    let status = read.and_then(|text| Ok(serde_json::from_slice(&text)?));
+    let unknown = |error| {
+        let why = error::in_words(&error);
+        error::warn(&format!(
+            "{path:?}: {why}: what happened before is not known"
+        ));
+    };
+    status.map_err(unknown).ok()
 }
 
 /// Refuses to leave a container alone that runs under another id or root, as this one has had.
@@ -185,7 +175,7 @@ fn check_last(last: &Status, recipe: &Recipe) -> Result<()> {
 fn find_container(recipe: &Recipe, id: &ContainerId) -> Result<Option<Container>> {
     let record = match Snapshot::read(&recipe.root, id) {
         Ok(record) => record,
-        Err(error) if helper::is_not_found(&error) => return Ok(None),
+        Err(error) if Kind::is_not_found(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     recipe.check_ours(&record)?;

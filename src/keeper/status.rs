@@ -5,14 +5,13 @@
 //! to find. Its size is bounded: the last [`ATTEMPTS`] attempts are in it.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{Exit, State, Stop};
-use crate::error::rfc3339;
+use crate::lifecycle::facts::now;
 use crate::lifecycle::process::Process;
 use crate::sys::{Call, Errno, SysResult};
 
@@ -182,13 +181,6 @@ pub fn reason(mut text: String) -> String {
         text.push('…');
     }
     text
-}
-
-/// The present moment for people.
-#[allow(clippy::disallowed_methods, reason = "the keeper's loop is a driver")]
-#[must_use]
-pub fn now() -> String {
-    rfc3339(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -17,10 +16,7 @@ use super::record::{Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
 use crate::cgroups::{Cgroup, Unit};
 use crate::error::{self, Kind};
-use crate::sys::Errno;
-
-/// How soon the lock of a container that somebody is changing is tried again.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
+use crate::sys::{Errno, lock};
 
 /// Whether a container may be deleted while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +34,7 @@ pub enum Force {
 /// [`Kind::NotFound`], [`Kind::WrongStatus`]; or everything that could not be removed.
 pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
     let unread = match lock(root, id, force) {
-        Err(error) if force == Force::Yes && is_not_found(&error) => return Ok(()),
+        Err(error) if force == Force::Yes && Kind::is_not_found(&error) => return Ok(()),
         other => other?,
     };
     let record = match unread.read() {
@@ -117,9 +113,8 @@ fn lock(root: &Path, id: &ContainerId, force: Force) -> Result<Unread> {
             error::debug(|| format!("delete {id}: before its lock: {}", error::in_words(&error)));
             return Unread::wait(root, id);
         }
-        // Again: a create may clone its init only now. A lock has no event to wait for with it: inotify
-        // tells of a close before the kernel gives up the lock that goes with it (fs/file_table.c, __fput).
-        std::thread::sleep(LOCK_RETRY);
+        // Again: a create may clone its init only now.
+        lock::wait_a_moment();
     }
 }
 
@@ -159,10 +154,6 @@ fn kill_processes(container: &Snapshot, cgroup: Option<&Cgroup>) -> Result<Optio
         }
     }
     Ok(init)
-}
-
-fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
 }
 
 /// Several errors as one, in the order in which they came; the same one only once.

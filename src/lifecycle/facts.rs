@@ -63,7 +63,7 @@ pub struct Facts {
 /// The present moment as records hold it.
 #[allow(
     clippy::disallowed_methods,
-    reason = "create is a driver: it notes when it created"
+    reason = "create and the keeper are drivers: they note when something was"
 )]
 pub fn now() -> String {
     rfc3339(SystemTime::now())

@@ -155,15 +155,18 @@ fn start_time(pid: i32) -> Result<Option<u64>> {
     Ok(Some(parsed))
 }
 
-/// The start time in a line of /proc/PID/stat. The name may hold blanks and parentheses, and bytes
-/// that are no text, so counting begins after the last parenthesis.
+/// The start time in a line of /proc/PID/stat.
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    let mut fields = fields_after_name(stat)?;
+    fields.nth(START_TIME_AFTER_NAME)?.parse().ok()
+}
+
+/// The fields of a line of /proc/PID/stat from the third, the state, on (proc(5)). The name before them may
+/// hold blanks and parentheses, and bytes that are no text, so they begin after the last parenthesis.
+pub fn fields_after_name(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
-    rest.split_ascii_whitespace()
-        .nth(START_TIME_AFTER_NAME)?
-        .parse()
-        .ok()
+    Some(rest.split_ascii_whitespace())
 }
 
 /// The id of this boot.

@@ -67,7 +67,7 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
         match state(root, &id) {
             Ok(state) => states.push(state),
             // Deleted since its name was read, or no container at all.
-            Err(error) if is_not_found(&error) => {}
+            Err(error) if Kind::is_not_found(&error) => {}
             Err(error) => {
                 error::warn(&format!(
                     "list {:?}: {}",
@@ -157,10 +157,6 @@ pub(super) fn ids(root: &Path) -> Result<Vec<ContainerId>> {
     }
     ids.sort();
     Ok(ids)
-}
-
-fn is_not_found(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Kind::NotFound(_)))
 }
 
 /// The user's name in /etc/passwd. Read here, not through libc: a static program cannot load
@@ -264,7 +260,7 @@ mod tests {
             .collect();
         assert_eq!(ids, ["a", "b", "half"]);
         let foreign = state(root.path(), &id("foreign")).unwrap_err();
-        assert!(is_not_found(&foreign), "{foreign:#}");
+        assert!(Kind::is_not_found(&foreign), "{foreign:#}");
     }
 
     #[test]

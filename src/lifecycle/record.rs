@@ -128,7 +128,7 @@ impl Record {
             match Directory::make(root, id) {
                 Ok(directory) if directory.is_named()? => break directory,
                 Ok(_) => {}
-                Err(error) if matches!(error.downcast_ref(), Some(Kind::NotFound(_))) => {}
+                Err(error) if Kind::is_not_found(&error) => {}
                 Err(error) => return Err(error),
             }
         };

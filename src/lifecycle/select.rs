@@ -62,7 +62,7 @@ fn each(root: &Path, pattern: &Pattern, act: impl Fn(&ContainerId) -> Result<()>
         }
         match act(&id) {
             Ok(()) => {}
-            Err(error) if matches!(error.downcast_ref(), Some(Kind::NotFound(_))) => {}
+            Err(error) if Kind::is_not_found(&error) => {}
             Err(error) => failures.push(format!("{id}: {}", error::in_words(&error))),
         }
     }

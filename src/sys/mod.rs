@@ -26,6 +26,8 @@ pub mod confined;
 pub mod exit_info;
 pub mod fd;
 pub mod landlock;
+#[cfg(feature = "runtime")]
+pub mod lock;
 pub mod loopback;
 pub mod mount;
 #[cfg(feature = "runtime")]

@@ -2,16 +2,19 @@
 //! terminal or sockets, and waits for a process by its pidfd. Nothing here waits for ever.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, IoSliceMut, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
@@ -205,6 +208,37 @@ pub fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 /// The next of [`read_lines`].
 pub fn next_line(lines: &Receiver<String>) -> String {
     lines.recv_timeout(PATIENCE).expect("no further line")
+}
+
+/// A fifo between the test and a program: only one of them writes to it.
+pub struct Fifo(File);
+
+impl Fifo {
+    /// Makes the fifo /tmp/NAME of the container.
+    pub fn new(bundle: &Bundle, name: &str) -> Fifo {
+        Fifo::at(&bundle.folder.join("rootfs/tmp").join(name))
+    }
+
+    /// Makes it at a path of the host.
+    pub fn at(path: &Path) -> Fifo {
+        mkfifoat(CWD, path, Mode::from(0o666)).unwrap();
+        // Open for both, so that neither side waits for the other.
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Fifo(rustix::fs::open(path, flags, Mode::empty()).unwrap().into())
+    }
+
+    /// What the program writes next.
+    pub fn hear(&mut self) -> String {
+        wait_readable(&self.0);
+        let mut buffer = [0; 4096];
+        let length = self.0.read(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Writes a line for the program to read.
+    pub fn say(&mut self, line: &str) {
+        self.0.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
 }
 
 /// A socket in the bundle's folder, for the program to send a descriptor to.

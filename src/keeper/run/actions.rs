@@ -11,6 +11,7 @@ use super::super::policy::{Action, Event};
 use super::super::status::{self, Container};
 use super::{HELPER, Keeper, Live, watch};
 use crate::error;
+use crate::lifecycle::facts::now;
 use crate::sys::signals::send_signal;
 use crate::sys::{Call, Errno, SysResult};
 
@@ -77,10 +78,13 @@ impl Keeper {
     }
 
     pub(super) fn hear_helper(&mut self) -> Result<()> {
-        match self.helper.take() {
-            Some(helper) => self.follow(helper.report()),
-            None => Ok(()),
-        }
+        let Some(helper) = self.helper.take() else {
+            return Ok(());
+        };
+        let report = helper.report();
+        // Before there is another one: with a copy of this descriptor it would be told of for ever.
+        drop(helper);
+        self.follow(report)
     }
 
     /// Follows what a helper has done.
@@ -90,7 +94,7 @@ impl Keeper {
             Report::NotMade(why) => {
                 self.strays.clear();
                 if let Some(attempt) = self.status.attempt() {
-                    attempt.ended = Some(status::now());
+                    attempt.ended = Some(now());
                     attempt.reason = Some(status::reason(why));
                 }
                 self.tell(Event::NotMade)

@@ -9,9 +9,10 @@ use rustix::process::{WaitOptions, wait};
 
 use super::super::exit;
 use super::super::policy::{Event, Exit};
-use super::super::status;
 use super::{CHANGES, Keeper, PIPES, STRAYS};
+use crate::cgroups::number_of;
 use crate::error;
+use crate::lifecycle::facts::now;
 use crate::sys::{Call, Errno, SysError, SysResult};
 
 impl Keeper {
@@ -73,9 +74,9 @@ impl Keeper {
             .and_then(|c| c.cgroup.as_ref());
         let events =
             cgroup.and_then(|cgroup| std::fs::read_to_string(cgroup.join("memory.events")).ok());
-        let kills = events.as_deref().and_then(oom_kills).unwrap_or_default();
+        let kills = events.map_or(0, |text| number_of(&text, "oom_kill"));
         if let Some(attempt) = self.status.attempt() {
-            attempt.ended = Some(status::now());
+            attempt.ended = Some(now());
             attempt.exit = Some(exit);
             attempt.oom_kills = kills;
         }
@@ -117,12 +118,4 @@ impl Keeper {
         self.publish();
         Ok(())
     }
-}
-
-/// The kills for want of memory in the text of memory.events.
-fn oom_kills(events: &str) -> Option<u64> {
-    let line = events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?;
-    line.trim().parse().ok()
 }

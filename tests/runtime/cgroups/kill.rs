@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{Fifo, cgroup, mount_cgroup, share_pids, start, wait_until_empty};
+use super::{cgroup, mount_cgroup, share_pids, start, wait_until_empty};
+use crate::caller::Fifo;
 use crate::support::{Bundle, program, tests};
 
 pub fn all() -> Vec<Trial> {

@@ -1,8 +1,6 @@
 //! cgroup v2: each limit as the kernel has it, the device filter, and what is killed and removed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
@@ -144,31 +142,6 @@ impl Drop for HostCgroup {
         }
         // A test that failed may have left a container below; that test is told already.
         let _ = fs::remove_dir(&self.0);
-    }
-}
-
-/// A fifo in the container's root, by which its program tells the test something.
-struct Fifo(File);
-
-impl Fifo {
-    /// Makes the fifo /tmp/NAME of the container.
-    fn new(bundle: &Bundle, name: &str) -> Fifo {
-        let path = bundle.folder.join("rootfs/tmp").join(name);
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from(0o666)).unwrap();
-        // Open for both, so that neither side waits for the other.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let mut options = OpenOptions::new();
-        let fifo = options.read(true).write(true).custom_flags(flags);
-        Fifo(fifo.open(path).unwrap())
-    }
-
-    /// What the program writes next.
-    fn hear(&mut self) -> String {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        assert_eq!(poll(&mut fds, Some(&PATIENCE)), Ok(1), "it says nothing");
-        let mut buffer = [0; 4096];
-        let length = self.0.read(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 }
 

@@ -6,9 +6,8 @@ use std::process::{Child, Command};
 
 use libtest_mimic::Trial;
 
-use super::{
-    Fifo, HOST, HostCgroup, cgroup, cgroups_path, mount_cgroup, pid, start, wait_until_empty,
-};
+use super::{HOST, HostCgroup, cgroup, cgroups_path, mount_cgroup, pid, start, wait_until_empty};
+use crate::caller::Fifo;
 use crate::support::{Bundle, tests};
 
 pub fn all() -> Vec<Trial> {

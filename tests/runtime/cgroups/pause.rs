@@ -4,7 +4,8 @@ use std::fs;
 
 use libtest_mimic::Trial;
 
-use super::{Fifo, cgroup, mount_cgroup, share_pids, start};
+use super::{cgroup, mount_cgroup, share_pids, start};
+use crate::caller::Fifo;
 use crate::support::{Bundle, tests};
 
 pub fn all() -> Vec<Trial> {
@@ -31,15 +32,14 @@ fn processes_in_cgroups_below_stop_and_go_on_too() {
     let bundle = Bundle::new(script);
     mount_cgroup(&bundle, "rw");
     let mut answer = Fifo::new(&bundle, "answer");
-    let _ask = Fifo::new(&bundle, "ask");
-    let ask = bundle.folder.join("rootfs/tmp/ask");
+    let mut ask = Fifo::new(&bundle, "ask");
     start(&bundle);
     answer.hear();
-    fs::write(&ask, "one\n").unwrap();
+    ask.say("one");
     assert_eq!(answer.hear(), "one\n");
     bundle.verb("pause").success();
     assert!(is_frozen(&bundle, "") && is_frozen(&bundle, "below"));
-    fs::write(&ask, "two\n").unwrap();
+    ask.say("two");
     bundle.verb("resume").success();
     assert_eq!(answer.hear(), "two\n");
     assert!(!is_frozen(&bundle, "") && !is_frozen(&bundle, "below"));

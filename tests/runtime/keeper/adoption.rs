@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{Instance, attempt, attempts, pid, runs};
-use crate::caller::wait_for_exit;
+use crate::caller::{Fifo, wait_for_exit};
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
@@ -26,31 +26,20 @@ pub fn all() -> Vec<Trial> {
 const OBEYS: &str = "exec 3<>/tmp/say; echo ready; \
     while read -r line <&3; do case $line in exit*) $line;; *) echo $line;; esac; done";
 
-struct Obedient(Instance, fs::File);
+struct Obedient(Instance, Fifo);
 
 impl Obedient {
     fn new() -> Obedient {
         let mut instance = Instance::new(OBEYS, json!({ "stop": { "grace": "0" } }));
-        let path = instance.bundle.folder.join("rootfs/tmp/say");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from(0o666)).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-        let say = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
+        let say = Fifo::new(&instance.bundle, "say");
         instance.keep();
         instance.until(runs);
-        let obedient = Obedient(instance, say.into());
-        obedient.until_line("ready");
-        obedient
+        instance.until_line("ready");
+        Obedient(instance, say)
     }
 
     fn say(&mut self, line: &str) {
-        use std::io::Write as _;
-        self.1.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn until_line(&self, line: &str) {
-        while !self.0.texts().iter().any(|text| text == line) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.1.say(line);
     }
 }
 
@@ -61,9 +50,9 @@ fn the_container_of_a_killed_keeper_is_adopted_and_its_lines_are_kept() {
     told.say("without a keeper");
     assert_eq!(told.0.bundle.status(), "running");
     told.0.keep();
-    told.until_line("without a keeper");
+    told.0.until_line("without a keeper");
     told.say("with another one");
-    told.until_line("with another one");
+    told.0.until_line("with another one");
     let after = told.0.status();
     assert_eq!(
         after["container"]["process"],
@@ -122,13 +111,14 @@ fn a_program_that_ends_without_a_keeper_is_started_again_by_the_next_one() {
 fn a_damaged_status_file_costs_no_container() {
     let mut instance = Instance::running("exec sleep 1000", json!({}));
     let before = instance.pid();
+    instance.lose_keeper();
     for damage in ["", "{\"id\":", "[]"] {
-        instance.lose_keeper();
         fs::write(instance.file("status.json"), damage).unwrap();
         instance.keep();
         assert_eq!(pid(&instance.until(runs)), before);
+        let told = instance.lose_keeper();
+        assert!(told.contains("what happened before is not known"), "{told}");
     }
-    instance.lose_keeper();
     fs::remove_file(instance.file("status.json")).unwrap();
     instance.keep();
     assert_eq!(pid(&instance.until(runs)), before);
@@ -144,8 +134,7 @@ fn an_adopted_container_is_stopped_like_any_other() {
     let before = told.0.pid();
     told.0.ask(&["stop"]);
     wait_for_exit(before);
-    let gone = told.0.bundle.verb("state").failure();
-    assert!(gone.contains("does not exist"), "{gone}");
+    told.0.container_is_gone();
 }
 
 /// Numbers below `limit`, the same in every run.

@@ -1,14 +1,14 @@
 //! A program that ends is started again, or not, as its policy says.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::{Value, json};
 
 use super::{Instance, attempt, attempts, kill, phase, pid, rests, runs};
+use crate::caller::{Fifo, Running, command};
 use crate::support::{needs_controllers, tests};
 
 pub fn all() -> Vec<Trial> {
@@ -18,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         other_success_codes_are_honoured,
         waits_grow_to_the_cap_flapping_is_seen_and_a_good_run_ends_it,
         a_container_that_can_not_be_made_says_why_and_comes_when_it_can,
+        a_keeper_answers_while_it_makes_a_container_after_one_that_could_not_be_made,
         an_unhealthy_instance_is_stopped_and_started_again_with_its_reason,
         a_container_that_somebody_deletes_comes_back,
         the_other_commands_see_a_kept_container,
@@ -30,26 +31,22 @@ pub fn all() -> Vec<Trial> {
 fn a_program_that_crashes_is_back_at_once() {
     let script = "echo started > /tmp/started; exec sleep 1000";
     let mut instance = Instance::new(script, json!({ "stop": { "grace": "0" } }));
-    let fifo = instance.bundle.folder.join("rootfs/tmp/started");
-    mkfifoat(CWD, &fifo, Mode::from(0o666)).unwrap();
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let mut started = File::from(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap());
+    let mut started = Fifo::new(&instance.bundle, "started");
     instance.keep();
-    let mut word = [0; 8];
-    started.read_exact(&mut word).unwrap();
+    started.hear();
     let mut times = Vec::new();
     for round in 0..5 {
         let status = instance.until(|status| runs(status) && attempts(status) == 2 * round + 1);
         let before = now();
         kill(pid(&status));
-        started.read_exact(&mut word).unwrap();
+        started.hear();
         times.push(before.elapsed());
         let number = 2 * round + 1;
         let status = instance.until(|status| runs(status) && attempts(status) == number + 1);
         assert_eq!(attempt(&status, number)["exit"], json!({ "signal": 9 }));
         // Forgets the failure, so that the next one is the first again.
         instance.ask(&["restart"]);
-        started.read_exact(&mut word).unwrap();
+        started.hear();
     }
     println!("crash to the replacement's first line: {times:?}");
 }
@@ -71,13 +68,7 @@ fn each_policy_ends_where_it_says() {
         let status = instance.until(|status| rests(status) == rest);
         assert_eq!(attempts(&status), 1, "{policy} {code}");
         assert_eq!(attempt(&status, 1)["exit"], json!({ "code": code }));
-        assert!(
-            instance
-                .bundle
-                .verb("state")
-                .failure()
-                .contains("does not exist")
-        );
+        instance.container_is_gone();
     }
     for (policy, code) in [("always", 0), ("always", 3), ("on-failure", 3)] {
         let script =
@@ -147,8 +138,29 @@ fn a_container_that_can_not_be_made_says_why_and_comes_when_it_can() {
     let status = instance.until(|status| status["state"]["counts"]["notMade"].as_u64() > Some(2));
     let reason = attempt(&status, 1)["reason"].to_string();
     assert!(reason.contains("rootfs"), "{reason}");
+    instance.ask(&["stop"]);
+    let told = instance.asked(&["start"]).failure();
+    assert!(
+        told.contains("rootfs") && told.contains("keeper status DIR"),
+        "{told}"
+    );
     let place = |name: &str| instance.bundle.folder.join(name);
     fs::rename(place(away), place(rootfs)).unwrap();
+    instance.until(runs);
+}
+
+fn a_keeper_answers_while_it_makes_a_container_after_one_that_could_not_be_made() {
+    let mut instance = Instance::new("exec sleep 1000", json!({}));
+    let mut held = instance.held_while_made();
+    instance.keep();
+    held.until_begun();
+    held.fail();
+    held.until_begun();
+    let arguments = ["keeper", "status", &instance.path()];
+    let mut asking = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    let answer: Value = serde_json::from_str(&asking.end().1).unwrap();
+    assert_eq!((phase(&answer), attempts(&answer)), ("starting", 2));
+    held.go_on();
     instance.until(runs);
 }
 

@@ -169,9 +169,9 @@ fn full_files_make_room_and_the_oldest_goes() {
 }
 
 /// Lines that are in the log, and that it says are missing.
-fn kept_and_dropped(instance: &Instance) -> (u64, u64) {
+fn kept_and_dropped(texts: &[String]) -> (u64, u64) {
     let (mut kept, mut dropped) = (0, 0);
-    for text in instance.texts() {
+    for text in texts {
         match text.strip_prefix("[parhelion: ") {
             Some(note) => dropped += note.split(' ').next().unwrap().parse::<u64>().unwrap(),
             None => kept += 1,
@@ -196,7 +196,7 @@ fn lines_are_dropped_where_that_is_asked_for_and_counted() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     keeper.signal(rustix::process::Signal::CONT);
     let status = instance.until(|status| rests(status) == "completed");
-    let (kept, dropped) = kept_and_dropped(&instance);
+    let (kept, dropped) = kept_and_dropped(&instance.texts());
     assert!(dropped > 0);
     assert_eq!(kept + dropped, LINES as u64 * 20 + 1);
     assert_eq!(status["log"]["droppedLines"], dropped);
@@ -269,9 +269,7 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     let healed = instance.until(|status| status["faults"] == well);
     assert_eq!(super::pid(&healed), before);
     let count = instance.texts().len();
-    while instance.texts().len() < count + 10 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    instance.until_texts(|texts| texts.len() >= count + 10);
     for (number, text) in (1..).zip(instance.texts()) {
         assert_eq!(text, format!("line {number}"));
     }
@@ -290,9 +288,7 @@ fn a_full_disk_drops_lines_where_that_is_asked_for() {
     disk.free();
     let healed = instance.until(|status| status["faults"]["log"].is_null());
     assert_eq!(super::pid(&healed), before);
-    while kept_and_dropped(&instance).1 == 0 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    instance.until_texts(|texts| kept_and_dropped(texts).1 > 0);
     // Each line is there, or counted where it is missing.
     let mut number = 0;
     for text in instance.texts() {

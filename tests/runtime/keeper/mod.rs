@@ -13,10 +13,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
-use crate::caller::{Running, command, wait_for_exit};
+use crate::caller::{Fifo, Running, command, wait_for_exit, wait_readable};
 use crate::support::Bundle;
 
 /// The tests of this folder.
@@ -100,11 +101,11 @@ impl Instance {
         Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null())
     }
 
-    /// Kills the keeper, as nobody should.
-    fn lose_keeper(&mut self) {
+    /// Kills the keeper, as nobody should: what it has said to stderr.
+    fn lose_keeper(&mut self) -> String {
         let mut keeper = self.keeper.take().unwrap();
         keeper.signal(Signal::KILL);
-        keeper.end();
+        keeper.end().2
     }
 
     fn asked(&self, words: &[&str]) -> crate::support::Ran {
@@ -170,6 +171,68 @@ impl Instance {
     fn texts(&self) -> Vec<String> {
         let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap().to_owned();
         self.log().lines().map(text).collect()
+    }
+
+    /// Waits until this holds of the log's texts.
+    fn until_texts(&self, holds: impl Fn(&[String]) -> bool) {
+        use inotify::{CreateFlags, WatchFlags};
+        let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+        let kinds = WatchFlags::CREATE | WatchFlags::MODIFY;
+        inotify::add_watch(&changes, self.folder(), kinds).unwrap();
+        while !holds(&self.texts()) {
+            wait_readable(&changes);
+            rustix::io::read(&changes, &mut [0; 4096]).unwrap();
+        }
+    }
+
+    /// Waits until the log has this line.
+    fn until_line(&self, line: &str) {
+        self.until_texts(|texts| texts.iter().any(|text| text == line));
+    }
+
+    /// Asserts that nobody finds a container any more.
+    fn container_is_gone(&self) {
+        let gone = self.bundle.verb("state").failure();
+        assert!(gone.contains("does not exist"), "{gone}");
+    }
+
+    /// Lets the making of the container stand still, each time, until it is told to go on.
+    fn held_while_made(&self) -> Held {
+        let folder = &self.bundle.folder;
+        let fifo = |name| Fifo::at(&folder.join(name));
+        let held = Held {
+            begun: fifo("begun"),
+            go: fifo("go"),
+        };
+        let folder = folder.display();
+        let script = format!("echo begun > {folder}/begun; read code < {folder}/go; exit $code");
+        self.bundle.edit(|config| {
+            let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+            config["hooks"] = json!({ "prestart": [hook] });
+        });
+        held
+    }
+}
+
+/// A hook that waits while the container is made.
+struct Held {
+    begun: Fifo,
+    go: Fifo,
+}
+
+impl Held {
+    /// Waits until the making stands still.
+    fn until_begun(&mut self) {
+        assert_eq!(self.begun.hear(), "begun\n");
+    }
+
+    fn go_on(&mut self) {
+        self.go.say("0");
+    }
+
+    /// Lets the making fail.
+    fn fail(&mut self) {
+        self.go.say("1");
     }
 }
 

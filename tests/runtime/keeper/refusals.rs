@@ -172,32 +172,17 @@ fn only_the_owner_reaches_the_socket_and_it_refuses_what_it_does_not_know() {
 
 fn who_hangs_up_while_a_container_is_made_costs_no_processor_time() {
     let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "0" } }));
-    let folder = instance.bundle.folder.clone();
-    let hook = format!(
-        "echo > {0}/hooked; while ! test -e {0}/go; do sleep 0.05; done",
-        folder.display()
-    );
-    instance.bundle.edit(|config| {
-        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", hook] });
-        config["hooks"] = json!({ "prestart": [hook] });
-    });
+    let mut held = instance.held_while_made();
     instance.keep();
-    while !folder.join("hooked").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    held.until_begun();
     // One that was connected when the helper began, and has its copy there.
-    fs::write(folder.join("go"), "").unwrap();
+    held.go_on();
     instance.until(super::runs);
-    for name in ["go", "hooked"] {
-        fs::remove_file(folder.join(name)).unwrap();
-    }
     let arguments = ["keeper", "watch", &instance.path()];
     let mut watching = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
     watching.line();
     instance.kill_program();
-    while !folder.join("hooked").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    held.until_begun();
     watching.signal(rustix::process::Signal::KILL);
     watching.end();
     let keeper = instance.keeper.as_ref().unwrap().pid();
@@ -214,6 +199,6 @@ fn who_hangs_up_while_a_container_is_made_costs_no_processor_time() {
     let before = ticks();
     std::thread::sleep(std::time::Duration::from_millis(700));
     assert!(ticks() - before < 6, "{} ticks", ticks() - before);
-    fs::write(folder.join("go"), "").unwrap();
+    held.go_on();
     instance.until(super::runs);
 }

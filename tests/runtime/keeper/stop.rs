@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::{Instance, attempt, attempts, pid, rests, runs};
-use crate::caller::wait_for_exit;
+use crate::caller::{Running, command, wait_for_exit};
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         another_signal_can_stop_it,
         every_process_is_killed_when_term_is_ignored,
         a_stop_while_it_waits_or_is_made_leaves_nothing,
+        a_restart_while_it_is_made_is_done_when_that_one_runs,
         a_stopped_instance_stays_stopped_under_a_new_keeper,
         a_keeper_that_is_told_to_end_leaves_the_container,
     ]
@@ -27,20 +29,14 @@ const HEEDS: &str = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sl
 fn a_stop_is_a_term_and_a_start_is_a_new_program() {
     let instance = Instance::running(HEEDS, json!({}));
     let before = instance.pid();
-    until_line(&instance, "ready");
+    instance.until_line("ready");
     instance.ask(&["stop"]);
     let status = instance.status();
     assert_eq!(rests(&status), "stopped");
     assert_eq!(attempt(&status, 1)["exit"], json!({ "code": 7 }));
     assert_eq!(attempt(&status, 1)["told"], "asked");
     assert_eq!(instance.texts(), ["ready", "got it"]);
-    assert!(
-        instance
-            .bundle
-            .verb("state")
-            .failure()
-            .contains("does not exist")
-    );
+    instance.container_is_gone();
     instance.ask(&["start"]);
     let status = instance.status();
     assert!(runs(&status) && pid(&status) != before);
@@ -50,16 +46,9 @@ fn a_stop_is_a_term_and_a_start_is_a_new_program() {
 fn another_signal_can_stop_it() {
     let script = "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done";
     let instance = Instance::running(script, json!({ "stop": { "signal": "SIGUSR1" } }));
-    until_line(&instance, "ready");
+    instance.until_line("ready");
     instance.ask(&["stop"]);
     assert_eq!(attempt(&instance.status(), 1)["exit"], json!({ "code": 5 }));
-}
-
-/// Waits until the log has this line.
-fn until_line(instance: &Instance, line: &str) {
-    while !instance.texts().iter().any(|text| text == line) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }
 
 fn every_process_is_killed_when_term_is_ignored() {
@@ -73,9 +62,7 @@ fn every_process_is_killed_when_term_is_ignored() {
     instance.keep();
     let status = instance.until(runs);
     let cgroup = status["container"]["cgroup"].as_str().unwrap().to_owned();
-    while instance.texts().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    instance.until_texts(|texts| !texts.is_empty());
     let child: i32 = instance.texts()[0]
         .strip_prefix("child ")
         .unwrap()
@@ -98,26 +85,32 @@ fn a_stop_while_it_waits_or_is_made_leaves_nothing() {
     assert_eq!(attempts(&instance.status()), 2);
 
     let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "100ms" } }));
-    let folder = instance.bundle.folder.clone();
-    let hook = format!("echo > {0}/hooked; exec sleep 1000", folder.display());
-    instance.bundle.edit(|config| {
-        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", hook] });
-        config["hooks"] = json!({ "prestart": [hook] });
-    });
+    let mut held = instance.held_while_made();
     instance.keep();
-    while !folder.join("hooked").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    held.until_begun();
     instance.ask(&["stop"]);
     assert_eq!(rests(&instance.status()), "stopped");
-    assert!(
-        instance
-            .bundle
-            .verb("state")
-            .failure()
-            .contains("does not exist")
-    );
-    assert_eq!(fs::read_dir(folder.join("state")).unwrap().count(), 0);
+    instance.container_is_gone();
+    let left = fs::read_dir(instance.bundle.folder.join("state")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+fn a_restart_while_it_is_made_is_done_when_that_one_runs() {
+    let mut instance = Instance::new("exec sleep 1000", json!({ "stop": { "grace": "1h" } }));
+    let mut held = instance.held_while_made();
+    instance.keep();
+    held.until_begun();
+    // Tells by a change of the status that the restart was heard.
+    let arguments = ["keeper", "stop", &instance.path()];
+    let _stopping = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    instance.until(|status| status["state"]["wanted"] == false);
+    let arguments = ["keeper", "restart", &instance.path()];
+    let mut restarting = Running::spawn(&mut command(&instance.bundle, &arguments), Stdio::null());
+    instance.until(|status| status["state"]["wanted"] == true);
+    held.go_on();
+    restarting.ends_with(0);
+    let status = instance.status();
+    assert!(runs(&status) && attempts(&status) == 1, "{status:#}");
 }
 
 fn a_stopped_instance_stays_stopped_under_a_new_keeper() {
