@@ -16,6 +16,9 @@
 //! keeper                             holds one instance: policy (pure) and loop
 //! cli                                one clap variant per verb, one lifecycle call each
 //! store                              keys with revisions, leases and watches: what should run
+//! job                                what a job says: its file, its identity
+//! api                                what the daemon and its clients say to each other
+//! agent                              makes what runs on a host what is wanted there
 //! ```
 //!
 //! `tests/architecture.rs` holds this table and enforces it.
@@ -30,6 +33,10 @@
 
 extern crate alloc;
 
+#[cfg(feature = "supervisor")]
+pub mod agent;
+#[cfg(feature = "supervisor")]
+pub mod api;
 #[cfg(feature = "runtime")]
 pub mod bundle;
 #[cfg(feature = "runtime")]
@@ -41,6 +48,8 @@ pub mod criu;
 #[cfg(feature = "runtime")]
 pub mod error;
 pub mod init;
+#[cfg(feature = "supervisor")]
+pub mod job;
 #[cfg(feature = "runtime")]
 pub mod keeper;
 #[cfg(feature = "runtime")]

@@ -40,6 +40,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("keeper", &["sys", "error", "cgroups", "lifecycle"]),
     ("cli", &["error", "bundle", "lifecycle", "keeper"]),
     ("store", &["sys", "error"]),
+    ("job", &["error", "lifecycle"]),
+    ("api", &["error", "job"]),
+    (
+        "agent",
+        &[
+            "sys",
+            "error",
+            "cgroups",
+            "lifecycle",
+            "keeper",
+            "job",
+            "api",
+        ],
+    ),
 ];
 
 /// A source file: its place below `src/`, the modules that lead to it, its text.
