@@ -4,6 +4,7 @@
 //! without control. What there is comes from the keepers. The difference is worked out by a pure `step`.
 
 mod door;
+pub mod reconcile;
 
 use std::path::PathBuf;
 use std::sync::Arc;
