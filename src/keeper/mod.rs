@@ -8,7 +8,7 @@
 
 mod apart;
 pub mod client;
-mod clock;
+pub mod clock;
 mod control;
 mod exit;
 mod helper;
@@ -20,7 +20,7 @@ pub mod spec;
 pub mod status;
 
 pub use apart::{Apart, apart};
-pub use control::Request;
+pub use control::{Connection, Request};
 pub use helper::KEEPER;
 pub use orders::{Ground, KeepRequest, Orders};
 pub use run::keep;

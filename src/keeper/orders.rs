@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::clock;
 use super::control::Connection;
 use super::helper::{self, Recipe};
-use super::policy::{Policy, State};
+use super::policy::{Event, Policy, State};
 use super::spec::{LogSpec, Spec};
 use super::status::{self, Container, Faults, LogCounts, Status};
 use crate::cgroups::Deadline;
@@ -42,6 +42,8 @@ pub struct KeepRequest {
     pub cgroup_manager: ManagerChoice,
     /// Whether they are an ordinary user's; None: as the rights are.
     pub rootless: Option<bool>,
+    /// Whether the instance is to be stopped before anything else: nothing is started then.
+    pub stop: bool,
 }
 
 /// What a keeper is to do, and what was found.
@@ -90,11 +92,17 @@ impl Orders {
             check_last(last, &recipe)?;
         }
         let found = find_container(&recipe, &spec.id)?;
+        let policy = spec.policy();
+        let mut status = status(last, &recipe)?;
+        if request.stop {
+            // What it asks for follows from what was found, which the keeper tells the policy first of all.
+            (status.state, _) = policy.step(&status.state, Event::Stop, clock::now());
+        }
         let orders = Orders {
-            policy: spec.policy(),
+            policy,
             signal: spec.stop.signal,
             log: spec.log,
-            status: status(last, &recipe)?,
+            status,
             recipe,
             found,
         };
@@ -113,7 +121,8 @@ pub fn open_directory(path: &Path) -> SysResult<OwnedFd> {
         .call(|| format!("open({path:?}, O_DIRECTORY)"))
 }
 
-fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Locks an instance's directory.
+pub fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mode = Mode::RUSR | Mode::WUSR;
     let lock =

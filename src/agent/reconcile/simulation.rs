@@ -102,11 +102,6 @@ impl World {
         }
         self.agent = Some(State::new(self.random));
         self.tell(Event::Begun { found, want });
-        let kept = self.places.iter().filter(|(_, place)| place.kept);
-        let kept: Vec<Name> = kept.map(|(name, _)| name.clone()).collect();
-        for name in kept {
-            self.report(&name);
-        }
     }
 
     fn tell(&mut self, event: Event) {
