@@ -40,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("keeper", &["sys", "error", "cgroups", "lifecycle"]),
     ("cli", &["error", "bundle", "lifecycle", "keeper"]),
     ("store", &["sys", "error"]),
-    ("job", &["error", "lifecycle"]),
+    ("job", &["error", "bundle", "lifecycle", "keeper"]),
     ("api", &["error", "job"]),
     (
         "agent",
