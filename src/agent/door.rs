@@ -10,7 +10,7 @@ use super::driver::{self, Host, Inbox, Input, Reader};
 use super::reconcile::Event as Happening;
 use super::{Options, Snapshot, Wanted};
 use crate::api::{Event, Health, Instance};
-use crate::keeper::Request;
+use crate::keeper::{self, Request};
 
 /// An agent that works, for any number of callers.
 #[derive(Debug, Clone)]
@@ -93,8 +93,10 @@ impl Handle {
     ///
     /// There is no such instance or task.
     pub fn log(&self, instance: &str, task: &str) -> Result<PathBuf> {
-        self.task(instance, task)?;
-        Ok(self.host.directory(instance).join("log"))
+        let found = self.task(instance, task)?;
+        let group = (found.tasks.len() > 1).then_some(task);
+        let folder = self.host.directory(instance).join(keeper::place(group));
+        Ok(folder.join("log"))
     }
 
     /// A task's container: the runtime's `--root`, and the id.

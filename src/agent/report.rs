@@ -1,7 +1,5 @@
 //! What a keeper's status means to the agent: one place that knows its form.
 
-use std::collections::BTreeMap;
-
 use nix::sys::signal::Signal;
 
 use super::reconcile::Report;
@@ -16,12 +14,24 @@ pub struct Told {
     pub report: Report,
     /// The last attempts, for the history.
     pub attempts: Vec<Attempt>,
+    /// The names of a group's tasks, in the order of an attempt's programs; none for an only one.
+    tasks: Vec<String>,
 }
 
 impl Told {
-    /// Takes a status apart. `task` is the name of its container in the job.
+    /// Takes a status apart. `alone` is the name in the job of a container that is its instance's only one.
     #[must_use]
-    pub fn new(status: Status, task: &str) -> Told {
+    pub fn new(status: Status, alone: &str) -> Told {
+        let ended = status.attempts.iter().rev().find(|one| one.ended.is_some());
+        let tasks = status.tasks.iter().enumerate().map(|(number, task)| {
+            let name = task.name.as_deref().unwrap_or(alone).to_owned();
+            let told = TaskStatus {
+                container: task.id.clone(),
+                pid: task.container.as_ref().map(|one| one.process.pid),
+                last_exit: ended.map(|attempt| end_of(attempt, number)),
+            };
+            (name, told)
+        });
         let report = Report {
             wanted: status.state.wanted,
             is_at_rest: matches!(status.state.phase, Kept::Resting { why } if why != Rest::New),
@@ -30,12 +40,32 @@ impl Told {
             restarts: status.state.counts.attempts.saturating_sub(1),
             next_attempt: status.next_attempt.clone(),
             since: since(&status),
-            tasks: BTreeMap::from([(task.to_owned(), task_status(&status))]),
+            tasks: tasks.collect(),
             fault: fault(&status),
         };
         Told {
             report,
             attempts: status.attempts,
+            tasks: status
+                .tasks
+                .into_iter()
+                .filter_map(|task| task.name)
+                .collect(),
+        }
+    }
+
+    /// How an attempt ended: of each program `code 1`, `signal 9 (KILL)`, `out of memory`, or why it could not be
+    /// made.
+    #[must_use]
+    pub fn end_in_words(&self, attempt: &Attempt) -> String {
+        match self.tasks.is_empty() {
+            true => end_of(attempt, 0),
+            false => {
+                let ends = self.tasks.iter().enumerate();
+                let ends =
+                    ends.map(|(number, name)| format!("{name}: {}", end_of(attempt, number)));
+                ends.collect::<Vec<_>>().join(", ")
+            }
         }
     }
 }
@@ -66,20 +96,14 @@ fn since(status: &Status) -> Option<String> {
     Some(last.ended.clone().unwrap_or_else(|| last.begun.clone()))
 }
 
-fn task_status(status: &Status) -> TaskStatus {
-    let ended = status.attempts.iter().rev().find(|one| one.ended.is_some());
-    TaskStatus {
-        container: status.id.clone(),
-        pid: status.container.as_ref().map(|one| one.process.pid),
-        last_exit: ended.map(end_in_words),
-    }
-}
-
-/// How an attempt ended: `code 1`, `signal 9 (KILL)`, `out of memory`, or why it could not be made.
-#[must_use]
-pub fn end_in_words(attempt: &Attempt) -> String {
-    match attempt.exit {
-        Some(_) if attempt.oom_kills > 0 => "out of memory".to_owned(),
+/// How a program of an attempt ended.
+fn end_of(attempt: &Attempt, task: usize) -> String {
+    let Some(program) = attempt.programs.get(task).filter(|one| one.exit.is_some()) else {
+        let why = attempt.reason.as_deref();
+        return format!("not made: {}", why.unwrap_or("nobody knows why"));
+    };
+    match program.exit {
+        Some(_) if program.oom_kills > 0 => "out of memory".to_owned(),
         Some(Exit::Code(code)) => format!("code {code}"),
         Some(Exit::Signal(number)) => match Signal::try_from(number) {
             Ok(signal) => {
@@ -91,11 +115,7 @@ pub fn end_in_words(attempt: &Attempt) -> String {
             }
             Err(_no_name) => format!("signal {number}"),
         },
-        Some(Exit::Unknown) => "unknown".to_owned(),
-        None => {
-            let why = attempt.reason.as_deref();
-            format!("not made: {}", why.unwrap_or("nobody knows why"))
-        }
+        Some(Exit::Unknown) | None => "unknown".to_owned(),
     }
 }
 
@@ -104,6 +124,7 @@ pub fn end_in_words(attempt: &Attempt) -> String {
 pub fn told_in_words(attempt: &Attempt) -> Option<String> {
     Some(match attempt.told? {
         Stop::Asked => "it is not wanted".to_owned(),
+        Stop::Group => "another task of its group has ended".to_owned(),
         Stop::Restart => "a restart was asked for".to_owned(),
         Stop::Unhealthy => {
             let why = attempt.reason.as_deref().unwrap_or("its checks failed");

@@ -8,7 +8,7 @@
 mod health;
 mod id;
 mod moment;
-mod render;
+pub mod render;
 mod restart;
 mod task;
 mod values;
@@ -97,7 +97,18 @@ pub struct Port {
 
 /// What is spoken at a port.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

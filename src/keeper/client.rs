@@ -75,10 +75,10 @@ fn is_done(request: &Request, asked: &Status, now: &Status) -> Result<bool> {
     }
 }
 
-/// Whether the program of this attempt, or of one after it, was executed.
+/// Whether the programs of this attempt, or of one after it, were executed.
 fn has_run(number: u64, now: &Status) -> Result<bool> {
     for attempt in now.attempts.iter().filter(|one| one.number >= number) {
-        if attempt.pid.is_some() {
+        if attempt.programs.iter().all(|program| program.pid.is_some()) {
             return Ok(true);
         }
         if attempt.ended.is_some() {

@@ -7,7 +7,7 @@ use super::events::Note;
 use super::reaper::Reaped;
 use super::{Driver, about};
 use crate::agent::reconcile::{Event, Name, Want};
-use crate::agent::report::{Told, end_in_words, told_in_words};
+use crate::agent::report::{Told, told_in_words};
 use crate::api::{Health, Instance};
 use crate::error;
 
@@ -18,15 +18,19 @@ impl Driver {
         let mut now = (begun, ended);
         for attempt in &told.attempts {
             let number = attempt.number;
-            if let Some(pid) = attempt.pid
+            let pids: Option<Vec<String>> = (attempt.programs.iter())
+                .map(|program| Some(program.pid?.to_string()))
+                .collect();
+            if let Some(pids) = pids.filter(|pids| !pids.is_empty())
                 && number > now.0
             {
                 now.0 = number;
-                self.note(&name, "started", format!("process {pid}"), Some(number));
+                let cause = format!("process {}", pids.join(", "));
+                self.note(&name, "started", cause, Some(number));
             }
             if attempt.ended.is_some() && number > now.1 {
                 now = (number.max(now.0), number);
-                let mut cause = end_in_words(attempt);
+                let mut cause = told.end_in_words(attempt);
                 if let Some(why) = told_in_words(attempt) {
                     cause = format!("{cause}, as {why}");
                 }

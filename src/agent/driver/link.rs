@@ -24,7 +24,7 @@ use crate::agent::report::Told;
 use crate::api::Phase;
 use crate::error;
 use crate::keeper::status::Status;
-use crate::keeper::{Connection, Request, client};
+use crate::keeper::{Connection, FOLDER, Request, STREAMS, client};
 use crate::sys::Errno;
 use crate::sys::command::{Start, prepare};
 use crate::sys::watched::Watched;
@@ -83,7 +83,7 @@ pub async fn run(
             return;
         }
     };
-    let pipes = open_pipes(&directory.join("pipes"));
+    let pipes = open_pipes(&directory);
     inbox.send(Input::Kept(name.clone(), pipes));
     let task = place::task(&directory);
     let ended = listen(&kept.socket, (&name, &task), permit, &mut commands, &inbox).await;
@@ -298,19 +298,15 @@ fn is_open(socket: &Watched) -> bool {
     }
 }
 
-fn open_pipes(folder: &Path) -> Pipes {
-    let mut pipes = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                Ok(_) => pipes.extend(open_pipe(&entry.path())),
-                Err(_gone) => {}
-            }
-        }
-    }
-    pipes
+/// The fifos of all tasks, wherever they are in the directory.
+fn open_pipes(directory: &Path) -> Pipes {
+    let logs = std::fs::read_dir(directory.join("logs"))
+        .into_iter()
+        .flatten();
+    let groups = logs.flatten().map(|entry| entry.path());
+    let folders = groups.chain([directory.to_owned()]);
+    let streams = folders.flat_map(|folder| STREAMS.map(|stream| folder.join(FOLDER).join(stream)));
+    streams.filter_map(|path| open_pipe(&path)).collect()
 }
 
 fn open_pipe(path: &Path) -> Option<OwnedFd> {

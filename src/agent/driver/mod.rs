@@ -9,7 +9,6 @@ mod link;
 mod place;
 mod ports;
 mod reaper;
-mod render;
 mod start;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

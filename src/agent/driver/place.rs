@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Host, disk, ports};
 use crate::agent::reconcile::{FoundSlot, Name};
 use crate::error::{self, Kind};
+use crate::job::render::{Place, render};
 use crate::job::{Job, JobId};
 use crate::keeper::spec::Spec;
 use crate::keeper::status::{self, Status};
@@ -65,7 +66,7 @@ impl Host {
             .unwrap_or_default();
         // What its own program listens at is not free.
         let runs = exists && runs(&directory);
-        let is_free = |port| runs || ports::is_free(port);
+        let is_free = |key| runs || ports::is_free(key);
         let taken = self
             .ports
             .lock()
@@ -91,9 +92,20 @@ impl Host {
         ports: &BTreeMap<String, u16>,
     ) -> Result<()> {
         make_directory(to)?;
-        let files = super::render::render(recipe, self, directory, ports)?;
+        let place = Place {
+            instance: &recipe.name,
+            index: recipe.index,
+            host: &self.options.host,
+            directory,
+            volumes: &self.volumes,
+            ports,
+            cgroup_parent: &self.cgroup_parent,
+        };
+        let read = |path: &Path| fs::read(path).with_context(|| format!("read {path:?}"));
+        let files = render(&recipe.job, &place, &read)?;
         for made in &files.directories {
-            make_directory(made)?;
+            // An absolute one stays where it is.
+            make_directory(&to.join(made))?;
         }
         for (path, content) in &files.files {
             disk::renew(&to.join(path), content)?;
@@ -131,7 +143,7 @@ impl Host {
     /// Removes the containers of a directory that has no keeper. There are none after an orderly end.
     fn remove_containers(&self, directory: &Path) -> Result<()> {
         let ids = match Spec::load(directory) {
-            Ok(spec) => vec![spec.id],
+            Ok(spec) => spec.tasks.into_iter().map(|task| task.id).collect(),
             // Nobody knows which they are.
             Err(_) => self.containers()?,
         };
@@ -241,8 +253,9 @@ fn unknown(name: &str) -> Facts {
 fn runs(directory: &Path) -> bool {
     let text = fs::read(directory.join(status::FILE)).unwrap_or_default();
     let status: Option<Status> = serde_json::from_slice(&text).ok();
-    let container = status.and_then(|status| status.container);
-    container.is_some_and(|container| container.process.open().is_ok_and(|alive| alive.is_some()))
+    let tasks = status.map(|status| status.tasks).unwrap_or_default();
+    let mut containers = tasks.into_iter().filter_map(|task| task.container);
+    containers.any(|container| container.process.open().is_ok_and(|alive| alive.is_some()))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

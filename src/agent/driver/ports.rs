@@ -1,12 +1,12 @@
 //! Which instance has which of the host's ports. There is one owner, so that no two instances get one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use anyhow::{Result, bail};
 
 use crate::agent::reconcile::Name;
-use crate::job::Port;
+use crate::job::{Port, Protocol};
 
 /// Ports that are chosen: below those that the kernel gives to connections (ip(7), ip_local_port_range).
 const CHOSEN: std::ops::RangeInclusive<u16> = 20_000..=32_767;
@@ -14,27 +14,37 @@ const CHOSEN: std::ops::RangeInclusive<u16> = 20_000..=32_767;
 /// All ports that instances have.
 #[derive(Debug, Default)]
 pub struct Ports {
-    held: HashMap<u16, Name>,
+    held: HashMap<Key, Name>,
     /// The same by instances, so that giving back looks at no others.
-    of: HashMap<Name, Vec<u16>>,
+    of: HashMap<Name, Vec<Key>>,
     /// Where the search begins, so that a port that was just given back is not taken at once.
     next: u16,
 }
 
+/// A port of the host.
+pub type Key = (Protocol, u16);
+
 /// Whether a port can be had from the kernel.
-pub type Probe<'a> = &'a dyn Fn(u16) -> bool;
+pub type Probe<'a> = &'a dyn Fn(Key) -> bool;
 
 /// Asks the kernel. The program that gets the port binds it later: what others do meanwhile it will find.
 #[must_use]
-pub fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+pub fn is_free((protocol, port): Key) -> bool {
+    match protocol {
+        Protocol::Tcp => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(),
+        Protocol::Udp => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(),
+    }
 }
 
 impl Ports {
-    /// Notes what an instance has had.
+    /// Notes what an instance has had, for whatever protocol.
     pub fn claim(&mut self, name: &Name, had: &BTreeMap<String, u16>) {
-        let free = had.values().filter(|port| self.is_ours(name, **port));
-        let ours: Vec<u16> = free.copied().collect();
+        let both = |port: &u16| [(Protocol::Tcp, *port), (Protocol::Udp, *port)];
+        let ours = had
+            .values()
+            .flat_map(both)
+            .filter(|key| self.is_ours(name, *key));
+        let ours = ours.collect();
         self.hold(name, ours);
     }
 
@@ -52,69 +62,84 @@ impl Ports {
         had: &BTreeMap<String, u16>,
         is_free: Probe<'_>,
     ) -> Result<BTreeMap<String, u16>> {
-        let mut taken = BTreeMap::new();
+        let mut taken: BTreeMap<String, Key> = BTreeMap::new();
         for (label, port) in wanted {
-            let number = match port.external {
-                Some(given) => self.given(name, label, given, is_free)?,
-                None => {
-                    let kept = had.get(label).copied();
-                    let kept = kept.filter(|port| self.is_ours(name, *port) && is_free(*port));
-                    let used = |port: &u16| taken.values().any(|other| other == port);
-                    match kept.filter(|port| !used(port)) {
-                        Some(port) => port,
-                        None => self.choose(&taken, is_free)?,
-                    }
+            if let Some(given) = port.external {
+                let key = self.given(name, label, (port.protocol, given), is_free)?;
+                if taken.values().any(|other| *other == key) {
+                    bail!("PORT_CONFLICT: {label:?} and another port of the job are both {given}");
                 }
-            };
-            if taken.values().any(|other| *other == number) {
-                bail!("PORT_CONFLICT: {label:?} and another port of the job are both {number}");
+                taken.insert(label.clone(), key);
             }
-            taken.insert(label.clone(), number);
+        }
+        for (label, port) in wanted.iter().filter(|(_, port)| port.external.is_none()) {
+            let kept = had.get(label).map(|kept| (port.protocol, *kept));
+            let is_used = |key: &Key| taken.values().any(|other| other == key);
+            let kept =
+                kept.filter(|key| !is_used(key) && self.is_ours(name, *key) && is_free(*key));
+            let key = match kept {
+                Some(key) => key,
+                None => self.choose(port.protocol, &taken, is_free)?,
+            };
+            taken.insert(label.clone(), key);
         }
         self.hold(name, taken.values().copied().collect());
-        Ok(taken)
+        Ok(taken
+            .into_iter()
+            .map(|(label, (_, port))| (label, port))
+            .collect())
     }
 
     /// Gives back what an instance had.
     pub fn release(&mut self, name: &Name) {
-        for port in self.of.remove(name).unwrap_or_default() {
-            self.held.remove(&port);
+        for key in self.of.remove(name).unwrap_or_default() {
+            self.held.remove(&key);
         }
     }
 
-    fn hold(&mut self, name: &Name, ports: Vec<u16>) {
+    fn hold(&mut self, name: &Name, keys: Vec<Key>) {
         self.release(name);
         self.held
-            .extend(ports.iter().map(|port| (*port, name.clone())));
-        if !ports.is_empty() {
-            self.of.insert(name.clone(), ports);
+            .extend(keys.iter().map(|key| (*key, name.clone())));
+        if !keys.is_empty() {
+            self.of.insert(name.clone(), keys);
         }
     }
 
-    fn is_ours(&self, name: &Name, port: u16) -> bool {
-        self.held.get(&port).is_none_or(|holder| holder == name)
+    fn is_ours(&self, name: &Name, key: Key) -> bool {
+        self.held.get(&key).is_none_or(|holder| holder == name)
     }
 
-    fn given(&self, name: &Name, label: &str, port: u16, is_free: Probe<'_>) -> Result<u16> {
-        if let Some(holder) = self.held.get(&port).filter(|holder| *holder != name) {
+    fn given(&self, name: &Name, label: &str, key: Key, is_free: Probe<'_>) -> Result<Key> {
+        let port = key.1;
+        if let Some(holder) = self.held.get(&key).filter(|holder| *holder != name) {
             bail!("PORT_CONFLICT: {label:?} is to be {port}, which instance {holder} has");
         }
-        if !is_free(port) {
+        if !is_free(key) {
             bail!(
-                "PORT_CONFLICT: {label:?} is to be {port}, which a program of the host has: ss -lptn shows it"
+                "PORT_CONFLICT: {label:?} is to be {port}, which a program of the host has: ss -lnp shows it"
             );
         }
-        Ok(port)
+        Ok(key)
     }
 
-    fn choose(&mut self, taken: &BTreeMap<String, u16>, is_free: Probe<'_>) -> Result<u16> {
+    /// One that nobody has, whatever is spoken there.
+    fn choose(
+        &mut self,
+        protocol: Protocol,
+        taken: &BTreeMap<String, Key>,
+        is_free: Probe<'_>,
+    ) -> Result<Key> {
         let (first, count) = (*CHOSEN.start(), CHOSEN.end() - CHOSEN.start() + 1);
         for offset in 0..count {
             let port = first + (self.next + offset) % count;
-            let used = self.held.contains_key(&port) || taken.values().any(|other| *other == port);
-            if !used && is_free(port) {
+            let is_held = [Protocol::Tcp, Protocol::Udp]
+                .iter()
+                .any(|one| self.held.contains_key(&(*one, port)));
+            let is_used = is_held || taken.values().any(|(_, other)| *other == port);
+            if !is_used && is_free((protocol, port)) {
                 self.next = (port - first + 1) % count;
-                return Ok(port);
+                return Ok((protocol, port));
             }
         }
         bail!("PORT_CONFLICT: of the ports {CHOSEN:?} none is free")
@@ -127,8 +152,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn wanted(ports: &[(&str, Option<u16>)]) -> BTreeMap<String, Port> {
-        let port =
-            |external| serde_json::from_value(serde_json::json!({ "external": external })).unwrap();
+        let port = |external| Port {
+            external,
+            ..Port::default()
+        };
         ports
             .iter()
             .map(|(label, external)| ((*label).to_owned(), port(*external)))
@@ -168,14 +195,19 @@ mod tests {
         ports.claim(&a, &had);
         let x = wanted(&[("x", None)]);
         assert_eq!(ports.take(&a, &x, &had, &|_| true).unwrap(), had);
-        let other = ports.take(&a, &x, &had, &|port| port != 25_000).unwrap();
+        let other = ports
+            .take(&a, &x, &had, &|(_, port)| port != 25_000)
+            .unwrap();
         assert_ne!(other, had);
     }
 
     #[test]
     fn a_port_that_a_program_listens_at_is_not_free() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(!is_free(listener.local_addr().unwrap().port()));
+        assert!(!is_free((
+            Protocol::Tcp,
+            listener.local_addr().unwrap().port()
+        )));
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use super::super::control::{CONNECTIONS, Request, Said};
 use super::super::policy::{Event, Phase, Stop};
 use super::super::status;
 use super::{Keeper, PEERS, watch};
+use crate::sys::SysResult;
 
 impl Keeper {
     pub(super) fn accept(&mut self) -> Result<()> {
@@ -30,7 +31,7 @@ impl Keeper {
             Request::Restart => self.tell(Event::Restart)?,
             Request::Unhealthy { reason } => self.unhealthy(reason)?,
         }
-        self.status.log = self.logs.counts();
+        self.count_output();
         self.control.answer(number, &self.status.text());
         Ok(())
     }
@@ -53,8 +54,11 @@ impl Keeper {
 
     /// Leaves the container to the next keeper.
     pub(super) fn leave(mut self) {
-        let done = self.logs.retry();
-        self.status.faults.log = done.err().map(|error| error.to_string());
+        let done = self.members.iter_mut().map(|member| member.logs.retry());
+        let faults = done
+            .filter_map(SysResult::err)
+            .map(|error| error.to_string());
+        self.status.faults.log = faults.reduce(|all, one| format!("{all}; {one}"));
         self.status.keeper = 0;
         self.publish();
         self.control.remove(self.ground.directory.as_fd());
