@@ -105,13 +105,6 @@ fn unknown_containers_of_ours_are_removed_and_no_others() {
     world.want(&[(job, 1, "start")]);
     let before = pids(&world.until_running(1));
     let gone = world.instances().join("gone").to_str().unwrap().to_owned();
-    let ours = world.cgroup();
-    let ours = ours
-        .strip_prefix("/sys/fs/cgroup")
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
     let others = run(&world, "other", None);
     let foreign = run(&world, "foreign", Some("/elsewhere/web"));
     let left = run(&world, "left", Some(&gone));
@@ -119,9 +112,7 @@ fn unknown_containers_of_ours_are_removed_and_no_others() {
         event["kind"] == "reaped" && event["cause"].as_str().unwrap().contains("\"left\"")
     });
     // A cgroup without any record, and a process in it.
-    let stray = std::path::Path::new("/sys/fs/cgroup")
-        .join(&ours[1..])
-        .join("stray");
+    let stray = world.cgroup().join("stray");
     fs::create_dir(&stray).unwrap();
     let mut child = std::process::Command::new("sleep")
         .arg("1000")

@@ -4,12 +4,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::Wanted;
+use crate::cgroups::Deadline;
+use crate::sys::lock::wait_a_moment;
+
+/// How long the lock is waited for: what an agent that was killed had just begun to start has it, too, until
+/// its execve.
+const LOCK_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file of what is wanted, in the agent's directory.
 pub const WANTED: &str = "wanted";
@@ -133,7 +140,12 @@ pub fn lock(state: &Path) -> Result<File> {
         .mode(0o600)
         .open(&path);
     let mut file = opened.with_context(|| format!("open {path:?}"))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let end = Deadline::after(LOCK_LIMIT);
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if end.left().is_some() {
+            wait_a_moment();
+            continue;
+        }
         let mut owner = String::new();
         file.read_to_string(&mut owner)
             .with_context(|| format!("read {path:?}"))?;
