@@ -5,6 +5,7 @@
 mod disk;
 mod events;
 mod history;
+mod inbox;
 mod link;
 mod place;
 mod ports;
@@ -22,7 +23,6 @@ use rustix::process::Rlimit;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::reconcile::{Action, Begin, Event, Name, Stage, State, Want, WantedSlot};
-use super::report::Told;
 use super::{Options, Snapshot, Wanted};
 use crate::api::Instance;
 use crate::error;
@@ -30,6 +30,7 @@ use crate::job::Job;
 use crate::keeper::{Request, clock};
 
 pub use events::Reader;
+pub use inbox::{Inbox, Input};
 pub use start::start;
 
 /// What does not change while an agent works.
@@ -51,44 +52,6 @@ pub struct Host {
     pub writing: Arc<Semaphore>,
     /// How many files a keeper may have open.
     pub open_files: Rlimit,
-}
-
-/// What comes to the loop.
-#[derive(Debug)]
-pub enum Input {
-    /// Something for `step`.
-    Event(Event),
-    /// A keeper answers; its instance's pipes.
-    Kept(Name, link::Pipes),
-    /// What a keeper tells.
-    Told(Name, Box<Told>),
-    /// Something new has these names, in our cgroup or below the root.
-    Appeared(Vec<String>),
-    /// It is time to look for what nobody knows.
-    Look,
-    /// What was reaped.
-    Reaped(reaper::Reaped),
-    /// Somebody wants this.
-    Want(Wanted, oneshot::Sender<Result<()>>),
-    /// Somebody asks an instance's keeper, and why.
-    Ask(String, Request, String, oneshot::Sender<Result<()>>),
-    /// Somebody asks the agent to end.
-    Stop(oneshot::Sender<()>),
-}
-
-/// Where what comes to the loop is put in.
-#[derive(Debug, Clone)]
-pub struct Inbox(mpsc::UnboundedSender<Input>);
-
-impl Inbox {
-    /// Puts it in. Nobody hears it when the agent ends.
-    pub fn send(&self, input: Input) {
-        let _ends = self.0.send(input);
-    }
-
-    fn event(&self, event: Event) {
-        self.send(Input::Event(event));
-    }
 }
 
 /// How soon after something new has appeared it is looked whose it is.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::{Driver, Host, Inbox, disk, events, plan, ports, reaper};
 use crate::agent::reconcile::{Event, State};
@@ -42,14 +42,14 @@ pub async fn start(options: Options) -> Result<Started> {
     let lock = disk::lock(&options.state)?;
     let host = Arc::new(prepare(options)?);
     let (log, told) = events::Log::open(&host.options.state, &host.options.host)?;
-    let (sender, outbox) = mpsc::unbounded_channel();
+    let (inbox, outbox) = Inbox::new();
     let snapshots = watch::Sender::new(Arc::default());
     let mut driver = Driver {
         state: State::new(clock::now().as_nanos() as u64 ^ u64::from(std::process::id())),
         jobs: HashMap::new(),
         links: HashMap::new(),
         pipes: HashMap::new(),
-        inbox: Inbox(sender),
+        inbox,
         outbox,
         views: BTreeMap::new(),
         snapshots,
