@@ -7,15 +7,16 @@
 //! The containers of a group are all made before the first program is executed. The first one's namespaces,
 //! as far as others share them, are held open meanwhile: they are there whatever becomes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
+use super::copied::Copied;
 use super::logs;
 use super::spec::Share;
 use super::status::Container;
@@ -28,8 +29,7 @@ use crate::lifecycle::joins::{Held, Join};
 use crate::lifecycle::record::Snapshot;
 use crate::lifecycle::start;
 use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
-use crate::sys::channel::Channel;
-use crate::sys::process::{self, CloneRequest, Cloned, duplicate_onto};
+use crate::sys::process::duplicate_onto;
 use crate::sys::{Call, SysResult};
 
 /// The annotation of a keeper's containers: the directory of their instance. `state` shows it.
@@ -90,8 +90,7 @@ pub enum Report {
 pub struct Helper {
     /// What it does.
     pub task: Task,
-    pidfd: OwnedFd,
-    talk: Channel,
+    copy: Copied,
 }
 
 impl Helper {
@@ -101,27 +100,18 @@ impl Helper {
     ///
     /// Out of memory, processes or descriptors.
     pub fn start(task: Task, recipe: &Recipe) -> Result<Helper> {
-        let (talk, theirs) = Channel::pair()?;
-        let keeper = rustix::process::getpid();
-        match process::clone(CloneRequest::default())? {
-            Cloned::Parent { pidfd, .. } => Ok(Helper { task, pidfd, talk }),
-            Cloned::Child => {
-                drop(talk);
-                work(task, recipe, keeper, &theirs)
-            }
-        }
+        let copy = Copied::start(Signal::KILL, || recipe.work(task))?;
+        Ok(Helper { task, copy })
     }
 
     /// Where its report arrives.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.talk.as_fd()
+        self.copy.fd()
     }
 
     /// What it has done: call it when there is something to read. One that ended without a word has failed.
     pub fn report(&self) -> Report {
-        let told = self.talk.receive().ok().flatten();
-        let report = told.and_then(|text| postcard::from_bytes(&text).ok());
-        report.unwrap_or_else(|| {
+        self.copy.report().unwrap_or_else(|| {
             let why = "the process that worked on the container was killed".to_owned();
             match self.task {
                 Task::Create => Report::NotMade(why),
@@ -132,31 +122,24 @@ impl Helper {
 
     /// Kills it, with everything of the container that does not run yet.
     pub fn kill(&self) {
-        // It may have ended by itself.
-        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.copy.signal(Signal::KILL);
     }
 }
 
-/// The helper's whole life.
-fn work(task: Task, recipe: &Recipe, keeper: Pid, talk: &Channel) -> ! {
-    let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    if bound.is_err() || rustix::process::getppid() != Some(keeper) {
-        process::exit(1);
+impl Recipe {
+    /// The helper's whole work.
+    fn work(&self, task: Task) -> Report {
+        match task {
+            Task::Create => match self.create() {
+                Ok(containers) => Report::Made(containers),
+                Err(error) => Report::NotMade(error::in_words(&error)),
+            },
+            Task::Remove => match self.remove() {
+                Ok(()) => Report::Removed,
+                Err(error) => Report::NotRemoved(error::in_words(&error)),
+            },
+        }
     }
-    let report = match task {
-        Task::Create => match recipe.create() {
-            Ok(containers) => Report::Made(containers),
-            Err(error) => Report::NotMade(error::in_words(&error)),
-        },
-        Task::Remove => match recipe.remove() {
-            Ok(()) => Report::Removed,
-            Err(error) => Report::NotRemoved(error::in_words(&error)),
-        },
-    };
-    // A keeper that is gone has killed us, or will.
-    let text = postcard::to_allocvec(&report).unwrap_or_default();
-    let _keeper_gone = talk.send(&text);
-    process::exit(0)
 }
 
 impl Recipe {
@@ -194,7 +177,8 @@ impl Recipe {
     }
 
     fn create_all(&self, parts: &[Part]) -> Result<()> {
-        let shared: Vec<&str> = parts.iter().flat_map(Part::shared).collect();
+        let shared: BTreeSet<&str> = parts.iter().flat_map(Part::shared).collect();
+        let shared: Vec<&str> = shared.into_iter().collect();
         let mut held = None;
         for part in parts {
             let name = || format!("task {:?}", part.name());
@@ -341,7 +325,7 @@ fn connect_streams(part: &Part) -> SysResult<()> {
     Ok(())
 }
 
-fn open(path: &str, flags: OFlags) -> SysResult<OwnedFd> {
+pub(super) fn open(path: &str, flags: OFlags) -> SysResult<OwnedFd> {
     rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({path:?})"))
 }

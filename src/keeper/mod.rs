@@ -11,6 +11,8 @@ mod apart;
 pub mod client;
 pub mod clock;
 mod control;
+mod copied;
+pub mod door;
 mod exit;
 mod helper;
 mod logs;

@@ -7,6 +7,7 @@
 mod actions;
 mod container;
 mod people;
+mod visits;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,6 +27,7 @@ use super::status::{self, Container, Faults, Status};
 use crate::error;
 use crate::sys::signals::{REQUESTS_TO_END, is_ignored};
 use crate::sys::{Call, Errno, SysError, SysResult};
+use visits::Visit;
 
 /// What epoll tells for each descriptor; for one of a task, with the task's number from this bit on.
 const SIGNALS: u64 = 0;
@@ -34,6 +36,7 @@ const HELPER: u64 = 2;
 const PIPES: [u64; 2] = [3, 4];
 const LISTENER: u64 = 5;
 const PEERS: u64 = 16;
+const VISITS: u64 = 32;
 const TASK: u32 = 8;
 
 /// Of a pipe it is told when something has come, not for as long as something is in it.
@@ -73,6 +76,8 @@ struct Keeper {
     control: Control,
     helper: Option<Helper>,
     strays: Vec<(Pid, WaitStatus)>,
+    /// Commands that people have asked for.
+    visits: Vec<Visit>,
     /// When what has failed is tried again.
     retry_at: Option<Moment>,
     /// How often this process was asked to end.
@@ -143,6 +148,7 @@ impl Keeper {
             control,
             helper: None,
             strays: Vec::new(),
+            visits: Vec::new(),
             retry_at: None,
             asked_to_end: 0,
         };
@@ -237,6 +243,9 @@ impl Keeper {
                 peer if (PEERS..PEERS + CONNECTIONS as u64).contains(&peer) => {
                     self.hear_peer((peer - PEERS) as usize)?;
                 }
+                visit if (VISITS..VISITS + CONNECTIONS as u64).contains(&visit) => {
+                    self.hear_visit((visit - VISITS) as usize)?;
+                }
                 of_task => {
                     let (task, what) = ((of_task >> TASK) as usize, of_task % (1 << TASK));
                     match what.checked_sub(PIPES[0]) {
@@ -250,6 +259,7 @@ impl Keeper {
         if self.retry_at.is_some_and(|moment| now >= moment) {
             self.retry()?;
         }
+        self.end_visits(now);
         if self
             .policy
             .wake_at(&self.status.state)
@@ -261,7 +271,8 @@ impl Keeper {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let moments = [self.policy.wake_at(&self.status.state), self.retry_at];
+        let policy = self.policy.wake_at(&self.status.state);
+        let moments = [policy, self.retry_at, self.visit_due()];
         let next = moments.into_iter().flatten().min()?;
         let left = next.saturating_sub(clock::now());
         Some(Timespec {

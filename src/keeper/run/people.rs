@@ -14,6 +14,8 @@ impl Keeper {
     pub(super) fn accept(&mut self) -> Result<()> {
         if let Some((number, fd)) = self.control.accept()? {
             watch(&self.epoll, fd, PEERS + number as u64)?;
+            // Of one with this number that has gone before.
+            self.end_visit_of(number);
         }
         Ok(())
     }
@@ -22,7 +24,11 @@ impl Keeper {
         debug_assert!(number < CONNECTIONS);
         let request = match self.control.hear(number) {
             Said::Request(request) => request,
-            Said::Nothing | Said::Gone | Said::Refused => return Ok(()),
+            Said::Gone => {
+                self.end_visit_of(number);
+                return Ok(());
+            }
+            Said::Nothing | Said::Refused => return Ok(()),
         };
         match request {
             Request::Status | Request::Watch => {}
@@ -30,6 +36,7 @@ impl Keeper {
             Request::Stop => self.tell(Event::Stop)?,
             Request::Restart => self.tell(Event::Restart)?,
             Request::Unhealthy { reason } => self.unhealthy(reason)?,
+            Request::Exec(command) => return self.visit(number, command),
         }
         self.count_output();
         self.control.answer(number, &self.status.text());

@@ -1,6 +1,7 @@
 //! `keep` and `keeper`: an instance is held, whatever happens to its program and to its keeper.
 
 mod adoption;
+mod door;
 mod groups;
 mod life;
 mod logs;
@@ -25,6 +26,7 @@ use crate::support::Bundle;
 pub fn all() -> Vec<Trial> {
     [
         adoption::all(),
+        door::all(),
         groups::all(),
         life::all(),
         logs::all(),

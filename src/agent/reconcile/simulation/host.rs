@@ -38,9 +38,10 @@ impl World {
                     place.wanted = Some(match request {
                         Request::Stop => false,
                         Request::Start | Request::Restart => true,
-                        Request::Status | Request::Watch | Request::Unhealthy { .. } => {
-                            place.wanted.unwrap_or(true)
-                        }
+                        Request::Status
+                        | Request::Watch
+                        | Request::Exec(_)
+                        | Request::Unhealthy { .. } => place.wanted.unwrap_or(true),
                     });
                     place.next = Some(now);
                 }
