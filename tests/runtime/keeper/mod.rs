@@ -90,7 +90,12 @@ impl Instance {
 
     /// Starts a keeper, and waits until it answers.
     fn keep(&mut self) {
-        self.keeper = Some(self.keeper_begins());
+        self.keep_by(&["keep"]);
+    }
+
+    /// As [`Instance::keep`], with these words before the directory.
+    fn keep_by(&mut self, words: &[&str]) {
+        self.keeper = Some(self.keeper_begins_by(words));
         // Its socket is the last thing that it makes before it looks at the instance.
         while !self.asked(&["status"]).0.status.success() {
             let keeper = self.keeper.as_mut().unwrap();
@@ -101,7 +106,12 @@ impl Instance {
     }
 
     fn keeper_begins(&self) -> Running {
-        let arguments = ["keep", &self.path()];
+        self.keeper_begins_by(&["keep"])
+    }
+
+    fn keeper_begins_by(&self, words: &[&str]) -> Running {
+        let path = self.path();
+        let arguments: Vec<&str> = words.iter().copied().chain([path.as_str()]).collect();
         Running::spawn(&mut command(&self.bundle, &arguments), Stdio::null())
     }
 

@@ -21,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         a_restart_while_it_is_made_is_done_when_that_one_runs,
         a_stopped_instance_stays_stopped_under_a_new_keeper,
         a_keeper_that_is_told_to_end_leaves_the_container,
+        a_keeper_that_begins_with_a_stop_starts_nothing_and_ends_what_runs,
     ]
 }
 
@@ -41,6 +42,31 @@ fn a_stop_is_a_term_and_a_start_is_a_new_program() {
     let status = instance.status();
     assert!(runs(&status) && pid(&status) != before);
     assert_eq!(status["state"]["counts"]["crashes"], 0);
+}
+
+fn a_keeper_that_begins_with_a_stop_starts_nothing_and_ends_what_runs() {
+    let mut instance = Instance::new(HEEDS, json!({}));
+    instance.keep_by(&["keep", "--stop"]);
+    let status = instance.until(|status| rests(status) == "stopped");
+    assert_eq!(attempts(&status), 0);
+    instance.ask(&["start"]);
+    instance.until_line("ready");
+    // Its program runs without a keeper, and gets its signal from the next one.
+    instance.lose_keeper();
+    instance.keep_by(&["keep", "--stop"]);
+    let status = instance.until(|status| rests(status) == "stopped");
+    assert_eq!(attempts(&status), 1);
+    assert_eq!(instance.texts(), ["ready", "got it"]);
+    instance.container_is_gone();
+    // What is left by a keeper and a program that were killed is removed, and nothing is started.
+    instance.ask(&["start"]);
+    let program = instance.pid();
+    instance.lose_keeper();
+    super::kill(program);
+    instance.keep_by(&["keep", "--stop"]);
+    let status = instance.until(|status| rests(status) == "stopped");
+    assert_eq!(attempts(&status), 2);
+    instance.container_is_gone();
 }
 
 fn another_signal_can_stop_it() {
