@@ -2,6 +2,7 @@
 //! execve, memory, processor time while nothing happens, and a command inside by the keeper's door beside `exec`.
 //!
 //! As root: `make build`, then `PARHELION=target/…/release/parhelion cargo bench --bench keeper [COUNT]…`.
+//! BENCH_WITHOUT=network,ipc leaves namespaces out, to see what they cost.
 //! One program, the default bundle with /bin/sleep of busybox, of which every instance has its own container.
 
 #![allow(clippy::disallowed_methods, reason = "time is measured")]
@@ -80,6 +81,11 @@ impl Host {
             serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
         spec["process"]["terminal"] = false.into();
         spec["process"]["args"] = serde_json::json!(["/bin/sleep", "1000000"]);
+        if let Ok(without) = std::env::var("BENCH_WITHOUT") {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces
+                .retain(|namespace| !without.split(',').any(|kind| namespace["type"] == kind));
+        }
         fs::write(&config, spec.to_string()).unwrap();
         host.begin();
         host
