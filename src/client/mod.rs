@@ -1,0 +1,1 @@
+//! parctl: what people ask control.
