@@ -3,6 +3,8 @@
 //! What is wanted comes from control as a [`Wanted`], whole, and is kept on disk, so that the agent goes on
 //! without control. What there is comes from the keepers. The difference is worked out by a pure `step`.
 
+pub mod health;
+
 use std::sync::Arc;
 
 use crate::api::{Goal, Instance};
