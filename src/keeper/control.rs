@@ -16,6 +16,7 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::door::{Command, Ran};
 use crate::lifecycle::process::wait_for_exit;
 use crate::sys::{Call, Errno, SysResult};
 
@@ -50,6 +51,15 @@ pub enum Request {
         /// What was found.
         reason: String,
     },
+    /// A command in a container, as a health check: the answer is an [`Answer`], and comes when it has ended.
+    Exec(Command),
+}
+
+/// What is answered to [`Request::Exec`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// What came of it.
+    pub exec: Ran,
 }
 
 /// What a keeper answers with when it does not understand.
@@ -170,6 +180,13 @@ impl Control {
         }
     }
 
+    /// Tells this peer why nothing comes of what it asked for.
+    pub fn refuse(&mut self, number: usize, why: &str) {
+        if let Some(Some(peer)) = self.peers.get(number) {
+            refuse(&peer.fd, why);
+        }
+    }
+
     /// Answers this peer, and disconnects one that does not take it.
     pub fn answer(&mut self, number: usize, text: &[u8]) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -240,6 +257,12 @@ fn is_alive(socket: &OwnedFd) -> Result<bool> {
 /// A keeper as seen from outside.
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Connection {
     /// Connects to the keeper of the instance in this directory; None when there is none.

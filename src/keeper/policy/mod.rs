@@ -5,6 +5,9 @@
 //! moments lead to the same actions. Nothing is ever given up in silence: an instance that is wanted is
 //! starting, running, stopping in order to start again, or waiting for a moment that is in the state.
 //!
+//! An instance has one container or a group of them, which live and die together. The policy does not count
+//! them: it is told whether others run.
+//!
 //! Who drives it performs the actions in their order and tells of their end as events. After its own death
 //! a new driver says what it has found ([`Event::Found`]), by the same door.
 
@@ -20,7 +23,7 @@ mod state;
 mod tests;
 
 pub use backoff::{Cause, Counts, Curve, Curves, InARow};
-pub use state::{Action, Event, Exit, Found, Next, Phase, Rest, State, Stop};
+pub use state::{Action, Event, Exit, Found, Next, Others, Phase, Rest, State, Stop};
 
 /// A moment: the time since the host has booted, sleep included (CLOCK_BOOTTIME, time_namespaces(7)).
 pub type Moment = Duration;
@@ -96,6 +99,7 @@ impl Policy {
         match event {
             Event::Start | Event::Restart => asked(state, now),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Found(Found::Nothing) if state.wanted && why == Rest::New => create(state, now),
             // What a keeper that was killed may have left.
             Event::Found(Found::Nothing) => remove(state, Next::Rest(why)),
@@ -103,7 +107,7 @@ impl Policy {
             Event::Unhealthy
             | Event::Made
             | Event::NotMade
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved
             | Event::Time => (state, vec![]),
@@ -117,6 +121,7 @@ impl Policy {
             Event::Stop => rest(state, Rest::Stopped),
             Event::Time if now >= until => create(state, now),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Found(Found::Nothing) => {
                 // Another boot's moment may be far away.
                 let until = until.min(now + self.curves.of(cause).cap);
@@ -127,7 +132,7 @@ impl Policy {
             | Event::Unhealthy
             | Event::Made
             | Event::NotMade
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved => (state, vec![]),
         }
@@ -150,8 +155,8 @@ impl Policy {
             }
             Event::NotMade => remove(state, Next::Rest(Rest::Stopped)),
             // Its keeper has died, which is no failure of the instance.
-            Event::Found(Found::Nothing) if state.wanted => create(state, now),
-            Event::Found(Found::Nothing) => remove(state, Next::Rest(Rest::Stopped)),
+            Event::Found(Found::Nothing | Found::Part) if state.wanted => create(state, now),
+            Event::Found(Found::Nothing | Found::Part) => remove(state, Next::Rest(Rest::Stopped)),
             Event::Stop => {
                 state.wanted = false;
                 state.phase = again(kill_at.or(Some(now + self.grace)));
@@ -168,7 +173,7 @@ impl Policy {
             }
             Event::Time
             | Event::Unhealthy
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved => (state, vec![]),
         }
@@ -176,8 +181,11 @@ impl Policy {
 
     fn running(&self, mut state: State, since: Moment, event: Event, now: Moment) -> Step {
         match event {
-            Event::Exited(exit) => self.exited(state, exit, since, now),
-            Event::Found(Found::Nothing) => self.exited(state, Exit::Unknown, since, now),
+            Event::Exited(exit, others) => self.exited(state, (exit, others), since, now),
+            Event::Found(Found::Nothing) => {
+                self.exited(state, (Exit::Unknown, Others::Ended), since, now)
+            }
+            Event::Found(Found::Part) => self.parted(state, since, now),
             Event::Stop => {
                 state.wanted = false;
                 self.stop(state, Stop::Asked, now)
@@ -216,7 +224,9 @@ impl Policy {
             killed,
         };
         match event {
-            Event::Exited(_) | Event::Found(Found::Nothing) => self.stopped(state, why, now),
+            Event::Exited(_, Others::Ended) | Event::Found(Found::Nothing) => {
+                self.stopped(state, why, now)
+            }
             Event::Stop => {
                 state.wanted = false;
                 state.phase = for_reason(Stop::Asked);
@@ -236,7 +246,7 @@ impl Policy {
                 (state, vec![Action::Kill])
             }
             // The signal may not have been sent by the keeper that has died.
-            Event::Found(Found::Alive) => {
+            Event::Found(Found::Alive | Found::Part) => {
                 let kill_at = kill_at.min(now + self.grace);
                 state.phase = Phase::Stopping {
                     why,
@@ -245,7 +255,8 @@ impl Policy {
                 };
                 (state, vec![Action::Signal])
             }
-            Event::Time
+            Event::Exited(_, Others::Run)
+            | Event::Time
             | Event::Unhealthy
             | Event::Made
             | Event::NotMade
@@ -283,6 +294,7 @@ impl Policy {
             Event::Time if again_at.is_some_and(|moment| now >= moment) => remove(state, next),
             Event::Found(Found::Nothing) => remove(state, next),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Start | Event::Restart => {
                 (state.wanted, state.in_a_row) = (true, InARow::default());
                 state.phase = then(Next::Attempt(Cause::Asked, now));
@@ -293,7 +305,7 @@ impl Policy {
                 state.phase = then(Next::Rest(Rest::Stopped));
                 (state, vec![])
             }
-            Event::Time | Event::Unhealthy | Event::Made | Event::NotMade | Event::Exited(_) => {
+            Event::Time | Event::Unhealthy | Event::Made | Event::NotMade | Event::Exited(..) => {
                 (state, vec![])
             }
         }
@@ -326,21 +338,43 @@ impl Policy {
             Stop::Asked => remove(state, Next::Rest(Rest::Stopped)),
             Stop::Restart => asked(state, now),
             Stop::Unhealthy => self.failed(state, Cause::Unhealthy, now),
+            Stop::Group => self.failed(state, Cause::Crash, now),
         }
     }
 
-    /// A program has ended by itself.
-    fn exited(&self, mut state: State, exit: Exit, since: Moment, now: Moment) -> Step {
+    /// A program has ended by itself. One of a group that has ended well, and is not started again after such
+    /// an end, leaves the others alone; any other end is the end of the whole group.
+    fn exited(&self, mut state: State, end: (Exit, Others), since: Moment, now: Moment) -> Step {
+        let (exit, others) = end;
         self.forgive(&mut state, since, now);
-        let success = matches!(exit, Exit::Code(code) if self.success.contains(&code));
-        match success {
+        match self.is_success(exit) {
             true => state.counts.completed += 1,
             false => state.counts.crashes += 1,
         }
-        if success && self.restart != Restart::Always {
-            return remove(state, Next::Rest(Rest::Completed));
+        match (self.completes(exit), others) {
+            (true, Others::Run) => (state, vec![]),
+            (true, Others::Ended) => remove(state, Next::Rest(Rest::Completed)),
+            (false, Others::Run) => self.stop(state, Stop::Group, now),
+            (false, Others::Ended) => self.failed(state, Cause::Crash, now),
         }
-        self.failed(state, Cause::Crash, now)
+    }
+
+    fn is_success(&self, exit: Exit) -> bool {
+        matches!(exit, Exit::Code(code) if self.success.contains(&code))
+    }
+
+    /// Whether a program that ends so by itself has completed, and is not started again for that.
+    #[must_use]
+    pub fn completes(&self, exit: Exit) -> bool {
+        self.is_success(exit) && self.restart != Restart::Always
+    }
+
+    /// Some programs of a group run, and others have ended in a way that nobody knows.
+    fn parted(&self, state: State, since: Moment, now: Moment) -> Step {
+        if !state.wanted {
+            return self.stop(state, Stop::Asked, now);
+        }
+        self.exited(state, (Exit::Unknown, Others::Run), since, now)
     }
 
     /// An attempt has come to an end that is to be followed by another one, if any is.
