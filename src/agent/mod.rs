@@ -4,7 +4,10 @@
 //! without control. What there is comes from the keepers. The difference is worked out by a pure `step`.
 
 mod door;
+mod driver;
+pub mod health;
 pub mod reconcile;
+mod report;
 
 use std::path::PathBuf;
 use std::sync::Arc;

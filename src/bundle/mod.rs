@@ -83,7 +83,7 @@ impl Bundle {
         config: Option<&Path>,
         known: impl FnOnce(&str) -> bool,
     ) -> Result<Bundle> {
-        Bundle::load_with(dir, config, known, "", |_process| Ok(()))
+        Bundle::load_changed(dir, config, known, "", |_config| Ok(()))
     }
 
     /// Reads the bundle as [`Bundle::load_known`], with another `process`, which `change` makes of its own, as
@@ -94,6 +94,23 @@ impl Bundle {
     ///
     /// As for [`Bundle::load`], and what `change` says.
     pub fn load_with(
+        dir: &Path,
+        config: Option<&Path>,
+        known: impl FnOnce(&str) -> bool,
+        origin: &str,
+        change: impl FnOnce(&mut Value) -> Result<()>,
+    ) -> Result<Bundle> {
+        let change = |config: &mut Value| change(&mut config["process"]);
+        Bundle::load_changed(dir, config, known, origin, change)
+    }
+
+    /// Reads the bundle as [`Bundle::load_known`], as if its configuration were what `change` makes of it, which
+    /// comes from `origin`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bundle::load`], and what `change` says.
+    pub fn load_changed(
         dir: &Path,
         config: Option<&Path>,
         known: impl FnOnce(&str) -> bool,
@@ -117,7 +134,7 @@ impl Bundle {
     pub fn of_bytes(dir: &Path, bytes: &[u8]) -> Result<Bundle> {
         let file = read::config_path(dir);
         let parsed = Parsed::new(bytes, |_profile| false)?;
-        Bundle::checked(dir.to_owned(), file, parsed, "", |_process| Ok(()))
+        Bundle::checked(dir.to_owned(), file, parsed, "", |_config| Ok(()))
     }
 
     fn checked(
@@ -131,7 +148,7 @@ impl Bundle {
             mut config,
             profile,
         } = parsed;
-        change(&mut config["process"])?;
+        change(&mut config)?;
         let mut report = Report::default();
         examine(&mut config, &mut report);
         let rootfs = checks::root(&config, &dir, &mut report);

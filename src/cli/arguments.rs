@@ -182,6 +182,7 @@ impl Creation {
             cgroup_manager: cgroups.manager,
             rootless: cgroups.rootless,
             annotations: BTreeMap::new(),
+            joins: Vec::new(),
         })
     }
 }

@@ -224,6 +224,7 @@ impl Restoring {
                 cgroup_manager,
                 rootless: Some(false),
                 annotations: BTreeMap::new(),
+                joins: Vec::new(),
             },
             options: RunOptions {
                 detach: self.detach,

@@ -1,12 +1,14 @@
 //! What a person asks a keeper, and waits for.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 
-use super::control::{Connection, Refusal, Request};
-use super::orders::open_directory;
+use super::control::{Answer, Connection, Refusal, Request};
+use super::door::{Command, Ran};
+use super::orders::{lock, open_directory};
 use super::policy::Phase;
 use super::status::{self, Status};
 
@@ -30,7 +32,7 @@ pub fn watch(directory: &Path, mut tell: impl FnMut(&Status) -> Result<()>) -> R
     let connection = connect(directory)?;
     connection.ask(&Request::Watch)?;
     while let Some(text) = connection.hear()? {
-        tell(&parse(&text)?)?;
+        tell(&parse::<Status>(&text)?)?;
     }
     Ok(())
 }
@@ -51,13 +53,48 @@ pub fn ask(directory: &Path, request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// A command in a container that was asked for: see [`check`].
+#[derive(Debug)]
+pub struct Check(Connection);
+
+/// Asks for a command in a container, and does not wait: who has an event loop waits until
+/// [`Check::as_fd`](AsFd::as_fd) can be read. Dropped before, the command is ended.
+///
+/// # Errors
+///
+/// There is no keeper.
+pub fn check(directory: &Path, command: Command) -> Result<Check> {
+    let connection = connect(directory)?;
+    connection.ask(&Request::Exec(command))?;
+    Ok(Check(connection))
+}
+
+impl AsFd for Check {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Check {
+    /// What came of it; waits until it is there.
+    ///
+    /// # Errors
+    ///
+    /// It could not be executed, and why; the keeper has ended.
+    pub fn end(self) -> Result<Ran> {
+        let text = self.0.hear()?.context("the keeper has ended")?;
+        let answer: Answer = parse(&text)?;
+        Ok(answer.exec)
+    }
+}
+
 /// Whether it is so now, by the status with which the request was answered. What came and went in between
 /// is seen by the number of attempts.
 fn is_done(request: &Request, asked: &Status, now: &Status) -> Result<bool> {
     let begun = asked.state.counts.attempts;
     let went_on = now.state.counts.attempts > begun;
     match request {
-        Request::Status | Request::Watch => Ok(true),
+        Request::Status | Request::Watch | Request::Exec(_) => Ok(true),
         Request::Stop => Ok(went_on || matches!(now.state.phase, Phase::Resting { .. })),
         Request::Start | Request::Restart => match asked.state.phase {
             // What is being made, or runs already, is what was asked for.
@@ -75,10 +112,10 @@ fn is_done(request: &Request, asked: &Status, now: &Status) -> Result<bool> {
     }
 }
 
-/// Whether the program of this attempt, or of one after it, was executed.
+/// Whether the programs of this attempt, or of one after it, were executed.
 fn has_run(number: u64, now: &Status) -> Result<bool> {
     for attempt in now.attempts.iter().filter(|one| one.number >= number) {
-        if attempt.pid.is_some() {
+        if attempt.programs.iter().all(|program| program.pid.is_some()) {
             return Ok(true);
         }
         if attempt.ended.is_some() {
@@ -87,6 +124,25 @@ fn has_run(number: u64, now: &Status) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Connects to the keeper of the instance in this directory; None when there is none.
+///
+/// # Errors
+///
+/// There is no such directory; what the kernel answered.
+pub fn find(directory: &Path) -> Result<Option<Connection>> {
+    Connection::open(open_directory(directory)?.as_fd())
+}
+
+/// Takes the lock that keeps keepers out of this directory, for as long as the descriptor is open. One that
+/// has just ended may have it for another moment.
+///
+/// # Errors
+///
+/// A keeper is there; or the lock is not given back.
+pub fn keep_out(directory: &Path) -> Result<OwnedFd> {
+    lock(open_directory(directory)?.as_fd())
 }
 
 fn connect(directory: &Path) -> Result<Connection> {
@@ -103,7 +159,7 @@ fn next(connection: &Connection) -> Result<Status> {
     parse(&text)
 }
 
-fn parse(text: &[u8]) -> Result<Status> {
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     if let Ok(Refusal { error }) = serde_json::from_slice(text) {
         bail!("the keeper refuses: {error}");
     }

@@ -13,9 +13,10 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::door::{Command, Ran};
 use crate::lifecycle::process::wait_for_exit;
 use crate::sys::{Call, Errno, SysResult};
 
@@ -50,6 +51,15 @@ pub enum Request {
         /// What was found.
         reason: String,
     },
+    /// A command in a container, as a health check: the answer is an [`Answer`], and comes when it has ended.
+    Exec(Command),
+}
+
+/// What is answered to [`Request::Exec`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// What came of it.
+    pub exec: Ran,
 }
 
 /// What a keeper answers with when it does not understand.
@@ -170,6 +180,13 @@ impl Control {
         }
     }
 
+    /// Tells this peer why nothing comes of what it asked for.
+    pub fn refuse(&mut self, number: usize, why: &str) {
+        if let Some(Some(peer)) = self.peers.get(number) {
+            refuse(&peer.fd, why);
+        }
+    }
+
     /// Answers this peer, and disconnects one that does not take it.
     pub fn answer(&mut self, number: usize, text: &[u8]) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -241,6 +258,12 @@ fn is_alive(socket: &OwnedFd) -> Result<bool> {
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Connection {
     /// Connects to the keeper of the instance in this directory; None when there is none.
     ///
@@ -287,6 +310,59 @@ impl Connection {
                 Ok(Some(text))
             }
             Err(errno) => Err(errno).call(|| format!("recv({SOCKET:?})")),
+        }
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> OwnedFd {
+        connection.0
+    }
+}
+
+/// The same for who waits in a loop of its own, and never here.
+impl Connection {
+    /// The keeper: the process that made the socket (SO_PEERCRED, unix(7)). When the connection has ended the
+    /// number may be another process's.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn keeper(socket: BorrowedFd<'_>) -> SysResult<Pid> {
+        let peer = rustix::net::sockopt::socket_peercred(socket);
+        peer.map(|peer| peer.pid)
+            .call(|| format!("getsockopt({SOCKET:?}, SO_PEERCRED)"))
+    }
+
+    /// Sends a request, if the keeper reads what it was sent before.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the keeper has gone, `EAGAIN` when it does not read.
+    pub fn ask_now(socket: BorrowedFd<'_>, request: &Request) -> SysResult<()> {
+        let text = serde_json::to_vec(request).unwrap_or_default();
+        rustix::net::send(socket, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+            .call(|| format!("send({SOCKET:?})"))
+            .map(drop)
+    }
+
+    /// The next message if there is one; None when the keeper has gone.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` when there is none; what else the kernel answered.
+    pub fn hear_now(socket: BorrowedFd<'_>) -> std::result::Result<Option<Vec<u8>>, Errno> {
+        let look = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        let length = match rustix::net::recv(socket, &mut [0_u8; 0][..], look) {
+            Ok((_, length)) => length,
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let mut text = vec![0; length];
+        match rustix::net::recv(socket, &mut text[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(None),
+            Ok(_) => Ok(Some(text)),
+            Err(errno) => Err(errno),
         }
     }
 }

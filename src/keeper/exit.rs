@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::process::WaitStatus;
+use rustix::process::{WaitIdStatus, WaitStatus};
 
 use super::policy::Exit;
 use crate::lifecycle::process::fields_after_name;
@@ -13,7 +13,16 @@ const STATUS_AFTER_NAME: usize = 49;
 
 /// By the status of a child that was waited for.
 pub fn of_child(status: WaitStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
+    of(status.exit_status(), status.terminating_signal())
+}
+
+/// By the status of a child that waitid(2) tells.
+pub fn of_ended(status: &WaitIdStatus) -> Exit {
+    of(status.exit_status(), status.terminating_signal())
+}
+
+fn of(code: Option<i32>, signal: Option<i32>) -> Exit {
+    match (code, signal) {
         (Some(code), _) => u8::try_from(code).map_or(Exit::Unknown, Exit::Code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unknown,

@@ -1,43 +1,47 @@
-//! A copy of the keeper that makes or removes the container, and ends.
+//! A copy of the keeper that makes or removes the containers, and ends.
 //!
 //! Reading a bundle takes memory that the keeper would never get rid of, so it does nothing of the kind
 //! itself. The copy dies with its keeper, and has the directory's lock until then: nobody else begins before.
 //! What it makes becomes the keeper's child when it ends (PR_SET_CHILD_SUBREAPER, prctl(2)).
+//!
+//! The containers of a group are all made before the first program is executed. The first one's namespaces,
+//! as far as others share them, are held open meanwhile: they are there whatever becomes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
+use super::copied::Copied;
 use super::logs;
+use super::spec::Share;
 use super::status::Container;
 use crate::cgroups::Hierarchy;
 use crate::error::{self, Kind};
 use crate::lifecycle::create::{self, Sown};
 use crate::lifecycle::delete::{self, Force};
 use crate::lifecycle::id::ContainerId;
+use crate::lifecycle::joins::{Held, Join};
 use crate::lifecycle::record::Snapshot;
+use crate::lifecycle::start;
 use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
-use crate::sys::channel::Channel;
-use crate::sys::process::{self, CloneRequest, Cloned, duplicate_onto};
+use crate::sys::process::duplicate_onto;
 use crate::sys::{Call, SysResult};
 
 /// The annotation of a keeper's containers: the directory of their instance. `state` shows it.
 pub const KEEPER: &str = "org.parhelion.keeper";
 
-/// What it takes to make and remove an instance's container.
+/// What it takes to make and remove an instance's containers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recipe {
     /// The instance's directory, absolute.
     pub directory: PathBuf,
-    /// The container's id.
-    pub id: String,
-    /// The bundle's directory, absolute.
-    pub bundle: PathBuf,
+    /// Its containers, in the order in which they are made.
+    pub parts: Vec<Part>,
     /// Directory of all containers' state, absolute.
     pub root: PathBuf,
     /// Who makes cgroups.
@@ -46,10 +50,23 @@ pub struct Recipe {
     pub rootless: Option<bool>,
 }
 
+/// One container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Part {
+    /// Its task's name, in a group.
+    pub name: Option<String>,
+    /// The container's id.
+    pub id: String,
+    /// The bundle's directory, absolute.
+    pub bundle: PathBuf,
+    /// Which of the first one's namespaces it is in.
+    pub share: Vec<Share>,
+}
+
 /// What a helper is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Removes what is left of a container and makes a new one.
+    /// Removes what is left of the containers and makes new ones.
     Create,
     /// Removes what is left.
     Remove,
@@ -58,8 +75,8 @@ pub enum Task {
 /// What a helper has done.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The program was executed.
-    Made(Container),
+    /// The programs were executed.
+    Made(Vec<Container>),
     /// It was not, and why.
     NotMade(String),
     /// Nothing is left.
@@ -73,8 +90,7 @@ pub enum Report {
 pub struct Helper {
     /// What it does.
     pub task: Task,
-    pidfd: OwnedFd,
-    talk: Channel,
+    copy: Copied,
 }
 
 impl Helper {
@@ -84,27 +100,18 @@ impl Helper {
     ///
     /// Out of memory, processes or descriptors.
     pub fn start(task: Task, recipe: &Recipe) -> Result<Helper> {
-        let (talk, theirs) = Channel::pair()?;
-        let keeper = rustix::process::getpid();
-        match process::clone(CloneRequest::default())? {
-            Cloned::Parent { pidfd, .. } => Ok(Helper { task, pidfd, talk }),
-            Cloned::Child => {
-                drop(talk);
-                work(task, recipe, keeper, &theirs)
-            }
-        }
+        let copy = Copied::start(Signal::KILL, || recipe.work(task))?;
+        Ok(Helper { task, copy })
     }
 
     /// Where its report arrives.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.talk.as_fd()
+        self.copy.fd()
     }
 
     /// What it has done: call it when there is something to read. One that ended without a word has failed.
     pub fn report(&self) -> Report {
-        let told = self.talk.receive().ok().flatten();
-        let report = told.and_then(|text| postcard::from_bytes(&text).ok());
-        report.unwrap_or_else(|| {
+        self.copy.report().unwrap_or_else(|| {
             let why = "the process that worked on the container was killed".to_owned();
             match self.task {
                 Task::Create => Report::NotMade(why),
@@ -115,58 +122,103 @@ impl Helper {
 
     /// Kills it, with everything of the container that does not run yet.
     pub fn kill(&self) {
-        // It may have ended by itself.
-        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.copy.signal(Signal::KILL);
     }
-}
-
-/// The helper's whole life.
-fn work(task: Task, recipe: &Recipe, keeper: Pid, talk: &Channel) -> ! {
-    let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    if bound.is_err() || rustix::process::getppid() != Some(keeper) {
-        process::exit(1);
-    }
-    let report = match task {
-        Task::Create => match recipe.create() {
-            Ok(container) => Report::Made(container),
-            Err(error) => Report::NotMade(error::in_words(&error)),
-        },
-        Task::Remove => match recipe.remove() {
-            Ok(()) => Report::Removed,
-            Err(error) => Report::NotRemoved(error::in_words(&error)),
-        },
-    };
-    // A keeper that is gone has killed us, or will.
-    let text = postcard::to_allocvec(&report).unwrap_or_default();
-    let _keeper_gone = talk.send(&text);
-    process::exit(0)
 }
 
 impl Recipe {
-    fn id(&self) -> Result<ContainerId> {
-        ContainerId::parse(&self.id)
+    /// The helper's whole work.
+    fn work(&self, task: Task) -> Report {
+        match task {
+            Task::Create => match self.create() {
+                Ok(containers) => Report::Made(containers),
+                Err(error) => Report::NotMade(error::in_words(&error)),
+            },
+            Task::Remove => match self.remove() {
+                Ok(()) => Report::Removed,
+                Err(error) => Report::NotRemoved(error::in_words(&error)),
+            },
+        }
+    }
+}
+
+impl Recipe {
+    /// Removes what is left and makes the containers, with their output on the instance's pipes.
+    fn create(&self) -> Result<Vec<Container>> {
+        self.remove()?;
+        match &self.parts[..] {
+            [part] if part.name.is_none() => Ok(vec![self.run(part)?]),
+            parts => self.create_group(parts),
+        }
     }
 
-    /// Removes what is left and makes the container, with its output on the instance's pipes.
-    fn create(&self) -> Result<Container> {
-        self.remove()?;
-        connect_streams()?;
+    fn run(&self, part: &Part) -> Result<Container> {
+        connect_streams(part)?;
         let options = RunOptions {
             detach: true,
             keep: true,
             no_subreaper: true,
         };
-        create::run(&self.request()?, &options, Sown::default())?;
-        let made = Snapshot::read(&self.root, &self.id()?)?;
+        create::run(&self.request(part, Vec::new())?, &options, Sown::default())?;
+        let made = Snapshot::read(&self.root, &part.id()?)?;
         container(&made).context("the container was deleted at once")
     }
 
-    fn request(&self) -> Result<CreateRequest> {
+    /// Makes all containers before a program of any of them is executed.
+    fn create_group(&self, parts: &[Part]) -> Result<Vec<Container>> {
+        let made = self.create_all(parts).and_then(|()| self.start_all(parts));
+        made.map_err(|error| match self.remove() {
+            Ok(()) => error,
+            Err(left) => error.context(format!(
+                "not all could be removed ({}) after this failure",
+                error::in_words(&left)
+            )),
+        })
+    }
+
+    fn create_all(&self, parts: &[Part]) -> Result<()> {
+        let shared: BTreeSet<&str> = parts.iter().flat_map(Part::shared).collect();
+        let shared: Vec<&str> = shared.into_iter().collect();
+        let mut held = None;
+        for part in parts {
+            let name = || format!("task {:?}", part.name());
+            connect_streams(part)?;
+            let names: Vec<&str> = part.shared().collect();
+            let joins = held.as_ref().map(|held: &Held| held.join(&names));
+            let request = self.request(part, joins.unwrap_or_default())?;
+            create::create(&request, Sown::default()).with_context(name)?;
+            if held.is_none() {
+                let first = Snapshot::read(&self.root, &part.id()?)?;
+                held = Some(Held::of(&first, &shared).with_context(name)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes the programs. One that can not be executed as an earlier one has ended by now, which took the
+    /// pid namespace of both with it, has ended too.
+    fn start_all(&self, parts: &[Part]) -> Result<Vec<Container>> {
+        let mut made: Vec<Container> = Vec::new();
+        for part in parts {
+            let record = Snapshot::read(&self.root, &part.id()?)?;
+            let this = container(&record).with_context(|| format!("task {:?}", part.name()))?;
+            if let Err(error) = start::start(&self.root, &part.id()?) {
+                let ended = |one: &Container| one.process.open().is_ok_and(|open| open.is_none());
+                if !(ended(&this) && made.iter().any(ended)) {
+                    return Err(error.context(format!("task {:?}", part.name())));
+                }
+            }
+            made.push(this);
+        }
+        Ok(made)
+    }
+
+    fn request(&self, part: &Part, joins: Vec<Join>) -> Result<CreateRequest> {
         let directory = self.directory.to_string_lossy().into_owned();
         Ok(CreateRequest {
             root: self.root.clone(),
-            id: self.id()?,
-            bundle: self.bundle.clone(),
+            id: part.id()?,
+            bundle: part.bundle.clone(),
             config: None,
             console_socket: None,
             pid_file: None,
@@ -177,12 +229,25 @@ impl Recipe {
             cgroup_manager: self.cgroup_manager,
             rootless: self.rootless,
             annotations: BTreeMap::from([(KEEPER.to_owned(), directory)]),
+            joins,
         })
     }
 
-    /// Ends and removes the instance's container, if there is one, and none of somebody else's.
+    /// Ends and removes the instance's containers, the last one first, and none of somebody else's. All are
+    /// tried.
     fn remove(&self) -> Result<()> {
-        let id = self.id()?;
+        let mut failed = Ok(());
+        for part in self.parts.iter().rev() {
+            let removed = self.remove_one(part);
+            // Those that this process has made: a pid namespace does not end before they are waited for.
+            while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+            failed = failed.and(removed);
+        }
+        failed
+    }
+
+    fn remove_one(&self, part: &Part) -> Result<()> {
+        let id = part.id()?;
         match Snapshot::read(&self.root, &id) {
             Ok(found) => self.check_ours(&found)?,
             Err(error) if Kind::is_not_found(&error) => return Ok(()),
@@ -204,10 +269,29 @@ impl Recipe {
         if found.is_written() && keeper != Some(&self.directory) {
             bail!(
                 "container {:?} is there and is not of this instance: delete it, or choose another id",
-                self.id
+                found.id.as_str()
             );
         }
         Ok(())
+    }
+
+    /// What messages call the instance.
+    pub fn title(&self) -> &str {
+        self.parts.first().map_or("", |part| &part.id)
+    }
+}
+
+impl Part {
+    fn id(&self) -> Result<ContainerId> {
+        ContainerId::parse(&self.id)
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+
+    fn shared(&self) -> impl Iterator<Item = &'static str> {
+        self.share.iter().map(|share| share.name())
     }
 }
 
@@ -228,19 +312,20 @@ pub fn container(record: &Snapshot) -> Result<Container> {
     })
 }
 
-/// Makes the instance's pipes the standard streams of this process, which the container inherits. It gets
-/// both ends, so that it never writes to a pipe that nobody reads (docs/decisions/0014).
-fn connect_streams() -> SysResult<()> {
+/// Makes a container's pipes the standard streams of this process, which it inherits. It gets both ends, so
+/// that it never writes to a pipe that nobody reads (docs/decisions/0014).
+fn connect_streams(part: &Part) -> SysResult<()> {
     let null = open("/dev/null", OFlags::RDONLY)?;
     duplicate_onto(null.as_fd(), 0)?;
     for (number, name) in (1..).zip(logs::STREAMS) {
-        let fifo = open(&format!("{}/{name}", logs::FOLDER), OFlags::RDWR)?;
+        let folder = logs::place(part.name.as_deref());
+        let fifo = open(&format!("{folder}/{}/{name}", logs::FOLDER), OFlags::RDWR)?;
         duplicate_onto(fifo.as_fd(), number)?;
     }
     Ok(())
 }
 
-fn open(path: &str, flags: OFlags) -> SysResult<OwnedFd> {
+pub(super) fn open(path: &str, flags: OFlags) -> SysResult<OwnedFd> {
     rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({path:?})"))
 }

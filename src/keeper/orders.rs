@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::clock;
 use super::control::Connection;
-use super::helper::{self, Recipe};
-use super::policy::{Policy, State};
-use super::spec::{LogSpec, Spec};
-use super::status::{self, Container, Faults, LogCounts, Status};
+use super::helper::{self, Part, Recipe};
+use super::policy::{Event, Policy, State};
+use super::spec::{LogSpec, Spec, TaskSpec};
+use super::status::{self, Attempt, Container, Status, Task};
 use crate::cgroups::Deadline;
 use crate::error::{self, Kind};
 use crate::lifecycle::id::ContainerId;
@@ -42,6 +42,8 @@ pub struct KeepRequest {
     pub cgroup_manager: ManagerChoice,
     /// Whether they are an ordinary user's; None: as the rights are.
     pub rootless: Option<bool>,
+    /// Whether the instance is to be stopped before anything else: nothing is started then.
+    pub stop: bool,
 }
 
 /// What a keeper is to do, and what was found.
@@ -49,12 +51,22 @@ pub struct KeepRequest {
 pub struct Orders {
     pub(super) recipe: Recipe,
     pub(super) policy: Policy,
+    /// What there is for each container.
+    pub(super) tasks: Vec<TaskOrders>,
+    /// The kernel's boot id.
+    pub(super) boot: String,
+    /// What the last keeper has left, or a beginning.
+    pub(super) state: State,
+    pub(super) attempts: Vec<Attempt>,
+}
+
+/// What is to be done for one container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TaskOrders {
     /// The stop signal's number.
     pub(super) signal: i32,
     pub(super) log: LogSpec,
-    /// What the last keeper has left, or a beginning.
-    pub(super) status: Status,
-    /// A container whose program runs.
+    /// The container, if its program runs.
     pub(super) found: Option<Container>,
 }
 
@@ -79,8 +91,7 @@ impl Orders {
         let lock = lock(directory.as_fd())?;
         let recipe = Recipe {
             directory: request.directory,
-            id: spec.id.to_string(),
-            bundle: spec.bundle.clone(),
+            parts: spec.tasks.iter().map(part).collect(),
             root: request.root,
             cgroup_manager: request.cgroup_manager,
             rootless: request.rootless,
@@ -89,17 +100,47 @@ impl Orders {
         if let Some(last) = &last {
             check_last(last, &recipe)?;
         }
-        let found = find_container(&recipe, &spec.id)?;
+        let task = |task: &TaskSpec| {
+            Ok(TaskOrders {
+                signal: task.stop_signal.unwrap_or(spec.stop.signal),
+                log: task.log.unwrap_or(spec.log),
+                found: find_container(&recipe, &task.id)?,
+            })
+        };
+        let tasks: Result<Vec<_>> = spec.tasks.iter().map(task).collect();
+        let (mut state, attempts) = match last {
+            Some(last) => (last.state.clone(), last.attempts_of(&recipe.parts)),
+            None => (State::new(seed()), Vec::new()),
+        };
+        let policy = spec.policy();
+        if request.stop {
+            // What it asks for follows from what was found, which the keeper tells the policy first of all.
+            (state, _) = policy.step(&state, Event::Stop, clock::now());
+        }
         let orders = Orders {
-            policy: spec.policy(),
-            signal: spec.stop.signal,
-            log: spec.log,
-            status: status(last, &recipe)?,
+            policy,
+            tasks: tasks?,
+            boot: boot_id().context("which boot this is")?,
+            state,
+            attempts,
             recipe,
-            found,
         };
         Ok((orders, Ground { directory, lock }))
     }
+}
+
+fn part(task: &TaskSpec) -> Part {
+    Part {
+        name: task.name.clone(),
+        id: task.id.to_string(),
+        bundle: task.bundle.clone(),
+        share: task.share.clone(),
+    }
+}
+
+/// What jitter begins with.
+fn seed() -> u64 {
+    clock::now().as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32)
 }
 
 /// Opens an instance's directory.
@@ -113,7 +154,8 @@ pub fn open_directory(path: &Path) -> SysResult<OwnedFd> {
         .call(|| format!("open({path:?}, O_DIRECTORY)"))
 }
 
-fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Locks an instance's directory.
+pub fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mode = Mode::RUSR | Mode::WUSR;
     let lock =
@@ -155,18 +197,17 @@ fn last_status(path: &Path) -> Option<Status> {
 
 /// Refuses to leave a container alone that runs under another id or root, as this one has had.
 fn check_last(last: &Status, recipe: &Recipe) -> Result<()> {
-    if (&last.id, &last.root) == (&recipe.id, &recipe.root) {
-        return Ok(());
-    }
-    let alive = last
-        .container
-        .as_ref()
-        .map(|container| container.process.open());
-    if alive.transpose()?.flatten().is_some() {
-        let (id, root) = (&last.id, &last.root);
-        bail!(
-            "its container {id:?} still runs, with --root {root:?}: go on with that, or delete it first"
-        );
+    for Task { id, container, .. } in &last.tasks {
+        if last.root == recipe.root && recipe.parts.iter().any(|part| part.id == *id) {
+            continue;
+        }
+        let alive = container.as_ref().map(|container| container.process.open());
+        if alive.transpose()?.flatten().is_some() {
+            let root = &last.root;
+            bail!(
+                "its container {id:?} still runs, with --root {root:?}: go on with that, or delete it first"
+            );
+        }
     }
     Ok(())
 }
@@ -184,27 +225,4 @@ fn find_container(recipe: &Recipe, id: &ContainerId) -> Result<Option<Container>
         // One that was not started yet never will be, and is made anew.
         Life::Creating | Life::Created { .. } | Life::Stopped => Ok(None),
     }
-}
-
-fn status(last: Option<Status>, recipe: &Recipe) -> Result<Status> {
-    let boot = boot_id().context("which boot this is")?;
-    let seed = clock::now().as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32);
-    let (state, attempts) = match last {
-        Some(last) => (last.state, last.attempts),
-        None => (State::new(seed), Vec::new()),
-    };
-    Ok(Status {
-        id: recipe.id.clone(),
-        bundle: recipe.bundle.clone(),
-        root: recipe.root.clone(),
-        boot,
-        keeper: 0,
-        state,
-        flapping: false,
-        next_attempt: None,
-        container: None,
-        attempts,
-        log: LogCounts::default(),
-        faults: Faults::default(),
-    })
 }

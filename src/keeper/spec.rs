@@ -3,17 +3,18 @@
 //! Times are text as `500ms`, `1.5s` or `1m30s`. Fields that are not known here, and names that are given
 //! twice, are refused with their line and column; a field that may be left out has its default below.
 
-use std::fmt::Display;
+mod values;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::policy::{Curve, Curves, Policy, Restart};
-use crate::lifecycle::duration;
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::kill::Signal;
+use values::{codes, factor, files, id, name, only_id, own_signal, part, signal, size, time, wait};
 
 /// The file's name in the instance's directory.
 pub const FILE: &str = "keeper.json";
@@ -21,31 +22,139 @@ pub const FILE: &str = "keeper.json";
 /// The largest file that is read, in bytes: real ones have some hundred.
 const MAX_SIZE: u64 = 64 << 10;
 
-/// The shortest time from one failure to the next attempt that can be asked for: a loop without any wait
-/// would take a processor.
-const SHORTEST: Duration = Duration::from_millis(1);
-
-/// The longest time that can be asked for.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The most tasks of a group: a status of all of them is one message.
+const TASKS: usize = 16;
 
 /// One instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Its containers, in the order in which they are made; one at least.
+    pub tasks: Vec<TaskSpec>,
+    /// When it is started again.
+    pub restart: RestartSpec,
+    /// How it is stopped.
+    pub stop: StopSpec,
+    /// Where its output goes.
+    pub log: LogSpec,
+}
+
+/// One container.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Spec {
+pub struct TaskSpec {
+    /// Its name in its group: 1 to 63 letters, digits, `-`, `_` and `.`, the first one a letter or digit. None
+    /// for an instance's only container.
+    #[serde(deserialize_with = "name")]
+    pub name: Option<String>,
     /// The container's id, as for `create`.
     #[serde(deserialize_with = "id")]
     pub id: ContainerId,
     /// The bundle's directory; a relative path counts from the instance's directory.
     pub bundle: PathBuf,
-    /// When it is started again.
+    /// Which of the first task's namespaces it is in, instead of its own.
     #[serde(default)]
-    pub restart: RestartSpec,
-    /// How it is stopped.
+    pub share: Vec<Share>,
+    /// What stops its program, a name or a number, instead of the group's `stop.signal`.
+    #[serde(default, deserialize_with = "own_signal")]
+    pub stop_signal: Option<i32>,
+    /// Its log, instead of what the group's `log` says.
     #[serde(default)]
-    pub stop: StopSpec,
-    /// Where its output goes.
+    pub log: Option<LogSpec>,
+}
+
+/// A namespace that can be shared, by its name in config.json. Not the mount namespace, as each container
+/// has its own root, nor the cgroup namespace, whose root is the container's own cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Share {
+    /// Network devices, addresses, ports.
+    Network,
+    /// System V IPC and POSIX message queues; /dev/shm is a mount, and not part of it.
+    Ipc,
+    /// Process ids. When the first task's program ends, the kernel kills the others.
+    Pid,
+    /// Host and domain name: those of the first task.
+    Uts,
+    /// User and group ids: with the first task's mappings.
+    User,
+    /// Monotonic and boot-time clocks.
+    Time,
+}
+
+impl Share {
+    /// The name in config.json.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Share::Network => "network",
+            Share::Ipc => "ipc",
+            Share::Pid => "pid",
+            Share::Uts => "uts",
+            Share::User => "user",
+            Share::Time => "time",
+        }
+    }
+}
+
+/// The file as it is written: one container, or `tasks`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Written {
+    #[serde(default, deserialize_with = "only_id")]
+    id: Option<ContainerId>,
     #[serde(default)]
-    pub log: LogSpec,
+    bundle: Option<PathBuf>,
+    #[serde(default)]
+    tasks: Option<Vec<TaskSpec>>,
+    #[serde(default)]
+    restart: RestartSpec,
+    #[serde(default)]
+    stop: StopSpec,
+    #[serde(default)]
+    log: LogSpec,
+}
+
+impl Written {
+    fn tasks(&mut self) -> Result<Vec<TaskSpec>> {
+        let has_one = self.id.is_some() || self.bundle.is_some();
+        match (self.tasks.take(), self.id.take(), self.bundle.take()) {
+            (Some(tasks), _, _) if !has_one => check_tasks(tasks),
+            (Some(_), _, _) => bail!("tasks: goes without id and bundle, which each task has"),
+            (None, Some(id), Some(bundle)) => Ok(vec![TaskSpec {
+                name: None,
+                id,
+                bundle,
+                share: Vec::new(),
+                stop_signal: None,
+                log: None,
+            }]),
+            (None, Some(_), None) => bail!("missing field `bundle`"),
+            (None, None, _) => bail!("missing field `id`, or `tasks` for a group"),
+        }
+    }
+}
+
+/// Checks what one task can not know of the others.
+fn check_tasks(tasks: Vec<TaskSpec>) -> Result<Vec<TaskSpec>> {
+    if tasks.is_empty() || tasks.len() > TASKS {
+        bail!("tasks: must be 1 to {TASKS}, are {}", tasks.len());
+    }
+    for (i, task) in tasks.iter().enumerate() {
+        for (j, other) in tasks[..i].iter().enumerate() {
+            if task.name == other.name || task.id == other.id {
+                let field = if task.name == other.name {
+                    "name"
+                } else {
+                    "id"
+                };
+                bail!("tasks[{i}].{field}: is that of tasks[{j}] already");
+            }
+        }
+    }
+    if !tasks[0].share.is_empty() {
+        bail!("tasks[0].share: the first task has the namespaces that others share");
+    }
+    Ok(tasks)
 }
 
 /// When an instance is started again.
@@ -189,12 +298,20 @@ impl Spec {
             bail!("{path:?} is larger than {} KiB", MAX_SIZE >> 10);
         }
         let mut spec = Spec::parse(&text).with_context(|| format!("{path:?}"))?;
-        spec.bundle = directory.join(&spec.bundle);
+        for task in &mut spec.tasks {
+            task.bundle = directory.join(&task.bundle);
+        }
         Ok(spec)
     }
 
     fn parse(text: &[u8]) -> Result<Spec> {
-        let spec: Spec = serde_json::from_slice(text)?;
+        let mut written: Written = serde_json::from_slice(text)?;
+        let spec = Spec {
+            tasks: written.tasks()?,
+            restart: written.restart,
+            stop: written.stop,
+            log: written.log,
+        };
         let curves = [
             ("crash", spec.restart.crash),
             ("unhealthy", spec.restart.unhealthy),
@@ -236,89 +353,6 @@ impl From<CurveSpec> for Curve {
             jitter: spec.jitter,
         }
     }
-}
-
-fn refuse<E: serde::de::Error>(problem: impl Display) -> E {
-    E::custom(problem)
-}
-
-fn id<'de, D: Deserializer<'de>>(from: D) -> Result<ContainerId, D::Error> {
-    let text = String::deserialize(from)?;
-    ContainerId::parse(&text).map_err(refuse)
-}
-
-fn signal<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "must be a signal's name or number")]
-    enum NameOrNumber {
-        Name(String),
-        Number(i32),
-    }
-    let text = match NameOrNumber::deserialize(from)? {
-        NameOrNumber::Name(name) => name,
-        NameOrNumber::Number(number) => number.to_string(),
-    };
-    match Signal::parse(&text).map_err(refuse)?.number() {
-        0 => Err(refuse("signal 0 stops nothing: give a name as TERM")),
-        number => Ok(number),
-    }
-}
-
-fn codes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-    let codes = Vec::<u8>::deserialize(from)?;
-    if codes.is_empty() {
-        return Err(refuse("must have at least one code, as [0]"));
-    }
-    Ok(codes)
-}
-
-fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    let time = duration::parse(&text).filter(|time| *time <= LONGEST);
-    time.ok_or_else(|| {
-        refuse(format_args!(
-            "must be a time up to a year as 500ms, 5s or 1m30s, is {text:?}"
-        ))
-    })
-}
-
-fn wait<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let wait = time(from)?;
-    if wait < SHORTEST {
-        return Err(refuse(format_args!("must be at least 1ms, is {wait:?}")));
-    }
-    Ok(wait)
-}
-
-fn in_range<'de, D, T>(from: D, range: std::ops::RangeInclusive<T>) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + PartialOrd + Display,
-{
-    let value = T::deserialize(from)?;
-    if !range.contains(&value) {
-        let (least, most) = range.into_inner();
-        return Err(refuse(format_args!(
-            "must be from {least} to {most}, is {value}"
-        )));
-    }
-    Ok(value)
-}
-
-fn factor<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    in_range(from, 1.0..=1000.0)
-}
-
-fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    in_range(from, 0.0..=1.0)
-}
-
-fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    in_range(from, 128 << 10..=1 << 40)
-}
-
-fn files<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
-    in_range(from, 1..=1000)
 }
 
 #[cfg(test)]
@@ -367,6 +401,53 @@ mod tests {
         let told = refused(r#"{"id": "a", "id": "b", "bundle": "/b"}"#);
         assert!(told.starts_with("duplicate field `id`"), "{told}");
         assert!(refused(r#"{"id": "web"}"#).starts_with("missing field `bundle`"));
+        assert!(refused("{}").starts_with("missing field `id`, or `tasks`"));
+    }
+
+    #[test]
+    fn a_group_has_named_tasks_of_which_the_first_holds_what_others_share() {
+        let spec = Spec::parse(
+            br#"{"tasks": [{"name": "web", "id": "a", "bundle": "/b"},
+            {"name": "side", "id": "b", "bundle": "b", "share": ["network", "pid"],
+             "stopSignal": "QUIT", "log": {"maxFiles": 2}}]}"#,
+        );
+        let spec = spec.unwrap();
+        let side = &spec.tasks[1];
+        assert_eq!(side.name.as_deref(), Some("side"));
+        assert_eq!(side.share, [Share::Network, Share::Pid]);
+        assert_eq!(side.stop_signal, Some(libc::SIGQUIT));
+        assert_eq!(side.log.unwrap().max_files, 2);
+        let with = |tasks: &str| refused(&format!("{{\"tasks\": [{tasks}]}}"));
+        let one = r#"{"name": "web", "id": "a", "bundle": "/b"}"#;
+        let changed = |from: &str, to: &str| one.replace(from, to);
+        let two = |other: &str| with(&format!("{one}, {other}"));
+        for (told, expected) in [
+            (with(""), "tasks: must be 1 to 16, are 0"),
+            (two(one), "tasks[1].name: is that of tasks[0] already"),
+            (
+                two(&changed("web", "w")),
+                "tasks[1].id: is that of tasks[0]",
+            ),
+            (with(&changed("web", "a/b")), "first a letter or digit, is"),
+            (with(&changed("web", "..")), "first a letter or digit, is"),
+            (
+                with(&changed("\"name\": \"web\", ", "")),
+                "missing field `name`",
+            ),
+            (
+                with(&changed("}", ", \"share\": [\"uts\"]}")),
+                "tasks[0].share: the first task",
+            ),
+            (
+                two(&changed("}", ", \"share\": [\"mount\"]}")),
+                "unknown variant `mount`",
+            ),
+            (two(&changed("}", ", \"user\": 1}")), "unknown field `user`"),
+        ] {
+            assert!(told.contains(expected), "{told}");
+        }
+        let both = r#"{"id": "a", "bundle": "/b", "tasks": []}"#;
+        assert!(refused(both).contains("goes without id and bundle"));
     }
 
     #[test]

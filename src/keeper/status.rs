@@ -10,7 +10,9 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::helper::Part;
 use super::policy::{Exit, State, Stop};
+use super::written;
 use crate::lifecycle::facts::now;
 use crate::lifecycle::process::Process;
 use crate::sys::{Call, Errno, SysResult};
@@ -27,14 +29,13 @@ pub const ATTEMPTS: usize = 16;
 /// The longest reason that is kept, in bytes.
 const REASON: usize = 400;
 
-/// What is told.
+/// What is told. Its JSON is that of [`written`]: what belongs to a task stands beside the rest where an
+/// instance has one container, and in `tasks` where it has a group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(into = "written::Status", try_from = "written::Status")]
 pub struct Status {
-    /// The container's id.
-    pub id: String,
-    /// The bundle's directory.
-    pub bundle: PathBuf,
+    /// Its containers, in the order in which they are made; one at least.
+    pub tasks: Vec<Task>,
     /// The directory of the containers' state: `--root`.
     pub root: PathBuf,
     /// The kernel's boot id: moments in `state` count from this boot.
@@ -47,18 +48,31 @@ pub struct Status {
     pub flapping: bool,
     /// When the next attempt comes, while it waits for one.
     pub next_attempt: Option<String>,
-    /// The container, while its program runs.
-    pub container: Option<Container>,
     /// The last attempts, the latest one at the end.
     pub attempts: Vec<Attempt>,
-    /// What became of its output.
-    pub log: LogCounts,
     /// What does not work now, though the container runs.
     pub faults: Faults,
 }
 
+/// One container of an instance, or its only one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Its name in the group; None for the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The container's id.
+    pub id: String,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The container, while its program runs.
+    pub container: Option<Container>,
+    /// What became of its output.
+    pub log: LogCounts,
+}
+
 /// A container whose program runs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     /// Its first process.
@@ -71,24 +85,33 @@ pub struct Container {
 
 /// One attempt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// Counted from 1; 0 for one that began before all that is known.
     pub number: u64,
     /// When it began.
     pub begun: String,
-    /// The program's process id, once it was executed.
+    /// When the last program ended, or it could not be made.
+    pub ended: Option<String>,
+    /// Why it was told to end.
+    pub told: Option<Stop>,
+    /// Why it could not be made, or what was found to be unhealthy.
+    pub reason: Option<String>,
+    /// The programs, one for each task.
+    pub programs: Vec<Program>,
+}
+
+/// A program of an attempt.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    /// Its process id, once it was executed.
     pub pid: Option<i32>,
     /// When it ended.
     pub ended: Option<String>,
-    /// How the program ended.
+    /// How it ended.
     pub exit: Option<Exit>,
-    /// Why it was told to end.
-    pub told: Option<Stop>,
     /// How many processes the kernel has killed for want of memory.
     pub oom_kills: u64,
-    /// Why it could not be made, or what was found to be unhealthy.
-    pub reason: Option<String>,
 }
 
 /// What became of the output, since this keeper began.
@@ -117,10 +140,28 @@ pub struct Faults {
     pub container: Option<String>,
 }
 
+impl Task {
+    /// A container that does not run.
+    #[must_use]
+    pub fn of(part: &Part) -> Task {
+        Task {
+            name: part.name.clone(),
+            id: part.id.clone(),
+            bundle: part.bundle.clone(),
+            ..Task::default()
+        }
+    }
+}
+
 impl Status {
     /// The last attempt; there is one since the first `create`.
     pub fn attempt(&mut self) -> Option<&mut Attempt> {
         self.attempts.last_mut()
+    }
+
+    /// The program of a task in the last attempt.
+    pub fn program(&mut self, task: usize) -> Option<&mut Program> {
+        self.attempts.last_mut()?.programs.get_mut(task)
     }
 
     /// Begins an attempt.
@@ -131,8 +172,22 @@ impl Status {
         self.attempts.push(Attempt {
             number: self.state.counts.attempts,
             begun: now(),
+            programs: vec![Program::default(); self.tasks.len()],
             ..Attempt::default()
         });
+    }
+
+    /// The attempts as those of these containers: the program of a task that is none of them is left out.
+    #[must_use]
+    pub fn attempts_of(mut self, parts: &[Part]) -> Vec<Attempt> {
+        let place = |part: &Part| self.tasks.iter().position(|task| task.name == part.name);
+        let places: Vec<_> = parts.iter().map(place).collect();
+        for attempt in &mut self.attempts {
+            let program = |place: &Option<usize>| attempt.programs.get((*place)?).cloned();
+            let programs = places.iter().map(program);
+            attempt.programs = programs.map(Option::unwrap_or_default).collect();
+        }
+        self.attempts
     }
 
     /// The text of the file and of a message.

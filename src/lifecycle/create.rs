@@ -172,7 +172,10 @@ fn make(request: &CreateRequest, start: Start, passed: Passed, sown: Sown) -> Re
     let mut seed = sown.or_start(caller.passed)?;
     let mut filters = Filters::below(&request.root);
     let config = request.config.as_deref();
-    let bundle = Bundle::load_known(&request.bundle, config, |text| filters.know(text))?;
+    let known = |text: &str| filters.know(text);
+    let bundle = Bundle::load_changed(&request.bundle, config, known, "", |config| {
+        request.joins.iter().try_for_each(|join| join.apply(config))
+    })?;
     let rights = Rights::find();
     seed.adjust_oom_score(limits::oom_score_adj(
         bundle.spec.process().as_ref(),

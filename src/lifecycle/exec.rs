@@ -79,6 +79,25 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
         true => None,
         false => Some(Foreground::prepare(Orphans::LeftToHost)?),
     };
+    let (child, relay) = begin(request, passed, sown)?;
+    match foreground {
+        None => Ok(0),
+        Some(foreground) => foreground.supervise(&child, relay, None),
+    }
+}
+
+/// Executes a process in a container and returns when its program was executed: a child of this process,
+/// which waits for it. Whether the request says `detach` changes nothing.
+///
+/// # Errors
+///
+/// As for [`exec`].
+pub fn spawn(request: &ExecRequest) -> Result<Child> {
+    let passed = Passed::find(request.preserve_fds)?;
+    begin(request, passed, Sown::default()).map(|(child, _relay)| child)
+}
+
+fn begin(request: &ExecRequest, passed: Passed, sown: Sown) -> Result<(Child, Option<Relay>)> {
     let interrupt = Interrupt::prepare("the program was executed")?;
     let seed = sown.or_start(passed)?;
     let container = Container::find(request)?;
@@ -87,11 +106,8 @@ pub fn exec(request: &ExecRequest, sown: Sown) -> Result<i32> {
     let pid = made.init.pid().as_raw_nonzero().get();
     made.pid_file.into_iter().for_each(PidFile::keep);
     let pidfd = made.init.release();
-    let Some(foreground) = foreground else {
-        return Ok(0);
-    };
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
-    foreground.supervise(&Child { pid, pidfd }, made.relay, None)
+    Ok((Child { pid, pidfd }, made.relay))
 }
 
 /// The container that is joined.

@@ -142,6 +142,7 @@ impl Place {
             cgroup_manager: ManagerChoice::Files,
             rootless: None,
             annotations: BTreeMap::new(),
+            joins: Vec::new(),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod hooks;
 pub mod id;
 mod interrupt;
 mod joinable;
+pub mod joins;
 pub mod kill;
 mod limits;
 pub mod mounts;
@@ -223,6 +224,8 @@ pub struct CreateRequest {
     pub rootless: Option<bool>,
     /// Annotations that the record has besides those of the configuration, over which they win.
     pub annotations: BTreeMap<String, String>,
+    /// Namespaces that it is made in, whatever its configuration says of their kinds.
+    pub joins: Vec<joins::Join>,
 }
 
 /// What `run` is asked on top.

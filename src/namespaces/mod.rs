@@ -74,6 +74,13 @@ impl Kind {
         }
     }
 
+    /// The kind of this name in config.json.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Kind> {
+        let row = KINDS.iter().find(|(_, known, _)| *known == name);
+        row.map(|(kind, _, _)| *kind)
+    }
+
     fn row(self) -> (&'static str, u64) {
         KINDS
             .iter()
@@ -299,6 +306,16 @@ impl Plan {
             })
             .collect()
     }
+}
+
+/// Opens the namespace of this kind that a process is in.
+///
+/// # Errors
+///
+/// What the kernel answered, as when the process has ended.
+pub fn open_of(pid: i32, kind: Kind) -> Result<OwnedFd> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file()));
+    open(&path).map(OwnedFd::from)
 }
 
 /// Opens the file of a namespace. What is something else is not opened for use: whoever opens a device or a FIFO may set

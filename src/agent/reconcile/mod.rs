@@ -105,11 +105,9 @@ impl State {
     fn find(&mut self, found: Vec<FoundSlot>, now: Moment) {
         for one in found {
             let stage = match one.kept {
-                true => Stage::Kept {
-                    since: now,
-                    asked: None,
-                },
-                false => Stage::Unkept { at: now },
+                true => Stage::Unkept { at: now },
+                // Its files are from before: after a crash of the host they may be torn, and are written anew.
+                false => Stage::Unmade { at: now },
             };
             let mut slot = Slot::new(one.job, one.index, Aim::AsItIs, stage);
             (slot.exists, slot.ports) = (true, one.ports);
@@ -132,10 +130,6 @@ impl State {
             let slot = slot
                 .or_insert_with(|| Slot::new(one.job, one.index, aim, Stage::Unmade { at: now }));
             slot.aim = aim;
-            // Its files are from before: after a crash of the host they may be torn, and are written anew.
-            if slot.stage == (Stage::Unkept { at: now }) {
-                slot.stage = Stage::Unmade { at: now };
-            }
         }
     }
 

@@ -155,7 +155,7 @@ pub struct FoundSlot {
     pub index: u32,
     /// The host's ports that it has.
     pub ports: BTreeMap<String, u16>,
-    /// Whether a keeper was found, and is listened to.
+    /// Whether a keeper is there.
     pub kept: bool,
 }
 

@@ -59,8 +59,17 @@ fn begun(found: &[(u32, bool)], want: Option<Want>) -> (State, Vec<Action>) {
         ports: BTreeMap::new(),
         kept: *kept,
     });
-    let found = found.collect();
-    let actions = state.step(Event::Begun { found, want }, T);
+    let found: Vec<_> = found.collect();
+    let kept: Vec<Name> = (found.iter().filter(|one| one.kept))
+        .map(|one| one.name.clone())
+        .collect();
+    let mut actions = state.step(Event::Begun { found, want }, T);
+    for name in kept {
+        let begun = |action: &Action| matches!(action, Action::Keep(other, _) if *other == name);
+        let index = actions.iter().position(begun).unwrap();
+        actions.remove(index);
+        actions.extend(state.step(Event::Kept(name), T));
+    }
     (state, actions)
 }
 

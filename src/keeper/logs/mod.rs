@@ -23,8 +23,8 @@ use super::status::LogCounts;
 use crate::error::rfc3339;
 use crate::sys::{Call, Errno, SysError, SysResult};
 use file::File;
-pub use stream::FOLDER;
 use stream::Stream;
+pub use stream::{FOLDER, open_place, place};
 
 /// The names of the fifos, and of the streams in the log.
 pub const STREAMS: [&str; 2] = ["stdout", "stderr"];

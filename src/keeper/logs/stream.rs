@@ -10,6 +10,9 @@ use crate::sys::{Call, Errno, SysError, SysResult};
 /// whatever user it has become, and a keeper without privileges one that has become another user's.
 pub const FOLDER: &str = "pipes";
 
+/// The folder of a group's logs, a folder for each task below it.
+const LOGS: &str = "logs";
+
 /// How much the kernel keeps for a program while its keeper is busy or gone. A user's share of all pipes may
 /// be used up (pipe(7)); then it is less.
 const PIPE: usize = 1 << 20;
@@ -53,6 +56,32 @@ impl Stream {
             dropped: (0, 0),
         })
     }
+}
+
+/// Where log and pipes of a task are, from the instance's directory: there itself for its only container.
+#[must_use]
+pub fn place(task: Option<&str>) -> String {
+    task.map_or(".".to_owned(), |name| format!("{LOGS}/{name}"))
+}
+
+/// Opens the place of a task's log and pipes in an instance's directory, and makes it first if it is not there.
+///
+/// # Errors
+///
+/// What the file system answered.
+pub fn open_place(directory: BorrowedFd<'_>, task: Option<&str>) -> SysResult<OwnedFd> {
+    let place = place(task);
+    if task.is_some() {
+        let mode = Mode::from_raw_mode(0o755);
+        for folder in [LOGS, &place] {
+            match rustix::fs::mkdirat(directory, folder, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(SysError::new(format!("mkdir({folder:?})"), errno)),
+            }
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, &place, flags, Mode::empty()).call(|| format!("open({place:?})"))
 }
 
 /// Opens the folder of the fifos in an instance's directory, and makes it first if it is not there.

@@ -5,6 +5,9 @@
 //! moments lead to the same actions. Nothing is ever given up in silence: an instance that is wanted is
 //! starting, running, stopping in order to start again, or waiting for a moment that is in the state.
 //!
+//! An instance has one container or a group of them, which live and die together. The policy does not count
+//! them: it is told whether others run.
+//!
 //! Who drives it performs the actions in their order and tells of their end as events. After its own death
 //! a new driver says what it has found ([`Event::Found`]), by the same door.
 
@@ -13,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod backoff;
+mod between;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -20,7 +24,8 @@ mod state;
 mod tests;
 
 pub use backoff::{Cause, Counts, Curve, Curves, InARow};
-pub use state::{Action, Event, Exit, Found, Next, Phase, Rest, State, Stop};
+use between::{asked, create, remove, rest};
+pub use state::{Action, Event, Exit, Found, Next, Others, Phase, Rest, State, Stop};
 
 /// A moment: the time since the host has booted, sleep included (CLOCK_BOOTTIME, time_namespaces(7)).
 pub type Moment = Duration;
@@ -96,6 +101,7 @@ impl Policy {
         match event {
             Event::Start | Event::Restart => asked(state, now),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Found(Found::Nothing) if state.wanted && why == Rest::New => create(state, now),
             // What a keeper that was killed may have left.
             Event::Found(Found::Nothing) => remove(state, Next::Rest(why)),
@@ -103,7 +109,7 @@ impl Policy {
             Event::Unhealthy
             | Event::Made
             | Event::NotMade
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved
             | Event::Time => (state, vec![]),
@@ -117,6 +123,7 @@ impl Policy {
             Event::Stop => rest(state, Rest::Stopped),
             Event::Time if now >= until => create(state, now),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Found(Found::Nothing) => {
                 // Another boot's moment may be far away.
                 let until = until.min(now + self.curves.of(cause).cap);
@@ -127,7 +134,7 @@ impl Policy {
             | Event::Unhealthy
             | Event::Made
             | Event::NotMade
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved => (state, vec![]),
         }
@@ -150,8 +157,8 @@ impl Policy {
             }
             Event::NotMade => remove(state, Next::Rest(Rest::Stopped)),
             // Its keeper has died, which is no failure of the instance.
-            Event::Found(Found::Nothing) if state.wanted => create(state, now),
-            Event::Found(Found::Nothing) => remove(state, Next::Rest(Rest::Stopped)),
+            Event::Found(Found::Nothing | Found::Part) if state.wanted => create(state, now),
+            Event::Found(Found::Nothing | Found::Part) => remove(state, Next::Rest(Rest::Stopped)),
             Event::Stop => {
                 state.wanted = false;
                 state.phase = again(kill_at.or(Some(now + self.grace)));
@@ -168,7 +175,7 @@ impl Policy {
             }
             Event::Time
             | Event::Unhealthy
-            | Event::Exited(_)
+            | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved => (state, vec![]),
         }
@@ -176,8 +183,11 @@ impl Policy {
 
     fn running(&self, mut state: State, since: Moment, event: Event, now: Moment) -> Step {
         match event {
-            Event::Exited(exit) => self.exited(state, exit, since, now),
-            Event::Found(Found::Nothing) => self.exited(state, Exit::Unknown, since, now),
+            Event::Exited(exit, others) => self.exited(state, (exit, others), since, now),
+            Event::Found(Found::Nothing) => {
+                self.exited(state, (Exit::Unknown, Others::Ended), since, now)
+            }
+            Event::Found(Found::Part) => self.parted(state, since, now),
             Event::Stop => {
                 state.wanted = false;
                 self.stop(state, Stop::Asked, now)
@@ -216,7 +226,9 @@ impl Policy {
             killed,
         };
         match event {
-            Event::Exited(_) | Event::Found(Found::Nothing) => self.stopped(state, why, now),
+            Event::Exited(_, Others::Ended) | Event::Found(Found::Nothing) => {
+                self.stopped(state, why, now)
+            }
             Event::Stop => {
                 state.wanted = false;
                 state.phase = for_reason(Stop::Asked);
@@ -236,7 +248,7 @@ impl Policy {
                 (state, vec![Action::Kill])
             }
             // The signal may not have been sent by the keeper that has died.
-            Event::Found(Found::Alive) => {
+            Event::Found(Found::Alive | Found::Part) => {
                 let kill_at = kill_at.min(now + self.grace);
                 state.phase = Phase::Stopping {
                     why,
@@ -245,7 +257,8 @@ impl Policy {
                 };
                 (state, vec![Action::Signal])
             }
-            Event::Time
+            Event::Exited(_, Others::Run)
+            | Event::Time
             | Event::Unhealthy
             | Event::Made
             | Event::NotMade
@@ -283,6 +296,7 @@ impl Policy {
             Event::Time if again_at.is_some_and(|moment| now >= moment) => remove(state, next),
             Event::Found(Found::Nothing) => remove(state, next),
             Event::Found(Found::Alive) => self.alive(state, now),
+            Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Start | Event::Restart => {
                 (state.wanted, state.in_a_row) = (true, InARow::default());
                 state.phase = then(Next::Attempt(Cause::Asked, now));
@@ -293,103 +307,9 @@ impl Policy {
                 state.phase = then(Next::Rest(Rest::Stopped));
                 (state, vec![])
             }
-            Event::Time | Event::Unhealthy | Event::Made | Event::NotMade | Event::Exited(_) => {
+            Event::Time | Event::Unhealthy | Event::Made | Event::NotMade | Event::Exited(..) => {
                 (state, vec![])
             }
         }
     }
-}
-
-/// What happens between the phases.
-impl Policy {
-    /// Its program runs, whoever has started it.
-    fn alive(&self, mut state: State, now: Moment) -> Step {
-        if !state.wanted {
-            return self.stop(state, Stop::Asked, now);
-        }
-        state.phase = Phase::Running { since: now };
-        (state, vec![])
-    }
-
-    fn stop(&self, mut state: State, why: Stop, now: Moment) -> Step {
-        state.phase = Phase::Stopping {
-            why,
-            kill_at: now + self.grace,
-            killed: false,
-        };
-        (state, vec![Action::Signal])
-    }
-
-    /// A program that was told to end has ended.
-    fn stopped(&self, state: State, why: Stop, now: Moment) -> Step {
-        match why {
-            Stop::Asked => remove(state, Next::Rest(Rest::Stopped)),
-            Stop::Restart => asked(state, now),
-            Stop::Unhealthy => self.failed(state, Cause::Unhealthy, now),
-        }
-    }
-
-    /// A program has ended by itself.
-    fn exited(&self, mut state: State, exit: Exit, since: Moment, now: Moment) -> Step {
-        self.forgive(&mut state, since, now);
-        let success = matches!(exit, Exit::Code(code) if self.success.contains(&code));
-        match success {
-            true => state.counts.completed += 1,
-            false => state.counts.crashes += 1,
-        }
-        if success && self.restart != Restart::Always {
-            return remove(state, Next::Rest(Rest::Completed));
-        }
-        self.failed(state, Cause::Crash, now)
-    }
-
-    /// An attempt has come to an end that is to be followed by another one, if any is.
-    fn failed(&self, mut state: State, cause: Cause, now: Moment) -> Step {
-        let nth = state.in_a_row.add(cause);
-        if self.restart == Restart::Never {
-            return remove(state, Next::Rest(Rest::Failed));
-        }
-        let delay = self.curves.of(cause).delay(nth, &mut state.seed);
-        if delay.is_zero() {
-            return create(state, now);
-        }
-        remove(state, Next::Attempt(cause, now + delay))
-    }
-
-    /// Forgets failures if the run was a good one.
-    fn forgive(&self, state: &mut State, since: Moment, now: Moment) {
-        if now.saturating_sub(since) >= self.good_run {
-            state.in_a_row = InARow::default();
-        }
-    }
-}
-
-/// Somebody wants it to run now.
-fn asked(mut state: State, now: Moment) -> Step {
-    (state.wanted, state.in_a_row) = (true, InARow::default());
-    create(state, now)
-}
-
-fn create(mut state: State, now: Moment) -> Step {
-    state.counts.attempts += 1;
-    state.phase = Phase::Starting {
-        since: now,
-        kill_at: None,
-    };
-    (state, vec![Action::Create])
-}
-
-fn remove(mut state: State, next: Next) -> Step {
-    state.phase = Phase::Removing {
-        next,
-        again_at: None,
-    };
-    (state, vec![Action::Remove])
-}
-
-/// Nothing is there, and nothing is wanted.
-fn rest(mut state: State, why: Rest) -> Step {
-    state.wanted = false;
-    state.phase = Phase::Resting { why };
-    (state, vec![])
 }

@@ -7,15 +7,21 @@ use super::backoff::next_random;
 use super::tests::policy;
 use super::*;
 
-/// One host with one instance.
+/// One host with one instance, of one program or a group.
 struct World {
     policy: Policy,
     state: State,
     now: Moment,
-    /// The program that runs, if one does: whether it heeds its signal, and since when it runs.
-    alive: Option<Program>,
+    /// How many programs it has.
+    size: usize,
+    /// Those that run.
+    alive: Vec<Program>,
+    /// Whether all that do not run have ended well, since they were executed together.
+    others_completed: bool,
     /// What the driver is doing, one at a time.
     busy: Option<Action>,
+    /// What a keeper has left that died while it made a group: it is removed with the next step.
+    may_be_made_anew: bool,
     /// What remains of a container.
     remains: bool,
     random: u64,
@@ -39,8 +45,11 @@ impl World {
             policy,
             state: State::new(seed),
             now: Duration::from_secs(1),
-            alive: None,
+            size: 1 + (seed % 4) as usize,
+            alive: Vec::new(),
+            others_completed: true,
             busy: None,
+            may_be_made_anew: false,
             remains: false,
             random,
             expected: Counts::default(),
@@ -71,20 +80,28 @@ impl World {
                     "two at a time: {:?} {action:?}",
                     self.busy
                 );
-                assert!(self.alive.is_none(), "{action:?} over a living container");
+                let may_live = self.may_be_made_anew || self.alive.is_empty();
+                assert!(may_live, "{action:?} over a living container");
+                (self.alive, self.may_be_made_anew) = (Vec::new(), false);
                 self.busy = Some(action);
                 if action == Action::Create {
                     self.expected.attempts += 1;
                 }
             }
             Action::Signal => {
-                let program = self.alive.as_mut().expect("a signal for nobody");
-                program.signalled = true;
+                assert!(!self.alive.is_empty(), "a signal for nobody");
+                for program in &mut self.alive {
+                    program.signalled = true;
+                }
             }
             Action::Kill => match self.busy {
                 Some(Action::Create) => self.end_creation(false),
                 Some(_) => panic!("a kill while it is removed"),
-                None => drop(self.alive.take().map(|_| self.exited(Exit::Signal(9)))),
+                None => {
+                    while !self.alive.is_empty() {
+                        self.exited(0, Exit::Signal(9));
+                    }
+                }
             },
         }
     }
@@ -93,11 +110,14 @@ impl World {
         self.busy = None;
         self.remains = true;
         if good {
-            let heeds = self.chance(80);
-            self.alive = Some(Program {
-                heeds,
-                signalled: false,
-            });
+            for _ in 0..self.size {
+                let heeds = self.chance(80);
+                self.alive.push(Program {
+                    heeds,
+                    signalled: false,
+                });
+            }
+            self.others_completed = true;
             self.tell(Event::Made);
         } else {
             if self.state.wanted {
@@ -107,22 +127,34 @@ impl World {
         }
     }
 
-    fn exited(&mut self, exit: Exit) {
-        self.alive = None;
+    fn exited(&mut self, which: usize, exit: Exit) {
+        self.alive.remove(which);
+        self.others_completed &= exit == Exit::Code(0);
         if matches!(self.state.phase, Phase::Running { .. }) {
             match exit {
                 Exit::Code(0) => self.expected.completed += 1,
                 Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => self.expected.crashes += 1,
             }
         }
-        self.tell(Event::Exited(exit));
+        let others = match self.alive.is_empty() {
+            true => Others::Ended,
+            false => Others::Run,
+        };
+        self.tell(Event::Exited(exit, others));
+    }
+
+    /// One of the programs that run.
+    fn any(&mut self) -> usize {
+        (next_random(&mut self.random) % self.alive.len() as u64) as usize
     }
 
     /// Something happens.
     fn happen(&mut self) {
         self.now += Duration::from_millis(next_random(&mut self.random) % 400);
         let dice = next_random(&mut self.random) % 100;
-        match (self.busy, self.alive) {
+        let heeds = |program: &Program| program.signalled && program.heeds;
+        let ends = self.alive.iter().position(heeds);
+        match (self.busy, self.alive.is_empty()) {
             _ if dice < 3 => self.lose_keeper(),
             _ if dice < 9 => self.ask(),
             (Some(Action::Remove), _) => {
@@ -139,13 +171,14 @@ impl World {
                 let good = self.chance(85);
                 self.end_creation(good);
             }
-            (_, Some(program)) if program.signalled && program.heeds => {
-                self.exited(Exit::Code(0));
+            (_, false) if ends.is_some() => {
+                self.exited(ends.unwrap_or_default(), Exit::Code(0));
             }
-            (_, Some(_)) if dice < 40 => {
+            (_, false) if dice < 40 => {
                 let ends = [Exit::Code(0), Exit::Code(1), Exit::Signal(11)];
                 let end = ends[(next_random(&mut self.random) % 3) as usize];
-                self.exited(end);
+                let which = self.any();
+                self.exited(which, end);
             }
             // A long time in peace.
             _ if dice > 95 => self.now += Duration::from_secs(11),
@@ -177,26 +210,37 @@ impl World {
 
     /// The keeper dies, and whoever it had make or remove a container with it; a new one comes.
     fn lose_keeper(&mut self) {
+        let phase = self.state.phase.clone();
         if let Some(action) = self.busy.take() {
             self.remains = true;
-            // The program may have been executed just before.
+            // Programs may have been executed just before.
             if action == Action::Create && self.chance(30) {
-                self.alive = Some(Program {
-                    heeds: true,
-                    signalled: false,
-                });
+                let some = 1 + next_random(&mut self.random) as usize % self.size;
+                self.alive = vec![
+                    Program {
+                        heeds: true,
+                        signalled: false,
+                    };
+                    some
+                ];
+                self.others_completed = some == self.size;
+                self.may_be_made_anew = some < self.size;
             }
-        } else if self.alive.is_some() && self.chance(20) {
-            self.alive = None;
-            if matches!(self.state.phase, Phase::Running { .. }) {
+        } else if !self.alive.is_empty() && self.chance(20) {
+            let some = 1 + self.any();
+            self.alive.truncate(self.alive.len() - some);
+            self.others_completed = false;
+            if matches!(phase, Phase::Running { .. }) {
                 self.expected.crashes += 1;
             }
         }
-        let found = match self.alive {
-            Some(_) => Found::Alive,
-            None => Found::Nothing,
+        let found = match (self.alive.is_empty(), self.others_completed) {
+            (true, _) => Found::Nothing,
+            (false, true) => Found::Alive,
+            (false, false) => Found::Part,
         };
         self.tell(Event::Found(found));
+        self.may_be_made_anew = false;
     }
 
     fn pass_time(&mut self) {
@@ -237,10 +281,19 @@ impl World {
                 ..
             } => assert!(*until <= self.now + self.policy.curves.of(*cause).cap),
             Phase::Starting { .. } => assert_eq!(self.busy, Some(Action::Create)),
-            Phase::Removing { .. } | Phase::Running { .. } | Phase::Stopping { .. } => {}
+            Phase::Running { .. } => self.invariant_a_group_runs_whole_or_has_completed(),
+            Phase::Removing { .. } | Phase::Stopping { .. } => {}
         }
         let removing = matches!(self.state.phase, Phase::Removing { again_at: None, .. });
         assert_eq!(removing, self.busy == Some(Action::Remove));
+    }
+
+    /// Who runs alone does so because the others have ended well, and are not to start again after that.
+    fn invariant_a_group_runs_whole_or_has_completed(&self) {
+        let whole = self.alive.len() == self.size;
+        let goes_on = self.others_completed && self.policy.restart != Restart::Always;
+        assert!(whole || goes_on, "{} of {}", self.alive.len(), self.size);
+        assert!(!self.alive.is_empty());
     }
 
     fn invariant_an_unwanted_one_ends(&self) {
@@ -248,7 +301,7 @@ impl World {
             return;
         }
         match &self.state.phase {
-            Phase::Resting { .. } => assert!(self.alive.is_none() && self.busy.is_none()),
+            Phase::Resting { .. } => assert!(self.alive.is_empty() && self.busy.is_none()),
             Phase::Starting { kill_at, .. } => {
                 assert!(kill_at.is_some_and(|at| at <= self.now + self.policy.grace));
             }
@@ -292,12 +345,14 @@ fn in_a_world_at_peace_every_instance_comes_to_where_it_is_to_be() {
                     world.tell(Event::Removed);
                 }
                 None if matches!(world.state.phase, Phase::Stopping { .. }) => {
-                    world.exited(Exit::Code(0));
+                    while !world.alive.is_empty() {
+                        world.exited(0, Exit::Code(0));
+                    }
                 }
                 None => {}
             }
         }
-        assert_eq!(world.alive.is_some(), wanted, "{:?}", world.state);
+        assert_eq!(!world.alive.is_empty(), wanted, "{:?}", world.state);
         assert_eq!(world.remains, wanted, "{:?}", world.state);
         assert!(!world.state.is_flapping());
     }

@@ -87,6 +87,8 @@ pub enum Stop {
     Restart,
     /// It was found to be unhealthy.
     Unhealthy,
+    /// Another program of its group has ended, and they live and die together.
+    Group,
 }
 
 /// What comes when the remains of a container are removed.
@@ -148,12 +150,12 @@ pub enum Event {
     Restart,
     /// Somebody has found it to be unhealthy.
     Unhealthy,
-    /// The container was made, and its program was executed.
+    /// The container, or all of a group, was made, and its program was executed.
     Made,
-    /// The container could not be made; nothing runs.
+    /// It could not be made; nothing runs.
     NotMade,
-    /// The program has ended.
-    Exited(Exit),
+    /// A program has ended, and whether others of its group go on.
+    Exited(Exit, Others),
     /// What was left of the container is gone.
     Removed,
     /// It could not be removed.
@@ -162,11 +164,22 @@ pub enum Event {
     Time,
 }
 
+/// Whether further programs of an instance run when one has ended: never where it has one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// At least one does.
+    Run,
+    /// It was the last one.
+    Ended,
+}
+
 /// What a new keeper finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A container whose program runs.
+    /// Every program runs that has not ended well before.
     Alive,
+    /// Some programs of a group run. How others have ended is not known, or they were never executed.
+    Part,
     /// No process.
     Nothing,
 }
@@ -174,10 +187,10 @@ pub enum Found {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Remove what may be left of a container, make one and execute its program: [`Event::Made`] or
-    /// [`Event::NotMade`].
+    /// Remove what may be left of a container, make one and execute its program; with a group, all of them:
+    /// [`Event::Made`] or [`Event::NotMade`].
     Create,
-    /// Send the stop signal to the program.
+    /// Send the stop signal to every program that runs.
     Signal,
     /// Kill every process, and whoever is making the container.
     Kill,

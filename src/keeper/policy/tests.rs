@@ -56,8 +56,8 @@ fn word(phase: &Phase) -> String {
 
 const FOUND_NOTHING: Event = Event::Found(Found::Nothing);
 const FOUND_ALIVE: Event = Event::Found(Found::Alive);
-const CRASH: Event = Event::Exited(Exit::Code(1));
-const SUCCESS: Event = Event::Exited(Exit::Code(0));
+const CRASH: Event = Event::Exited(Exit::Code(1), Others::Ended);
+const SUCCESS: Event = Event::Exited(Exit::Code(0), Others::Ended);
 
 #[test]
 fn the_first_restart_comes_at_once_and_the_next_ones_wait() {
@@ -77,14 +77,14 @@ fn the_first_restart_comes_at_once_and_the_next_ones_wait() {
     let expected = "\
 0: Found(Nothing) -> starting [Create]
 1: Made -> running []
-20000: Exited(Code(1)) -> starting [Create]
+20000: Exited(Code(1), Ended) -> starting [Create]
 20001: Made -> running []
-20002: Exited(Code(1)) -> removing, Attempt(Crash, 20.102s) [Remove]
+20002: Exited(Code(1), Ended) -> removing, Attempt(Crash, 20.102s) [Remove]
 20003: Removed -> waiting Crash 20102 []
 20101: Time -> waiting Crash 20102 []
 20102: Time -> starting [Create]
 20103: Made -> running []
-20104: Exited(Code(1)) -> removing, Attempt(Crash, 20.304s) [Remove]
+20104: Exited(Code(1), Ended) -> removing, Attempt(Crash, 20.304s) [Remove]
 20105: Removed -> waiting Crash 20304 []
 ";
     assert_eq!(story(&policy(Restart::Always), &events), expected);
@@ -116,8 +116,8 @@ fn each_policy_has_its_ends_after_which_nothing_follows() {
         );
         told.lines().last().unwrap().to_owned()
     };
-    let signal = Event::Exited(Exit::Signal(9));
-    let unknown = Event::Exited(Exit::Unknown);
+    let signal = Event::Exited(Exit::Signal(9), Others::Ended);
+    let unknown = Event::Exited(Exit::Unknown, Others::Ended);
     for end in [CRASH, SUCCESS, signal, unknown] {
         assert!(after(Restart::Always, end).ends_with("starting [Create]"));
         let completes = end == SUCCESS;
@@ -144,7 +144,7 @@ fn other_success_codes_are_no_failure_and_zero_is_one_then() {
     let mut policy = policy(Restart::OnFailure);
     policy.success = vec![3, 4];
     let after = |code| {
-        let end = Event::Exited(Exit::Code(code));
+        let end = Event::Exited(Exit::Code(code), Others::Ended);
         story(&policy, &[(0, FOUND_NOTHING), (1, Event::Made), (2, end)])
     };
     assert!(after(3).contains("Rest(Completed)") && after(4).contains("Rest(Completed)"));
@@ -178,14 +178,14 @@ fn each_cause_has_its_own_row_and_its_own_curve() {
 1002: Time -> starting [Create]
 1003: Made -> running []
 1004: Unhealthy -> stopping Unhealthy 6004 [Signal]
-1005: Exited(Code(0)) -> starting [Create]
+1005: Exited(Code(0), Ended) -> starting [Create]
 1006: Made -> running []
 1007: Unhealthy -> stopping Unhealthy 6007 [Signal]
-1008: Exited(Code(0)) -> removing, Attempt(Unhealthy, 1.508s) [Remove]
+1008: Exited(Code(0), Ended) -> removing, Attempt(Unhealthy, 1.508s) [Remove]
 1009: Removed -> waiting Unhealthy 1508 []
 1508: Time -> starting [Create]
 1509: Made -> running []
-1510: Exited(Code(1)) -> starting [Create]
+1510: Exited(Code(1), Ended) -> starting [Create]
 ";
     assert_eq!(story(&policy(Restart::OnFailure), &events), expected);
 }
@@ -199,7 +199,7 @@ fn a_stop_is_a_signal_then_a_kill_until_all_have_ended() {
         (5009, Event::Time),
         (5010, Event::Time),
         (6010, Event::Time),
-        (6011, Event::Exited(Exit::Signal(9))),
+        (6011, Event::Exited(Exit::Signal(9), Others::Ended)),
         (6012, Event::NotRemoved),
         (7012, Event::Time),
         (7013, Event::Removed),
@@ -214,7 +214,7 @@ fn a_stop_is_a_signal_then_a_kill_until_all_have_ended() {
 5009: Time -> stopping Asked 5010 []
 5010: Time -> stopping Asked 6010 [Kill]
 6010: Time -> stopping Asked 7010 [Kill]
-6011: Exited(Signal(9)) -> removing, Rest(Stopped) [Remove]
+6011: Exited(Signal(9), Ended) -> removing, Rest(Stopped) [Remove]
 6012: NotRemoved -> removing, Rest(Stopped) []
 7012: Time -> removing, Rest(Stopped) [Remove]
 7013: Removed -> resting Stopped []
@@ -297,6 +297,73 @@ fn flapping_is_seen_and_ends_by_itself_after_a_good_run() {
     assert!(!state.is_flapping());
     assert_eq!(policy.wake_at(&state), None);
     assert_eq!(state.counts.crashes, 2);
+}
+
+#[test]
+fn the_end_of_one_program_ends_its_group_unless_it_has_completed() {
+    let after = |restart, events: &[(u64, Event)]| {
+        let begun = [(0, FOUND_NOTHING), (1, Event::Made)];
+        let events: Vec<_> = begun.iter().chain(events).copied().collect();
+        let told = story(&policy(restart), &events);
+        told.split_once("Made -> running []\n")
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    let (one, last) = (
+        |exit| Event::Exited(exit, Others::Run),
+        |exit| Event::Exited(exit, Others::Ended),
+    );
+    let (good, bad) = (Exit::Code(0), Exit::Code(1));
+    let crash = [(2, one(bad)), (3, one(Exit::Signal(15))), (4, last(good))];
+    let expected = "\
+2: Exited(Code(1), Run) -> stopping Group 5002 [Signal]
+3: Exited(Signal(15), Run) -> stopping Group 5002 []
+4: Exited(Code(0), Ended) -> starting [Create]
+";
+    for restart in [Restart::Always, Restart::OnFailure] {
+        assert_eq!(after(restart, &crash), expected);
+    }
+    assert!(after(Restart::Never, &crash).ends_with("removing, Rest(Failed) [Remove]\n"));
+    let all_complete = [(2, one(good)), (3, last(good))];
+    for restart in [Restart::OnFailure, Restart::Never] {
+        let expected = "\
+2: Exited(Code(0), Run) -> running []
+3: Exited(Code(0), Ended) -> removing, Rest(Completed) [Remove]
+";
+        assert_eq!(after(restart, &all_complete), expected);
+    }
+    let told = after(Restart::Always, &all_complete);
+    assert!(
+        told.starts_with("2: Exited(Code(0), Run) -> stopping Group"),
+        "{told}"
+    );
+    assert!(told.ends_with("starting [Create]\n"), "{told}");
+    let stubborn = [(2, one(bad)), (5002, Event::Time), (5003, Event::Stop)];
+    let told = after(Restart::Always, &stubborn);
+    assert!(
+        told.contains("6002 [Kill]\n5003: Stop -> stopping Asked"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_new_keeper_that_finds_a_part_of_a_group_ends_it_and_starts_it_again() {
+    let policy = policy(Restart::OnFailure);
+    let found = |events: &[(u64, Event)]| {
+        let part = (100, Event::Found(Found::Part));
+        let events: Vec<_> = events.iter().copied().chain([part]).collect();
+        let told = story(&policy, &events);
+        let last = told.lines().last().unwrap();
+        last.split_once("-> ").unwrap().1.to_owned()
+    };
+    let running = [(0, FOUND_NOTHING), (1, Event::Made)];
+    assert_eq!(found(&[]), "stopping Group 5100 [Signal]");
+    assert_eq!(found(&running), "stopping Group 5100 [Signal]");
+    // Those of the last keeper were not all made: they are made anew, which is no failure.
+    assert_eq!(found(&running[..1]), "starting [Create]");
+    let stopping = [running[0], running[1], (2, Event::Stop)];
+    assert_eq!(found(&stopping), "stopping Asked 5002 [Signal]");
 }
 
 proptest! {

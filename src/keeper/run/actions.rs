@@ -7,7 +7,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::super::exit;
 use super::super::helper::{Helper, Report, Task};
-use super::super::policy::{Action, Event};
+use super::super::policy::{Action, Event, Others};
 use super::super::status::{self, Container};
 use super::{HELPER, Keeper, Live, watch};
 use crate::error;
@@ -21,8 +21,10 @@ impl Keeper {
             Action::Create => self.start_helper(Task::Create),
             Action::Remove => self.start_helper(Task::Remove),
             Action::Signal => {
-                if let Some(live) = &self.live {
-                    allow_ended(send_signal(live.pidfd.as_fd(), self.signal))?;
+                for member in &self.members {
+                    if let Some(live) = &member.live {
+                        allow_ended(send_signal(live.pidfd.as_fd(), member.signal))?;
+                    }
                 }
                 Ok(())
             }
@@ -53,26 +55,24 @@ impl Keeper {
         }
     }
 
-    /// Kills every process of the container, and whoever is making it. What can not be done now is asked for
+    /// Kills every process of the containers, and whoever is making them. What can not be done now is asked for
     /// again by the policy.
     fn kill(&mut self) {
         if let Some(helper) = &self.helper {
             helper.kill();
         }
         let mut failed = None;
-        if let Some(cgroup) = self
-            .status
-            .container
-            .as_ref()
-            .and_then(|c| c.cgroup.as_ref())
-            && let Err(error) = std::fs::write(cgroup.join("cgroup.kill"), "1")
-        {
-            failed = Some(format!("{:?}: {error}", cgroup.join("cgroup.kill")));
-        }
-        if let Some(live) = &self.live
-            && let Err(error) = allow_ended(send_signal(live.pidfd.as_fd(), libc::SIGKILL))
-        {
-            failed = Some(error.to_string());
+        for (task, member) in self.status.tasks.iter().zip(&self.members) {
+            if let Some(cgroup) = task.container.as_ref().and_then(|c| c.cgroup.as_ref())
+                && let Err(error) = std::fs::write(cgroup.join("cgroup.kill"), "1")
+            {
+                failed = Some(format!("{:?}: {error}", cgroup.join("cgroup.kill")));
+            }
+            if let Some(live) = &member.live
+                && let Err(error) = allow_ended(send_signal(live.pidfd.as_fd(), libc::SIGKILL))
+            {
+                failed = Some(error.to_string());
+            }
         }
         self.status.faults.container = failed;
     }
@@ -90,7 +90,7 @@ impl Keeper {
     /// Follows what a helper has done.
     fn follow(&mut self, report: Report) -> Result<()> {
         match report {
-            Report::Made(container) => self.made(container),
+            Report::Made(containers) => self.made(containers),
             Report::NotMade(why) => {
                 self.strays.clear();
                 if let Some(attempt) = self.status.attempt() {
@@ -110,24 +110,39 @@ impl Keeper {
         }
     }
 
-    fn made(&mut self, container: Container) -> Result<()> {
-        let pid = Pid::from_raw(container.process.pid).context("a container without a pid")?;
-        if let Some(attempt) = self.status.attempt() {
-            attempt.pid = Some(container.process.pid);
-        }
+    fn made(&mut self, containers: Vec<Container>) -> Result<()> {
         self.status.faults.container = None;
-        self.status.container = Some(container);
-        let ended = self.strays.iter().find(|(stray, _)| *stray == pid);
-        let ended = ended.map(|(_, status)| *status);
-        self.strays.clear();
-        if let Some(status) = ended {
-            self.tell(Event::Made)?;
-            return self.ended(exit::of_child(status));
+        let mut ended = Vec::new();
+        for (task, container) in containers.into_iter().enumerate() {
+            let pid = container.process.pid;
+            if let Some(program) = self.status.program(task) {
+                program.pid = Some(pid);
+            }
+            self.status.tasks[task].container = Some(container);
+            let pid = Pid::from_raw(pid).context("a container without a pid")?;
+            if let Some((_, status)) = self.strays.iter().find(|(stray, _)| *stray == pid) {
+                ended.push((task, exit::of_child(*status)));
+                continue;
+            }
+            // A child of the helper or ours, and not waited for: the pid is still its.
+            let pidfd =
+                pidfd_open(pid, PidfdFlags::empty()).call(|| format!("pidfd_open({pid:?})"))?;
+            self.members[task].live = Some(Live { pid, pidfd });
         }
-        // A child of the helper or ours, and not waited for: the pid is still its.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).call(|| format!("pidfd_open({pid:?})"))?;
-        self.live = Some(Live { pid, pidfd });
-        self.tell(Event::Made)
+        self.strays.clear();
+        self.tell(Event::Made)?;
+        // All are noted as ends of this attempt before one of them may begin another.
+        for (task, exit) in &ended {
+            self.note_end(*task, *exit)?;
+        }
+        let mut left = ended.len();
+        for (_, exit) in ended {
+            left -= 1;
+            let run = left > 0 || self.members.iter().any(|member| member.live.is_some());
+            let others = if run { Others::Run } else { Others::Ended };
+            self.tell_end(exit, others)?;
+        }
+        Ok(())
     }
 }
 

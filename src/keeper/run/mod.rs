@@ -1,12 +1,13 @@
 //! The keeper's loop: waits for what happens, tells the policy, and does what it says.
 //!
-//! One thread and one epoll(7) over signals, the container's end, the helper's report, both pipes and the
+//! One thread and one epoll(7) over signals, each container's end, the helper's report, the pipes and the
 //! control socket. Nothing is looked at in intervals, but for a disk that is full: there is no event for its
 //! having room again.
 
 mod actions;
 mod container;
 mod people;
+mod visits;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,23 +18,26 @@ use rustix::event::{Timespec, epoll};
 use rustix::process::{Pid, WaitStatus, getpid, set_child_subreaper};
 
 use super::clock;
-use super::control::Control;
+use super::control::{CONNECTIONS, Control};
 use super::helper::{Helper, Recipe};
-use super::logs::Logs;
+use super::logs::{self, Logs};
 use super::orders::{Ground, Orders};
-use super::policy::{AGAIN, Action, Event, Exit, Found, Moment, Phase, Policy};
-use super::status::{Container, Status};
+use super::policy::{AGAIN, Action, Event, Found, Moment, Phase, Policy};
+use super::status::{self, Container, Faults, Status};
 use crate::error;
 use crate::sys::signals::{REQUESTS_TO_END, is_ignored};
 use crate::sys::{Call, Errno, SysError, SysResult};
+use visits::Visit;
 
-/// What epoll tells for each descriptor.
+/// What epoll tells for each descriptor; for one of a task, with the task's number from this bit on.
 const SIGNALS: u64 = 0;
 const CONTAINER: u64 = 1;
 const HELPER: u64 = 2;
 const PIPES: [u64; 2] = [3, 4];
 const LISTENER: u64 = 5;
 const PEERS: u64 = 16;
+const VISITS: u64 = 32;
+const TASK: u32 = 8;
 
 /// Of a pipe it is told when something has come, not for as long as something is in it.
 const CHANGES: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
@@ -51,8 +55,8 @@ const STRAYS: usize = 64;
 ///
 /// When the kernel fails us; the container then goes on alone.
 pub fn keep(orders: Orders, ground: Ground) -> Result<i32> {
-    let mut keeper = Keeper::prepare(orders, ground)?;
-    keeper.begin()?;
+    let (mut keeper, found) = Keeper::prepare(orders, ground)?;
+    keeper.begin(found)?;
     while !keeper.is_done() {
         keeper.turn()?;
     }
@@ -63,26 +67,32 @@ pub fn keep(orders: Orders, ground: Ground) -> Result<i32> {
 struct Keeper {
     policy: Policy,
     recipe: Recipe,
-    /// The stop signal's number.
-    signal: i32,
+    /// Its containers, in the order of the status' tasks.
+    members: Vec<Member>,
     status: Status,
     ground: Ground,
     epoll: OwnedFd,
     signals: SignalFd,
-    logs: Logs,
     control: Control,
     helper: Option<Helper>,
-    /// The first process of the container that runs.
-    live: Option<Live>,
-    /// A container that was found at the beginning.
-    found: Option<Container>,
     strays: Vec<(Pid, WaitStatus)>,
-    /// Output is not read, as it can not be written.
-    is_stuck: bool,
+    /// Commands that people have asked for.
+    visits: Vec<Visit>,
     /// When what has failed is tried again.
     retry_at: Option<Moment>,
     /// How often this process was asked to end.
     asked_to_end: u32,
+}
+
+/// A container, whether its program runs or not.
+struct Member {
+    /// The stop signal's number.
+    signal: i32,
+    logs: Logs,
+    /// The first process, while it runs.
+    live: Option<Live>,
+    /// Output is not read, as it can not be written.
+    is_stuck: bool,
 }
 
 struct Live {
@@ -91,7 +101,7 @@ struct Live {
 }
 
 impl Keeper {
-    fn prepare(orders: Orders, ground: Ground) -> Result<Keeper> {
+    fn prepare(orders: Orders, ground: Ground) -> Result<(Keeper, Vec<Option<Container>>)> {
         rustix::process::fchdir(&ground.directory).call(|| "fchdir()".into())?;
         let wanted = REQUESTS_TO_END
             .into_iter()
@@ -102,36 +112,56 @@ impl Keeper {
         let signals = SignalFd::with_flags(&wanted, flags).context("signalfd")?;
         set_child_subreaper(Some(getpid())).call(|| "prctl(PR_SET_CHILD_SUBREAPER)".into())?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).call(|| "epoll_create1()".into())?;
-        let logs = Logs::open(ground.directory.try_clone()?, orders.log)?;
-        let control = Control::listen(ground.directory.as_fd(), epoll.try_clone()?)?;
-        let mut keeper = Keeper {
+        let directory = ground.directory.as_fd();
+        let mut members = Vec::with_capacity(orders.tasks.len());
+        let mut found = Vec::with_capacity(orders.tasks.len());
+        for (task, part) in orders.tasks.into_iter().zip(&orders.recipe.parts) {
+            let place = logs::open_place(directory, part.name.as_deref())?;
+            members.push(Member {
+                signal: task.signal,
+                logs: Logs::open(place, task.log)?,
+                live: None,
+                is_stuck: false,
+            });
+            found.push(task.found);
+        }
+        let control = Control::listen(directory, epoll.try_clone()?)?;
+        let status = Status {
+            tasks: orders.recipe.parts.iter().map(status::Task::of).collect(),
+            root: orders.recipe.root.clone(),
+            boot: orders.boot,
+            keeper: std::process::id(),
+            state: orders.state,
+            flapping: false,
+            next_attempt: None,
+            attempts: orders.attempts,
+            faults: Faults::default(),
+        };
+        let keeper = Keeper {
             policy: orders.policy,
             recipe: orders.recipe,
-            signal: orders.signal,
-            status: orders.status,
+            members,
+            status,
             ground,
             epoll,
             signals,
-            logs,
             control,
             helper: None,
-            live: None,
-            found: orders.found,
             strays: Vec::new(),
-            is_stuck: false,
+            visits: Vec::new(),
             retry_at: None,
             asked_to_end: 0,
         };
-        keeper.status.keeper = std::process::id();
         watch(&keeper.epoll, &keeper.signals, SIGNALS)?;
         watch(&keeper.epoll, keeper.control.fd(), LISTENER)?;
-        keeper.watch_pipes()?;
-        Ok(keeper)
+        (0..keeper.members.len()).try_for_each(|task| keeper.watch_pipes(task))?;
+        Ok((keeper, found))
     }
 
-    fn watch_pipes(&self) -> SysResult<()> {
-        for (pipe, number) in self.logs.pipes().into_iter().zip(PIPES) {
-            let data = epoll::EventData::new_u64(number);
+    fn watch_pipes(&self, task: usize) -> SysResult<()> {
+        let pipes = self.members[task].logs.pipes();
+        for (pipe, number) in pipes.into_iter().zip(PIPES) {
+            let data = epoll::EventData::new_u64(of_task(number, task));
             epoll::add(&self.epoll, pipe, data, CHANGES)
                 .call(|| format!("epoll_ctl(ADD, {number})"))?;
         }
@@ -139,37 +169,51 @@ impl Keeper {
     }
 
     /// Tells the policy what was found.
-    fn begin(&mut self) -> Result<()> {
-        let pidfd = match &self.found {
-            Some(container) => container.process.open()?,
-            None => None,
-        };
-        match (self.found.take(), pidfd) {
-            (Some(mut container), Some(pidfd)) => {
-                container.adopted = true;
-                watch(&self.epoll, &pidfd, CONTAINER)?;
-                let pid = container.process.pid;
-                self.live = Pid::from_raw(pid).map(|pid| Live { pid, pidfd });
-                self.status.container = Some(container);
-                if self.status.attempts.is_empty() {
-                    self.status.begin_attempt();
-                }
-                if let Some(attempt) = self.status.attempt() {
-                    attempt.pid = Some(pid);
-                }
-                self.tell(Event::Found(Found::Alive))
-            }
-            (_, _) => {
-                let ran = matches!(
-                    self.status.state.phase,
-                    Phase::Running { .. } | Phase::Stopping { .. }
-                );
-                if ran {
-                    self.note_end(Exit::Unknown);
-                }
-                self.tell(Event::Found(Found::Nothing))
+    fn begin(&mut self, found: Vec<Option<Container>>) -> Result<()> {
+        for (task, container) in found.into_iter().enumerate() {
+            if let Some(container) = container {
+                self.adopt(task, container)?;
             }
         }
+        let runs = |task: usize| self.members[task].live.is_some();
+        let all = 0..self.members.len();
+        if !all.clone().any(runs) {
+            let ran = matches!(
+                self.status.state.phase,
+                Phase::Running { .. } | Phase::Stopping { .. }
+            );
+            if ran {
+                all.for_each(|task| self.note_lost(task));
+            }
+            return self.tell(Event::Found(Found::Nothing));
+        }
+        let lost: Vec<usize> = all
+            .filter(|task| !runs(*task) && !self.has_completed(*task))
+            .collect();
+        lost.iter().for_each(|task| self.note_lost(*task));
+        self.tell(Event::Found(match lost.is_empty() {
+            true => Found::Alive,
+            false => Found::Part,
+        }))
+    }
+
+    /// Goes on with a container of an earlier keeper, if its program still runs.
+    fn adopt(&mut self, task: usize, mut container: Container) -> Result<()> {
+        let Some(pidfd) = container.process.open()? else {
+            return Ok(());
+        };
+        container.adopted = true;
+        watch(&self.epoll, &pidfd, of_task(CONTAINER, task))?;
+        let pid = container.process.pid;
+        self.members[task].live = Pid::from_raw(pid).map(|pid| Live { pid, pidfd });
+        self.status.tasks[task].container = Some(container);
+        if self.status.attempts.is_empty() {
+            self.status.begin_attempt();
+        }
+        if let Some(program) = self.status.program(task) {
+            program.pid = Some(pid);
+        }
+        Ok(())
     }
 
     fn is_done(&self) -> bool {
@@ -194,17 +238,28 @@ impl Keeper {
         for event in &events[..count] {
             match event.data.u64() {
                 SIGNALS => self.hear_signals()?,
-                CONTAINER => self.stranger_ended()?,
                 HELPER => self.hear_helper()?,
                 LISTENER => self.accept()?,
-                pipe if PIPES.contains(&pipe) => self.serve_pipe((pipe - PIPES[0]) as usize)?,
-                peer => self.hear_peer((peer - PEERS) as usize)?,
+                peer if (PEERS..PEERS + CONNECTIONS as u64).contains(&peer) => {
+                    self.hear_peer((peer - PEERS) as usize)?;
+                }
+                visit if (VISITS..VISITS + CONNECTIONS as u64).contains(&visit) => {
+                    self.hear_visit((visit - VISITS) as usize)?;
+                }
+                of_task => {
+                    let (task, what) = ((of_task >> TASK) as usize, of_task % (1 << TASK));
+                    match what.checked_sub(PIPES[0]) {
+                        Some(pipe) => self.serve_pipe(task, pipe as usize)?,
+                        None => self.stranger_ended(task)?,
+                    }
+                }
             }
         }
         let now = clock::now();
         if self.retry_at.is_some_and(|moment| now >= moment) {
             self.retry()?;
         }
+        self.end_visits(now);
         if self
             .policy
             .wake_at(&self.status.state)
@@ -216,7 +271,8 @@ impl Keeper {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let moments = [self.policy.wake_at(&self.status.state), self.retry_at];
+        let policy = self.policy.wake_at(&self.status.state);
+        let moments = [policy, self.retry_at, self.visit_due()];
         let next = moments.into_iter().flatten().min()?;
         let left = next.saturating_sub(clock::now());
         Some(Timespec {
@@ -256,13 +312,16 @@ impl Keeper {
 
     /// Writes the status and tells who watches. A file that can not be written is tried again.
     fn publish(&mut self) {
-        self.status.log = self.logs.counts();
+        self.count_output();
         let written = self.status.write(self.ground.directory.as_fd());
         let fault = written.err().map(|error| error.to_string());
         if fault.is_some() {
             self.retry_soon();
             if self.status.faults.status.is_none() {
-                error::warn(&format!("{}: its status is not on disk", self.recipe.id));
+                error::warn(&format!(
+                    "{}: its status is not on disk",
+                    self.recipe.title()
+                ));
             }
         }
         self.status.faults.status = fault;
@@ -277,12 +336,18 @@ impl Keeper {
 
     fn retry(&mut self) -> Result<()> {
         self.retry_at = None;
-        if self.is_stuck {
-            match self.logs.retry() {
+        for task in 0..self.members.len() {
+            let member = &mut self.members[task];
+            if !member.is_stuck {
+                continue;
+            }
+            match member.logs.retry() {
                 Ok(()) => {
-                    self.is_stuck = false;
-                    self.watch_pipes()?;
-                    self.status.faults.log = None;
+                    member.is_stuck = false;
+                    self.watch_pipes(task)?;
+                    if !self.members.iter().any(|member| member.is_stuck) {
+                        self.status.faults.log = None;
+                    }
                 }
                 Err(_still) => self.retry_soon(),
             }
@@ -290,6 +355,17 @@ impl Keeper {
         self.publish();
         Ok(())
     }
+
+    fn count_output(&mut self) {
+        for (task, member) in self.status.tasks.iter_mut().zip(&self.members) {
+            task.log = member.logs.counts();
+        }
+    }
+}
+
+/// What epoll tells for a descriptor of a task.
+fn of_task(what: u64, task: usize) -> u64 {
+    what | (task as u64) << TASK
 }
 
 fn watch(epoll: &OwnedFd, fd: impl AsFd, number: u64) -> SysResult<()> {

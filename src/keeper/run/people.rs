@@ -8,11 +8,14 @@ use super::super::control::{CONNECTIONS, Request, Said};
 use super::super::policy::{Event, Phase, Stop};
 use super::super::status;
 use super::{Keeper, PEERS, watch};
+use crate::sys::SysResult;
 
 impl Keeper {
     pub(super) fn accept(&mut self) -> Result<()> {
         if let Some((number, fd)) = self.control.accept()? {
             watch(&self.epoll, fd, PEERS + number as u64)?;
+            // Of one with this number that has gone before.
+            self.end_visit_of(number);
         }
         Ok(())
     }
@@ -21,7 +24,11 @@ impl Keeper {
         debug_assert!(number < CONNECTIONS);
         let request = match self.control.hear(number) {
             Said::Request(request) => request,
-            Said::Nothing | Said::Gone | Said::Refused => return Ok(()),
+            Said::Gone => {
+                self.end_visit_of(number);
+                return Ok(());
+            }
+            Said::Nothing | Said::Refused => return Ok(()),
         };
         match request {
             Request::Status | Request::Watch => {}
@@ -29,8 +36,9 @@ impl Keeper {
             Request::Stop => self.tell(Event::Stop)?,
             Request::Restart => self.tell(Event::Restart)?,
             Request::Unhealthy { reason } => self.unhealthy(reason)?,
+            Request::Exec(command) => return self.visit(number, command),
         }
-        self.status.log = self.logs.counts();
+        self.count_output();
         self.control.answer(number, &self.status.text());
         Ok(())
     }
@@ -53,8 +61,11 @@ impl Keeper {
 
     /// Leaves the container to the next keeper.
     pub(super) fn leave(mut self) {
-        let done = self.logs.retry();
-        self.status.faults.log = done.err().map(|error| error.to_string());
+        let done = self.members.iter_mut().map(|member| member.logs.retry());
+        let faults = done
+            .filter_map(SysResult::err)
+            .map(|error| error.to_string());
+        self.status.faults.log = faults.reduce(|all, one| format!("{all}; {one}"));
         self.status.keeper = 0;
         self.publish();
         self.control.remove(self.ground.directory.as_fd());

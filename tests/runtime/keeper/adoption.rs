@@ -6,7 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{Instance, attempt, attempts, pid, runs};
+use super::{Instance, attempt, attempts, pid, random, runs};
 use crate::caller::{Fifo, wait_for_exit};
 use crate::support::tests;
 
@@ -135,12 +135,6 @@ fn an_adopted_container_is_stopped_like_any_other() {
     told.0.ask(&["stop"]);
     wait_for_exit(before);
     told.0.container_is_gone();
-}
-
-/// Numbers below `limit`, the same in every run.
-fn random(seed: &mut u64, limit: u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    (*seed >> 33) % limit
 }
 
 fn a_storm_of_killed_keepers_restarts_nothing() {

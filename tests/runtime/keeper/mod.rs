@@ -1,13 +1,15 @@
 //! `keep` and `keeper`: an instance is held, whatever happens to its program and to its keeper.
 
 mod adoption;
+mod door;
+mod groups;
 mod life;
 mod logs;
 mod refusals;
 mod stop;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use crate::support::Bundle;
 pub fn all() -> Vec<Trial> {
     [
         adoption::all(),
+        door::all(),
+        groups::all(),
         life::all(),
         logs::all(),
         refusals::all(),
@@ -175,14 +179,7 @@ impl Instance {
 
     /// Waits until this holds of the log's texts.
     fn until_texts(&self, holds: impl Fn(&[String]) -> bool) {
-        use inotify::{CreateFlags, WatchFlags};
-        let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
-        let kinds = WatchFlags::CREATE | WatchFlags::MODIFY;
-        inotify::add_watch(&changes, self.folder(), kinds).unwrap();
-        while !holds(&self.texts()) {
-            wait_readable(&changes);
-            rustix::io::read(&changes, &mut [0; 4096]).unwrap();
-        }
+        until_in_folder(&self.folder(), || holds(&self.texts()));
     }
 
     /// Waits until the log has this line.
@@ -240,6 +237,24 @@ impl Drop for Instance {
     fn drop(&mut self) {
         drop(self.keeper.take());
     }
+}
+
+/// Waits until this holds of files in a folder.
+fn until_in_folder(folder: &Path, holds: impl Fn() -> bool) {
+    use inotify::{CreateFlags, WatchFlags};
+    let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    let kinds = WatchFlags::CREATE | WatchFlags::MODIFY;
+    inotify::add_watch(&changes, folder, kinds).unwrap();
+    while !holds() {
+        wait_readable(&changes);
+        rustix::io::read(&changes, &mut [0; 4096]).unwrap();
+    }
+}
+
+/// Numbers below `limit`, the same in every run.
+fn random(seed: &mut u64, limit: u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    (*seed >> 33) % limit
 }
 
 fn kill(pid: i32) {
