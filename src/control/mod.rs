@@ -60,6 +60,12 @@ pub struct Control {
     stop: watch::Receiver<bool>,
 }
 
+/// The definition of the daemon's command line, for completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Options as clap::CommandFactory>::command()
+}
+
 impl Control {
     /// Calls the store on a thread that may wait.
     async fn store<T, F>(&self, call: F) -> Result<T, Refusal>

@@ -29,9 +29,11 @@ pub async fn create(
     Query(query): Query<CreateQuery>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
-    let job: job::Job = serde_json::from_slice(&body).map_err(|problem| {
+    let text = std::str::from_utf8(&body)
+        .map_err(|problem| Refusal::bad(format!("a job file: {problem}"), "send JSON in UTF-8"))?;
+    let job = job::parse(text, job::Format::Json).map_err(|refusal| {
         let hint = "parctl schema prints what a job file may say";
-        Refusal::bad(problem.to_string(), hint)
+        Refusal::bad(refusal.to_string(), hint)
     })?;
     let id = job.id();
     if let Some(claimed) = query.id.filter(|claimed| *claimed != id.to_string()) {
