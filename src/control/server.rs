@@ -24,6 +24,9 @@ const HEAD: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 64;
 
+/// How long the first request of a connection is waited for when the daemon ends.
+const FIRST: Duration = Duration::from_secs(1);
+
 /// How long requests may take to end when the daemon ends.
 const LAST: Duration = Duration::from_secs(3);
 
@@ -79,14 +82,25 @@ async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receive
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS);
-    let service = TowerToHyperService::new(router);
+    let (begin, mut begun) = watch::channel(false);
+    let inner = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |request| {
+        begin.send_replace(true);
+        hyper::service::Service::call(&inner, request)
+    });
     let serving = http
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
+    // Who was let in has one request answered, whatever else is to be done; with a client that says nothing, that is
+    // not waited for.
+    let ending = async {
+        is_true(&mut stop).await;
+        drop(tokio::time::timeout(FIRST, is_true(&mut begun)).await);
+    };
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = is_true(&mut stop) => {
+        () = ending => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
