@@ -2,7 +2,7 @@
 # make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
+.PHONY: build supervisor demo test test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -15,9 +15,13 @@ INIT := --profile freestanding --no-default-features --features freestanding --b
 build:
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
 
+# The supervisor's programs; apart, so that nothing of what they need is in the runtime.
+supervisor:
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) $(SUPERVISOR) --bin parheliond --bin parctl
+
 # Manual pages and completions for bash, zsh and fish, from the definitions of the commands.
 manual:
-	cargo run --quiet --locked --example manual -- $(TARGET)/manual
+	cargo run --quiet --locked $(SUPERVISOR) --example manual -- $(TARGET)/manual
 
 demo:
 	tools/setup demo
@@ -37,6 +41,7 @@ test:
 	cargo clippy --locked $(SUPERVISOR) --all-targets -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
 	cargo test --locked $(SUPERVISOR) --lib --test architecture --test conformance --test manual --test supply --test store
+	cargo test --locked $(SUPERVISOR) --test supervisor $(AS_ROOT)
 	$(MAKE) weakened
 	cargo test --locked --test runtime --test escapes $(AS_ROOT)
 	$(MAKE) test-agent

@@ -19,6 +19,8 @@
 //! job                                what a job says: its file, its identity
 //! api                                what the daemon and its clients say to each other
 //! agent                              makes what runs on a host what is wanted there
+//! control                            takes jobs and deployments, keeps them, and tells people
+//! client                             parctl: what people ask control
 //! ```
 //!
 //! `tests/architecture.rs` holds this table and enforces it.
@@ -43,6 +45,10 @@ pub mod bundle;
 pub mod cgroups;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "supervisor")]
+pub mod client;
+#[cfg(feature = "supervisor")]
+pub mod control;
 #[cfg(feature = "runtime")]
 pub mod criu;
 #[cfg(feature = "runtime")]

@@ -54,6 +54,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "api",
         ],
     ),
+    (
+        "control",
+        &["sys", "error", "lifecycle", "store", "job", "api", "agent"],
+    ),
+    ("client", &["error", "lifecycle", "job", "api"]),
 ];
 
 /// A source file: its place below `src/`, the modules that lead to it, its text.

@@ -106,3 +106,29 @@ fn bash_completes_verbs_flags_and_values() {
     );
     assert_eq!(offered(&["list", "--format", ""]), "table json");
 }
+
+/// The commands of the supervisor, as those of the runtime: each has its page and its completions.
+#[cfg(feature = "supervisor")]
+#[test]
+fn the_supervisors_programs_have_pages_and_completions() {
+    let mut client = parhelion::client::command();
+    client.build();
+    let fish = file("vendor_completions.d/parctl.fish");
+    for verb in client.get_subcommands() {
+        let name = verb.get_name();
+        if name == "help" {
+            continue;
+        }
+        let page = file(&format!("man8/parctl-{name}.8"));
+        for flag in flags(verb) {
+            let long = format!("-l {}", flag.trim_start_matches('-'));
+            assert!(page.replace('\\', "").contains(&flag), "{name} {flag}");
+            assert!(fish.contains(&long), "{name} {flag}");
+        }
+    }
+    let page = file("man8/parheliond.8").replace('\\', "");
+    for flag in flags(&parhelion::control::command()) {
+        assert!(page.contains(&flag), "{flag}");
+    }
+    assert!(file("completions/parheliond").contains("--cgroup-parent"));
+}

@@ -11,10 +11,10 @@ use clap_mangen::Man;
 const SECTION: &str = "8";
 
 /// The shells, and where each looks for a command's completion, below /usr/share.
-const SHELLS: [(Shell, &str); 3] = [
-    (Shell::Bash, "bash-completion/completions/parhelion"),
-    (Shell::Zsh, "zsh/site-functions/_parhelion"),
-    (Shell::Fish, "fish/vendor_completions.d/parhelion.fish"),
+const SHELLS: [(Shell, &str, &str); 3] = [
+    (Shell::Bash, "bash-completion/completions/", ""),
+    (Shell::Zsh, "zsh/site-functions/_", ""),
+    (Shell::Fish, "fish/vendor_completions.d/", ".fish"),
 ];
 
 /// A file: where, below the folder, and what is in it.
@@ -23,22 +23,38 @@ pub struct File {
     pub content: Vec<u8>,
 }
 
-/// All of them: a page for the program and one for each verb, a completion for each shell.
+/// The programs that are described: the supervisor's only where they are compiled.
+fn programs() -> Vec<Command> {
+    vec![
+        parhelion::cli::command(),
+        #[cfg(feature = "supervisor")]
+        parhelion::client::command(),
+        #[cfg(feature = "supervisor")]
+        parhelion::control::command(),
+    ]
+}
+
+/// All of them: a page for each program and one for each verb, a completion for each shell.
 ///
 /// # Errors
 ///
 /// None in practice: what is written to is memory.
 pub fn all() -> io::Result<Vec<File>> {
-    let mut program = parhelion::cli::command();
-    program.build();
-    let mut files = vec![page(&program)?];
-    for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        // clap makes this one itself, for `help VERB`.
-        if verb.get_name() != "help" {
-            files.push(page(verb)?);
+    let mut files = Vec::new();
+    for mut program in programs() {
+        program.build();
+        files.push(page(&program)?);
+        for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            // clap makes this one itself, for `help VERB`.
+            if verb.get_name() != "help" {
+                files.push(page(verb)?);
+            }
         }
+        files.extend(SHELLS.map(|(shell, before, after)| {
+            let path = format!("{before}{}{after}", program.get_name());
+            completion(&program, shell, &path)
+        }));
     }
-    files.extend(SHELLS.map(|(shell, path)| completion(shell, path)));
     Ok(files)
 }
 
@@ -57,8 +73,8 @@ fn page(command: &Command) -> io::Result<File> {
     })
 }
 
-fn completion(shell: Shell, path: &str) -> File {
-    let mut program = parhelion::cli::command();
+fn completion(program: &Command, shell: Shell, path: &str) -> File {
+    let mut program = program.clone();
     let name = program.get_name().to_owned();
     let mut content = Vec::new();
     clap_complete::generate(shell, &mut program, name, &mut content);

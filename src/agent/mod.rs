@@ -5,6 +5,7 @@
 
 mod door;
 mod driver;
+pub mod health;
 pub mod reconcile;
 mod report;
 

@@ -2,10 +2,18 @@
 //!
 //! Moments are RFC 3339 in UTC with nanoseconds. Names of fields are in camel case.
 
+pub mod exec;
+mod talk;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use talk::{
+    Change, Created, Deploy, Endpoint, Exec, Host, JobInfo, Patch, Problem, Service, TOKEN_HEADER,
+    VERSION_HEADER, Version,
+};
 
 use crate::job::JobId;
 

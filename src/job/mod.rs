@@ -5,15 +5,23 @@
 //!
 //! Pure: nothing here looks at the host.
 
+#[cfg(test)]
+mod any;
+mod check;
 mod health;
+pub mod helios;
 mod id;
 mod moment;
+mod parse;
 pub mod render;
 mod restart;
+mod schema;
 mod task;
+#[cfg(test)]
+mod tests;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -21,8 +29,10 @@ use serde::{Deserialize, Serialize};
 
 pub use health::{Check, Health, Http, Probe, Purpose, Rhythm, Tcp};
 pub use id::JobId;
+pub use parse::{Fault, Format, MAX_SIZE, Refusal, parse};
 pub use render::{Files, Place, container_id, render};
 pub use restart::{Curve, Log, Policy, Restart, Stop, WhenFull};
+pub use schema::schema;
 pub use task::{
     Capabilities, Cpu, Io, IoDevice, Resources, Seccomp, Shared, Source, Task, Tmpfs, Volume,
 };
@@ -38,6 +48,9 @@ pub struct Job {
     pub version: String,
     /// The containers of one instance, by their names, which are of the same characters without `.`.
     pub tasks: BTreeMap<String, Task>,
+    /// Namespaces that the tasks of an instance have together, where there is more than one task.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub share: BTreeSet<Shared>,
     /// Ports of an instance, by their names: letters, digits, `-` and `_`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, Port>,

@@ -63,9 +63,6 @@ pub struct Task {
     /// How it is found out whether it works.
     #[serde(default, skip_serializing_if = "Health::is_empty")]
     pub health: Health,
-    /// Namespaces that it has together with all tasks of the instance that say so too.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub share: BTreeSet<Shared>,
 }
 
 /// A namespace that tasks can share.
@@ -238,5 +235,13 @@ impl Volume {
             (None, None, Some(name)) => Some(Source::Instance(name)),
             _ => None,
         }
+    }
+}
+
+impl Seccomp {
+    /// Without a filter.
+    #[must_use]
+    pub const fn unconfined() -> Seccomp {
+        Seccomp::Word(Unconfined::Unconfined)
     }
 }

@@ -32,6 +32,8 @@ pub mod loopback;
 pub mod mount;
 #[cfg(feature = "runtime")]
 pub mod netlink;
+#[cfg(feature = "supervisor")]
+pub mod polled;
 pub mod process;
 pub mod processors;
 #[cfg(feature = "runtime")]

@@ -162,7 +162,10 @@ fn environment(base: Vec<Value>, job: &Job, task: &Task, place: &Place<'_>) -> R
 
 /// The variable that has a port's number: `PORT_HTTP_ADMIN` for `http-admin`.
 pub(in crate::job) fn port_variable(name: &str) -> String {
-    format!("PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "PORT_{}",
+        name.to_ascii_uppercase().replace(['-', '.'], "_")
+    )
 }
 
 fn user(process: &mut Map<String, Value>, task: &Task) -> Result<()> {
@@ -240,9 +243,12 @@ fn linux(job: &Job, task: &Task, cgroup: &str, config: &mut Map<String, Value>) 
     if job.network == Network::None {
         namespaces.push(json!({ "type": "network" }));
     }
-    let has_uts = namespaces.iter().any(|entry| entry["type"] == "uts");
-    if job.hostname.is_some() && !has_uts {
-        namespaces.push(json!({ "type": "uts" }));
+    let mut needed: Vec<Value> = job.share.iter().map(|kind| json!(kind)).collect();
+    needed.extend(job.hostname.iter().map(|_| json!("uts")));
+    for kind in needed {
+        if !namespaces.iter().any(|entry| entry["type"] == kind) {
+            namespaces.push(json!({ "type": kind }));
+        }
     }
     linux.insert("namespaces".to_owned(), namespaces.into());
     resources(object(linux, "resources")?, &task.resources)

@@ -29,13 +29,17 @@ pub(super) fn keeper(job: &Job, place: &Place<'_>) -> Value {
         keeper["id"] = container_id(place.instance, task).into();
         keeper["bundle"] = bundle(task).into();
     } else {
-        let tasks = job.tasks.iter().map(|(name, task)| {
-            json!({
+        // The first one has the namespaces that the others share.
+        let tasks = job.tasks.keys().enumerate().map(|(i, name)| {
+            let mut task = json!({
                 "name": name,
                 "id": container_id(place.instance, name),
                 "bundle": bundle(name),
-                "share": task.share,
-            })
+            });
+            if i > 0 && !job.share.is_empty() {
+                task["share"] = json!(job.share);
+            }
+            task
         });
         keeper["tasks"] = tasks.collect();
     }

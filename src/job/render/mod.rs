@@ -8,7 +8,7 @@ mod files;
 mod keeper;
 mod mounts;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Job;
+pub(super) use config::{device_numbers, named_capabilities, port_variable};
 
 /// Where an instance runs.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,190 @@
+//! How many instances may be restarted because of their checks: a check that is broken itself must not take a service
+//! down. Pure: time is given in.
+//!
+//! Of a job's instances, one is restarted at a time: the next one when it is ready again, or has had its time. When
+//! every instance of a job that has several fails at once, it is more likely that the check, or what it asks for, is
+//! broken: then they follow each other slowly, and the reason says so. All of a host's together have a limit too.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::policy::Moment;
+use crate::job::JobId;
+
+/// How long the next instance of a job waits for the last one, if that does not become ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far restarts are apart when all instances of a job fail.
+const SLOWLY: Duration = Duration::from_secs(120);
+
+/// The time in which restarts are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The part of a job's instances, and of a host's, that is restarted in [`WINDOW`]; at least one, and at least
+/// [`HOST_LEAST`] of the host's.
+const PART: usize = 5;
+
+const HOST_LEAST: usize = 5;
+
+/// What happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Instances that are checked: how many of the job there are on this host.
+    Count(JobId, usize),
+    /// An instance is to be restarted, for this reason.
+    Ask(JobId, String, String),
+    /// An instance is well: it does not wait any more, and the next one need not wait for it.
+    Well(JobId, String),
+    /// An instance runs anew, by our restart or another: it does not wait any more.
+    New(JobId, String),
+    /// An instance is gone.
+    Gone(JobId, String),
+    /// Time has passed.
+    Time,
+}
+
+/// An instance's turn has come: restart it, for this reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// The instance.
+    pub instance: String,
+    /// Why, and whether it is one of all.
+    pub reason: String,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// How many there are.
+    count: usize,
+    /// Those that wait, and why, in their order.
+    waiting: VecDeque<(String, String)>,
+    /// The one that was restarted last, until it is well.
+    away: Option<String>,
+    /// When it was restarted.
+    last: Option<Moment>,
+    /// When those of the last minute were.
+    recent: VecDeque<Moment>,
+    /// Whether every one failed, at the last look; until one is well.
+    all: bool,
+}
+
+/// The restarts of a host.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    jobs: BTreeMap<JobId, Group>,
+    recent: VecDeque<Moment>,
+}
+
+fn forget(recent: &mut VecDeque<Moment>, now: Moment) {
+    while recent.front().is_some_and(|moment| *moment + WINDOW <= now) {
+        recent.pop_front();
+    }
+}
+
+impl Group {
+    /// When the next one's turn is, if it is not now.
+    fn turn(&self, now: Moment) -> Option<Moment> {
+        let apart = if self.all { SLOWLY } else { PATIENCE };
+        let waits = self.all || self.away.is_some();
+        let after_last = self.last.filter(|_| waits).map(|last| last + apart);
+        let most = (self.count / PART).max(1);
+        let full = self.recent.len() >= most && self.count > 1;
+        let after_window = self
+            .recent
+            .front()
+            .filter(|_| full)
+            .map(|first| *first + WINDOW);
+        after_last.max(after_window).filter(|moment| *moment > now)
+    }
+
+    fn drop(&mut self, instance: &str) {
+        self.waiting.retain(|(name, _)| name != instance);
+        self.away.take_if(|name| name == instance);
+    }
+}
+
+impl Limiter {
+    /// Goes on: whose turn it is now.
+    #[must_use]
+    pub fn step(&mut self, event: Event, now: Moment) -> Vec<Restart> {
+        match event {
+            Event::Count(job, 0) => drop(self.jobs.remove(&job)),
+            Event::Count(job, count) => self.jobs.entry(job).or_default().count = count,
+            Event::Ask(job, instance, reason) => {
+                let group = self.jobs.entry(job).or_default();
+                group.drop(&instance);
+                group.waiting.push_back((instance, reason));
+                let failing = group.waiting.len() + usize::from(group.away.is_some());
+                group.all |= group.count > 1 && failing >= group.count;
+            }
+            Event::Well(job, instance) => {
+                if let Some(group) = self.jobs.get_mut(&job) {
+                    group.drop(&instance);
+                    group.all = false;
+                }
+            }
+            Event::New(job, instance) => {
+                if let Some(group) = self.jobs.get_mut(&job) {
+                    group.waiting.retain(|(name, _)| *name != instance);
+                }
+            }
+            Event::Gone(job, instance) => {
+                if let Some(group) = self.jobs.get_mut(&job) {
+                    group.drop(&instance);
+                }
+            }
+            Event::Time => {}
+        }
+        self.turns(now)
+    }
+
+    fn turns(&mut self, now: Moment) -> Vec<Restart> {
+        forget(&mut self.recent, now);
+        let most = self.most();
+        let mut restarts = Vec::new();
+        for group in self.jobs.values_mut() {
+            forget(&mut group.recent, now);
+            if self.recent.len() >= most || group.turn(now).is_some() {
+                continue;
+            }
+            let Some((instance, mut reason)) = group.waiting.pop_front() else {
+                continue;
+            };
+            if group.all {
+                let count = group.count;
+                reason.push_str(&format!(
+                    "; all {count} instances of the job fail, which points at the check or what it asks for: they are \
+                     restarted one after another, {} seconds apart",
+                    SLOWLY.as_secs()
+                ));
+            }
+            group.away = Some(instance.clone());
+            group.last = Some(now);
+            group.recent.push_back(now);
+            self.recent.push_back(now);
+            restarts.push(Restart { instance, reason });
+        }
+        restarts
+    }
+
+    /// How many of the host are restarted in a window.
+    fn most(&self) -> usize {
+        let all: usize = self.jobs.values().map(|group| group.count).sum();
+        (all / PART).max(HOST_LEAST)
+    }
+
+    /// When [`Event::Time`] is to come; None when nobody waits.
+    #[must_use]
+    pub fn wake_at(&self, now: Moment) -> Option<Moment> {
+        let full = self.recent.len() >= self.most();
+        let host = self
+            .recent
+            .front()
+            .filter(|_| full)
+            .map(|first| *first + WINDOW);
+        let waiting = self.jobs.values().filter(|group| !group.waiting.is_empty());
+        waiting
+            .map(|group| group.turn(now).max(host).unwrap_or(now))
+            .min()
+    }
+}

@@ -1,0 +1,128 @@
+//! Asks once: by a connection, a request, or a program inside.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::job::{Http, Job, Probe};
+
+/// What an [`Exec`] answers with.
+pub type ExecAnswer<'a> = Pin<Box<dyn Future<Output = Result<i32>> + Send + 'a>>;
+
+/// Runs a program inside a container.
+pub trait Exec: Send + Sync {
+    /// Runs it with these words, and kills it after `timeout`: its exit code, 128 and the number for a signal. The
+    /// error says why it could not be run, or that its time was over.
+    fn exec<'a>(
+        &'a self,
+        instance: &'a str,
+        task: &'a str,
+        command: &'a [String],
+        timeout: Duration,
+    ) -> ExecAnswer<'a>;
+}
+
+/// A check that is made now.
+pub(super) struct Asked {
+    pub job: Arc<Job>,
+    pub ports: Arc<std::collections::BTreeMap<String, u16>>,
+    pub instance: String,
+    pub planned: super::policy::Planned,
+    pub exec: Arc<dyn Exec>,
+}
+
+/// Its answer: well, or why not.
+pub(super) async fn ask(asked: &Asked) -> Result<(), String> {
+    let timeout = asked.planned.rhythm.timeout.duration();
+    match tokio::time::timeout(timeout, once(asked, timeout)).await {
+        Ok(answer) => answer.map_err(|error| format!("{error:#}")),
+        Err(_) => Err(format!("no answer within {timeout:?}")),
+    }
+}
+
+async fn once(asked: &Asked, timeout: Duration) -> Result<()> {
+    let Asked {
+        job,
+        instance,
+        planned,
+        exec,
+        ..
+    } = asked;
+    let task = job
+        .tasks
+        .get(&planned.task)
+        .context("there is no such task")?;
+    let check = task.health.get(planned.purpose);
+    match check
+        .and_then(|check| check.probe())
+        .context("there is no such check")?
+    {
+        Probe::Exec(command) => match exec.exec(instance, &planned.task, command, timeout).await? {
+            0 => Ok(()),
+            code => bail!("{:?} has ended with {code}", command[0]),
+        },
+        Probe::Tcp(tcp) => connect(place(asked, &tcp.port)?).await.map(drop),
+        Probe::Http(http) => request(place(asked, &http.port)?, http).await,
+    }
+}
+
+/// Where a port is asked. A program that listens everywhere listens at the loopback address too.
+fn place(asked: &Asked, port: &str) -> Result<SocketAddr> {
+    let number = asked.ports.get(port);
+    let number = number.with_context(|| format!("port {port:?} has no number"))?;
+    let address = asked.job.ports.get(port).and_then(|port| port.address);
+    let address = match address {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(IpAddr::V4(all)) if all.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(IpAddr::V6(all)) if all.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        Some(address) => address,
+    };
+    Ok(SocketAddr::new(address, *number))
+}
+
+async fn connect(place: SocketAddr) -> Result<TcpStream> {
+    let connection = TcpStream::connect(place).await;
+    connection.with_context(|| format!("connect {place}"))
+}
+
+async fn request(place: SocketAddr, http: &Http) -> Result<()> {
+    let context = || format!("GET http://{place}{}", http.path);
+    let connection = connect(place).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection))
+        .await
+        .with_context(context)?;
+    let host = http.host.clone().unwrap_or_else(|| place.to_string());
+    let request = hyper::Request::get(&http.path)
+        .header(hyper::header::HOST, host)
+        .header(hyper::header::USER_AGENT, "parhelion")
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .with_context(context)?;
+    // Both halves here: what is not read any more ends with this function.
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // Its last act may have been the answer.
+        _ended = &mut connection => answer.await,
+    };
+    let answer = answer.with_context(context)?;
+    let status = answer.status().as_u16();
+    let passes = match http.status.as_slice() {
+        [] => (200..400).contains(&status),
+        list => list.contains(&status),
+    };
+    if !passes {
+        bail!("{}: the answer is {status}", context());
+    }
+    Ok(())
+}

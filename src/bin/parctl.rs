@@ -1,0 +1,5 @@
+//! The operator's client of parheliond, and nothing else.
+
+fn main() {
+    std::process::exit(parhelion::client::main())
+}

@@ -1,0 +1,258 @@
+//! What is printed: tables and colours for people, JSON for programs, progress where somebody looks at it.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's answer"
+)]
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use crate::api::{Health, Instance, Phase};
+
+/// How an answer is printed.
+#[derive(Debug)]
+pub struct Output {
+    /// As JSON.
+    pub json: bool,
+    colours: bool,
+    progress: bool,
+}
+
+/// A colour, as its code of ECMA-48.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// As it is.
+    Plain,
+    /// Well.
+    Green,
+    /// To be looked at.
+    Yellow,
+    /// Not well.
+    Red,
+    /// Not so important.
+    Dim,
+}
+
+/// One field of a table.
+#[derive(Debug, Clone)]
+pub struct Cell(pub String, pub Colour);
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Cell {
+        Cell(text.into(), Colour::Plain)
+    }
+}
+
+impl Colour {
+    fn of(self, text: &str) -> String {
+        let code = match self {
+            Colour::Plain => return text.to_owned(),
+            Colour::Green => 32,
+            Colour::Yellow => 33,
+            Colour::Red => 31,
+            Colour::Dim => 2,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+impl Output {
+    /// By the command line, the terminal and NO_COLOR.
+    pub fn new(json: bool) -> Output {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Output {
+            json,
+            colours: !json && !no_colour && !dumb && io::stdout().is_terminal(),
+            progress: !json && io::stderr().is_terminal(),
+        }
+    }
+
+    /// Prints text as it is.
+    pub fn text(&self, text: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text).and_then(|()| out.flush());
+        written.map_err(|error| match error.kind() == io::ErrorKind::BrokenPipe {
+            true => Failure::Closed,
+            false => Failure::new(format!("standard output: {error}"), "free its disk"),
+        })
+    }
+
+    /// Prints a line for people.
+    pub fn say(&self, text: &str) -> Result<(), Failure> {
+        self.text(format!("{text}\n").as_bytes())
+    }
+
+    /// Prints a value as JSON on many lines.
+    pub fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value).map_err(Failure::strange)?;
+        self.say(&text)
+    }
+
+    /// Prints a value as JSON on one line.
+    pub fn line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(Failure::strange)?;
+        self.say(&text)
+    }
+
+    /// Prints a table.
+    pub fn table(&self, head: &[&str], rows: &[Vec<Cell>]) -> Result<(), Failure> {
+        let text = table(head, rows, self.colours);
+        self.text(text.as_bytes())
+    }
+
+    /// Says something to a person who may be there, on stderr.
+    pub fn note(&self, text: &str) {
+        if !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Shows how far it is, on one line that is written anew; nothing where nobody looks.
+    pub fn progress(&self, text: &str) {
+        if self.progress {
+            eprint!("\r\x1b[K{text}");
+        }
+    }
+
+    /// Takes the line of progress away.
+    pub fn progress_ends(&self) {
+        self.progress("");
+    }
+
+    /// Tells why it was not done.
+    pub fn failure(&self, failure: &Failure) {
+        let Failure::Told(problem) = failure else {
+            return;
+        };
+        self.progress_ends();
+        match serde_json::to_string(problem) {
+            Ok(text) if self.json => eprintln!("{text}"),
+            Ok(_) | Err(_) => {
+                eprintln!("parctl: {}", problem.error);
+                eprintln!("    {}", problem.hint);
+            }
+        }
+    }
+}
+
+/// A table: each column as wide as its widest field.
+fn table(head: &[&str], rows: &[Vec<Cell>], colours: bool) -> String {
+    let width = |column: usize| {
+        let fields = rows.iter().filter_map(|row| row.get(column));
+        let widths = fields.map(|cell| cell.0.chars().count());
+        let own = head.get(column).map_or(0, |name| name.len());
+        widths.max().unwrap_or(0).max(own)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let head: Vec<Cell> = head
+        .iter()
+        .map(|name| Cell((*name).to_owned(), Colour::Dim))
+        .collect();
+    let mut text = String::new();
+    for row in std::iter::once(&head).chain(rows) {
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            let coloured = match colours {
+                true => cell.1.of(&cell.0),
+                false => cell.0.clone(),
+            };
+            text.push_str(&coloured);
+            if column < last {
+                let width = widths.get(column).copied().unwrap_or_default();
+                let missing = width.saturating_sub(cell.0.chars().count());
+                text.push_str(&" ".repeat(missing + 2));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A word as the API writes it.
+pub fn word<T: Serialize>(value: T) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Where an instance is, in its colour.
+pub fn phase(instance: &Instance) -> Cell {
+    let colour = match instance.phase {
+        Phase::Running | Phase::Completed => Colour::Green,
+        Phase::Pending | Phase::Starting | Phase::Stopping => Colour::Yellow,
+        Phase::Waiting | Phase::Failed | Phase::Broken => Colour::Red,
+        Phase::Stopped => Colour::Dim,
+    };
+    let text = match instance.flapping {
+        true => format!("{} (flapping)", word(instance.phase)),
+        false => word(instance.phase),
+    };
+    Cell(text, colour)
+}
+
+/// What its checks say, in its colour.
+pub fn health(instance: &Instance) -> Cell {
+    let colour = match instance.health {
+        Health::Ready => Colour::Green,
+        Health::Unknown => Colour::Dim,
+        Health::Starting | Health::NotReady => Colour::Yellow,
+        Health::Unhealthy => Colour::Red,
+    };
+    let text = match instance.health {
+        Health::Unknown => "-".to_owned(),
+        Health::Starting | Health::Ready | Health::NotReady | Health::Unhealthy => {
+            word(instance.health)
+        }
+    };
+    Cell(text, colour)
+}
+
+/// The columns of instances.
+pub const INSTANCES: [&str; 6] = ["INSTANCE", "PHASE", "HEALTH", "RESTARTS", "PORTS", "NOTE"];
+
+/// An instance as a row.
+pub fn row(instance: &Instance) -> Vec<Cell> {
+    let ports = instance.ports.iter();
+    let ports: Vec<String> = ports.map(|(name, port)| format!("{name}={port}")).collect();
+    let exits = instance
+        .tasks
+        .values()
+        .find_map(|task| task.last_exit.clone());
+    let next = instance.next_attempt.as_ref();
+    let note = match (&instance.fault, next, exits) {
+        (Some(fault), _, _) => fault.clone(),
+        (None, Some(next), Some(exit)) => format!("last {exit}, next attempt {next}"),
+        (None, Some(next), None) => format!("next attempt {next}"),
+        (None, None, Some(exit)) => format!("last {exit}"),
+        (None, None, None) => String::new(),
+    };
+    vec![
+        instance.name.clone().into(),
+        phase(instance),
+        health(instance),
+        instance.restarts.to_string().into(),
+        ports.join(",").into(),
+        note.into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_with_colours_and_without() {
+        let rows = vec![
+            vec!["a".into(), Cell("ok".to_owned(), Colour::Green)],
+            vec!["longer".into(), "x".into()],
+        ];
+        let plain = table(&["NAME", "STATE"], &rows, false);
+        assert_eq!(plain, "NAME    STATE\na       ok\nlonger  x\n");
+        let coloured = table(&["NAME", "STATE"], &rows, true);
+        assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
+    }
+}

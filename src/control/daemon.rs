@@ -1,0 +1,296 @@
+//! The daemon, from its beginning to its end: two threads, one that reads requests in a jail and one that starts
+//! programs.
+//!
+//! TERM and INT end it and leave everything running; USR2 and HUP make it the newer program at its path.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser as _;
+use rustix::time::{ClockId, clock_gettime};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::upgrade::Successor;
+use super::{Agent, Control, Options, exec, expiry, jail, metrics, routes, server, socket, wanted};
+use crate::agent::{self, Handle};
+use crate::error::{self, Level, Log, LogFormat};
+use crate::store::embedded::Embedded;
+use crate::store::{Clock, Store};
+
+/// How long the thread that reads requests may take to answer that it lives.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// The store's clock: the time since the host has booted, in which sleep counts.
+struct Boottime;
+
+impl Clock for Boottime {
+    fn now(&self) -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
+}
+
+/// Why the loop has ended.
+enum End {
+    /// It was asked to.
+    Stop,
+    /// A newer program is to take over.
+    Upgrade,
+}
+
+/// Runs the daemon by this process' command line; the exit code.
+#[must_use]
+pub fn main() -> i32 {
+    let options = Options::parse();
+    error::set_log(Log {
+        destination: None,
+        format: LogFormat::Text,
+        level: match options.debug {
+            true => Level::Debug,
+            false => Level::Warning,
+        },
+    });
+    match run(&options) {
+        Ok(()) => 0,
+        Err(problem) => {
+            error::report(&problem);
+            1
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let successor = Successor::new()?;
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().context("the loop")?;
+    let (end, listener) = runtime.block_on(serve(options, &successor))?;
+    // Waits for nothing: what is still on a thread is no deed of anybody's.
+    runtime.shutdown_background();
+    match end {
+        End::Stop => Ok(()),
+        End::Upgrade => successor.exec(&listener).map(|never| match never {}),
+    }
+}
+
+/// What the main thread waits for besides.
+struct Signals {
+    stop: [Signal; 2],
+    upgrade: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        let of = |kind| signal(kind).context("signals");
+        Ok(Signals {
+            stop: [of(SignalKind::terminate())?, of(SignalKind::interrupt())?],
+            upgrade: [of(SignalKind::user_defined2())?, of(SignalKind::hangup())?],
+        })
+    }
+}
+
+async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd)> {
+    let mut signals = Signals::new()?;
+    let host = options.host()?;
+    let program = options.runtime()?;
+    directory(&options.state)?;
+    let path = options.state.join("store");
+    let store = Embedded::open(&path, Arc::new(Boottime))?;
+    if let Some(torn) = store.torn() {
+        error::warn(&format!("the store had an unfinished write: {torn:?}"));
+    }
+    let listener = socket::open(&options.socket)?;
+    let agent = agent::start(agent::Options {
+        host: host.clone(),
+        state: options.state.join("agent"),
+        runtime: program.clone(),
+        root: options.root.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+    });
+    let agent = agent.await.context("the agent")?;
+    let run = options.state.join("terminals");
+    directory(&run)?;
+    let (door, sessions) = exec::door();
+    let (stop, stopped) = watch::channel(false);
+    let control = Control {
+        store: Arc::new(store) as Arc<dyn Store>,
+        agent: Arc::new(agent.clone()) as Arc<dyn Agent>,
+        host,
+        exec: door,
+        health: wanted::Health::default(),
+        counts: metrics::Counts::default(),
+        stop: stopped,
+    };
+    let kept = OwnedFd::from(listener.try_clone().context("the socket")?);
+    let mut api = Api::start(control, listener)?;
+    tokio::spawn(exec::serve(program, run, sessions));
+    notify(&[NotifyState::Ready]);
+    error::debug(|| format!("ready at {:?}", options.socket));
+    let end = live(&mut signals, &mut api, successor).await?;
+    let _ends_with_it = stop.send(true);
+    api.join().await?;
+    agent.stop().await;
+    Ok((end, kept))
+}
+
+/// Makes a directory that is for its owner only.
+fn directory(path: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.with_context(|| format!("{path:?}"))?;
+    let only = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    only.with_context(|| format!("{path:?}"))
+}
+
+/// The thread that reads requests.
+struct Api {
+    pings: mpsc::Sender<oneshot::Sender<()>>,
+    ended: oneshot::Receiver<Result<()>>,
+}
+
+impl Api {
+    fn start(control: Control, listener: UnixListener) -> Result<Api> {
+        let (pings, asked) = mpsc::channel(1);
+        let (end, ended) = oneshot::channel();
+        let body = move || {
+            // Nobody is left to be told when the main thread has gone.
+            let _told = end.send(api(control, listener, asked));
+        };
+        let thread = std::thread::Builder::new().name("api".to_owned());
+        thread.spawn(body).context("a thread")?;
+        Ok(Api { pings, ended })
+    }
+
+    /// Whether it still answers.
+    async fn lives(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.pings.send(answer).await.ok()?;
+            answered.await.ok()
+        };
+        matches!(tokio::time::timeout(ALIVE, asked).await, Ok(Some(())))
+    }
+
+    async fn join(&mut self) -> Result<()> {
+        let ended = (&mut self.ended).await;
+        ended.context("the thread that reads requests is gone")?
+    }
+}
+
+fn api(
+    control: Control,
+    listener: UnixListener,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) -> Result<()> {
+    jail::enter()?;
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().context("the loop")?;
+    let control = Arc::new(control);
+    let stop = control.stop.clone();
+    let served = runtime.block_on(async {
+        tokio::spawn(wanted::follow(Arc::clone(&control)));
+        tokio::spawn(expiry::follow(Arc::clone(&control)));
+        tokio::spawn(async move {
+            while let Some(answer) = asked.recv().await {
+                // Who has asked may have waited too long.
+                let _late = answer.send(());
+            }
+        });
+        server::serve(listener, routes::router(control), stop).await
+    });
+    // A store that writes is waited for, and closed by whoever has it last.
+    runtime.shutdown_timeout(ALIVE);
+    served
+}
+
+/// Lives until it is to end. The watchdog hears of it as long as both threads answer.
+async fn live(signals: &mut Signals, api: &mut Api, successor: &Successor) -> Result<End> {
+    let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+    let mut ticks = tokio::time::interval(watchdog.unwrap_or(ALIVE));
+    let [term, int] = &mut signals.stop;
+    let [usr2, hup] = &mut signals.upgrade;
+    loop {
+        let upgrade = tokio::select! {
+            _ = term.recv() => false,
+            _ = int.recv() => false,
+            _ = usr2.recv() => true,
+            _ = hup.recv() => true,
+            _ = ticks.tick(), if watchdog.is_some() => {
+                if api.lives().await {
+                    notify(&[NotifyState::Watchdog]);
+                } else {
+                    error::warn("the thread that reads requests does not answer");
+                }
+                continue;
+            }
+            ended = &mut api.ended => {
+                ended.context("the thread that reads requests is gone")??;
+                bail!("the thread that reads requests has ended");
+            }
+        };
+        if !upgrade {
+            notify(&[NotifyState::Stopping]);
+            return Ok(End::Stop);
+        }
+        match successor.check().await {
+            Ok(()) => {
+                let now = NotifyState::monotonic_usec_now();
+                notify(&[NotifyState::Reloading, now.context("the clock")?]);
+                return Ok(End::Upgrade);
+            }
+            Err(problem) => {
+                let words = error::in_words(&problem);
+                error::warn(&format!("no other program takes over: {words}"));
+            }
+        }
+    }
+}
+
+/// Tells systemd, if it started this.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(problem) = sd_notify::notify(state) {
+        error::warn(&format!("systemd is not told: {problem}"));
+    }
+}
+
+impl super::Events for agent::Events {
+    fn next(&mut self) -> super::Answer<'_, Option<crate::api::Event>> {
+        Box::pin(agent::Events::next(self))
+    }
+}
+
+impl Agent for Handle {
+    fn want(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
+        Box::pin(Handle::want(self, wanted))
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<agent::Snapshot>> {
+        Handle::snapshots(self)
+    }
+
+    fn events(&self, from: u64) -> Box<dyn super::Events> {
+        Box::new(Handle::events(self, from))
+    }
+
+    fn restart<'a>(&'a self, instance: &'a str, reason: &'a str) -> super::Answer<'a, Result<()>> {
+        Box::pin(Handle::restart(self, instance, reason))
+    }
+
+    fn log(&self, instance: &str, task: &str) -> Result<std::path::PathBuf> {
+        Handle::log(self, instance, task)
+    }
+
+    fn container(&self, instance: &str, task: &str) -> Result<(std::path::PathBuf, String)> {
+        Handle::container(self, instance, task)
+    }
+}

@@ -1,0 +1,69 @@
+//! Jobs that have an end: undeployed and removed when it has come.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Control;
+use super::find::Meant;
+use super::jobs::TRIES;
+use super::problem::Refusal;
+use crate::error;
+use crate::job::JobId;
+
+/// How long it sleeps at most: a clock that is set forward brings ends nearer, and sleep does not see that.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Sees to it that jobs end when they are to, for ever.
+#[allow(clippy::disallowed_methods, reason = "the daemon looks at the clock")]
+pub async fn follow(control: Arc<Control>) {
+    loop {
+        let next = match control.expire(SystemTime::now()).await {
+            Ok(next) => next,
+            Err(refusal) => {
+                let what = &refusal.problem.error;
+                error::warn(&format!(
+                    "jobs that have expired are not removed yet: {what}"
+                ));
+                LONGEST
+            }
+        };
+        tokio::time::sleep(next.min(LONGEST)).await;
+    }
+}
+
+impl Control {
+    /// Ends the jobs whose time is over; answers when the next one's is.
+    pub(super) async fn expire(&self, now: SystemTime) -> Result<Duration, Refusal> {
+        let mut next = LONGEST;
+        for job in self.jobs("").await? {
+            let Some(expires) = &job.record.job.expires else {
+                continue;
+            };
+            match expires.system_time().duration_since(now) {
+                Ok(left) if !left.is_zero() => next = next.min(left),
+                Ok(_) | Err(_) => {
+                    self.end(&job.id).await?;
+                    error::debug(|| format!("job {} has expired and is removed", job.id));
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Undeploys a job everywhere and removes it.
+    async fn end(&self, id: &JobId) -> Result<(), Refusal> {
+        let meant = Meant::parse(&id.to_string())?;
+        for _ in 0..TRIES {
+            for (deployment, revision) in self.deployments_of(id).await? {
+                self.delete_deployment(&deployment, revision).await?;
+            }
+            match self.remove(&meant).await {
+                // Somebody has deployed it meanwhile.
+                Err(refusal) if refusal.status == 409 => {}
+                Err(refusal) if refusal.status == 404 => return Ok(()),
+                done => return done.map(drop),
+            }
+        }
+        Err(Refusal::raced(&id.short()))
+    }
+}

@@ -1,0 +1,83 @@
+//! Control: takes jobs and deployments, keeps them in the store, and tells people what becomes of them.
+//!
+//! What should run is in the store, and is written by compare-and-set only. What is wanted of this host goes from
+//! the store's watch to the agent ([`wanted`]); what the agent tells comes back as snapshots and events, and is
+//! never stored here. The API is HTTP with JSON on a unix socket ([`server`], [`routes`]).
+
+pub mod daemon;
+mod deployments;
+mod door;
+mod exec;
+mod expiry;
+mod feed;
+mod find;
+mod follow;
+pub mod jail;
+mod jobs;
+mod keys;
+mod metrics;
+mod options;
+mod problem;
+mod routes;
+mod server;
+mod services;
+mod socket;
+mod terminal;
+mod upgrade;
+mod wanted;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use door::{Agent, Answer, Events};
+pub use options::Options;
+pub use problem::Refusal;
+pub use routes::open_api;
+
+use crate::store::Store;
+
+/// What every handler needs.
+pub struct Control {
+    /// What should run.
+    store: Arc<dyn Store>,
+    /// What runs on this host.
+    agent: Arc<dyn Agent>,
+    /// This host's name.
+    host: String,
+    /// Where programs are run inside instances.
+    exec: exec::Door,
+    /// How well what is wanted reaches the agent.
+    health: wanted::Health,
+    /// What was counted for the metrics.
+    counts: metrics::Counts,
+    /// True when the daemon ends: what goes on for long ends then.
+    stop: watch::Receiver<bool>,
+}
+
+/// The definition of the daemon's command line, for completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Options as clap::CommandFactory>::command()
+}
+
+impl Control {
+    /// Calls the store on a thread that may wait.
+    async fn store<T, F>(&self, call: F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Store) -> Result<T, crate::store::Error> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || call(&*store)).await;
+        match done {
+            Ok(answer) => answer.map_err(Refusal::from),
+            Err(_) => Err(Refusal::from(crate::store::Error::Closed)),
+        }
+    }
+}

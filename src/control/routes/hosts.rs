@@ -1,0 +1,93 @@
+//! Hosts and what is deployed on them.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+
+use super::{Shared, token};
+use crate::api::{Deploy, Deployment, Host, Patch, Phase, Problem};
+use crate::control::Control;
+use crate::control::find::Meant;
+use crate::control::problem::Refusal;
+
+/// The hosts that there are.
+#[utoipa::path(get, path = "/v1/hosts", responses((status = 200, body = Vec<Host>)))]
+pub async fn list(State(control): Shared) -> Result<Json<Vec<Host>>, Refusal> {
+    Ok(Json(vec![here(&control).await?]))
+}
+
+/// One host.
+#[utoipa::path(get, path = "/v1/hosts/{host}", params(("host" = String, Path)),
+    responses((status = 200, body = Host), (status = 404, body = Problem)))]
+pub async fn inspect(
+    State(control): Shared,
+    Path(host): Path<String>,
+) -> Result<Json<Host>, Refusal> {
+    control.check_host(&host)?;
+    here(&control).await.map(Json)
+}
+
+async fn here(control: &Control) -> Result<Host, Refusal> {
+    let jobs = control.deployments().await?.len();
+    let snapshot = control.agent.snapshots().borrow().clone();
+    let runs = |one: &&std::sync::Arc<crate::api::Instance>| one.phase == Phase::Running;
+    Ok(Host {
+        name: control.host.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fault: control.health.fault(),
+        jobs,
+        instances: snapshot.instances.len(),
+        running: snapshot.instances.iter().filter(runs).count(),
+    })
+}
+
+/// Wants a job on a host. The same once more changes nothing; another count or goal takes the place of the last.
+#[utoipa::path(put, path = "/v1/hosts/{host}/jobs/{job}", params(("host" = String, Path), ("job" = String, Path)), request_body = Deploy,
+    responses((status = 201, body = Deployment), (status = 200, body = Deployment, description = "It was deployed before"), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub async fn deploy(
+    State(control): Shared,
+    Path((host, job)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(wish): Json<Deploy>,
+) -> Result<(StatusCode, Json<Deployment>), Refusal> {
+    let meant = Meant::parse(&job)?;
+    let (deployment, new) = control.deploy(&host, &meant, wish, token(&headers)).await?;
+    let status = match new {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Ok((status, Json(deployment)))
+}
+
+/// Changes how a job is wanted on a host.
+#[utoipa::path(patch, path = "/v1/hosts/{host}/jobs/{job}", params(("host" = String, Path), ("job" = String, Path)), request_body = Patch,
+    responses((status = 200, body = Deployment), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub async fn patch(
+    State(control): Shared,
+    Path((host, job)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(patch): Json<Patch>,
+) -> Result<Json<Deployment>, Refusal> {
+    let meant = Meant::parse(&job)?;
+    let patched = control.patch(&host, &meant, patch, token(&headers)).await;
+    patched.map(Json)
+}
+
+/// Wants a job on a host no longer: its instances are stopped and removed.
+#[utoipa::path(delete, path = "/v1/hosts/{host}/jobs/{job}", params(("host" = String, Path), ("job" = String, Path)),
+    responses((status = 200, body = Deployment), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub async fn undeploy(
+    State(control): Shared,
+    Path((host, job)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<Deployment>, Refusal> {
+    let meant = Meant::parse(&job)?;
+    let undeployed = control.undeploy(&host, &meant, token(&headers)).await;
+    undeployed.map(Json)
+}
+
+/// All deployments.
+#[utoipa::path(get, path = "/v1/deployments", responses((status = 200, body = Vec<Deployment>)))]
+pub async fn deployments(State(control): Shared) -> Result<Json<Vec<Deployment>>, Refusal> {
+    control.deployments().await.map(Json)
+}

@@ -1,0 +1,214 @@
+//! A daemon with its state, and jobs for it; all of it gone at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::caller::{Running, wait_for_exit};
+use crate::support::{Bundle, Ran, program};
+
+/// How long something is waited for: the virtual host is slow.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A host with its own daemon.
+pub struct Host {
+    pub bundle: Bundle,
+    pub daemon: Option<Running>,
+    pub program: PathBuf,
+}
+
+/// The program of this name: this build's, or that of the variable where it was built elsewhere.
+fn built(variable: &str, here: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(here), PathBuf::from)
+}
+
+/// parctl at a daemon's socket, yet to be started.
+pub fn parctl_at(socket: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(built("PARCTL", env!("CARGO_BIN_EXE_parctl")));
+    command.env("PARHELION_SOCKET", socket).args(words);
+    command
+}
+
+impl Host {
+    /// A host whose daemon is ready; its bundle runs `script`.
+    pub fn new(script: &str) -> Host {
+        let mut host = Host {
+            bundle: Bundle::new(script),
+            daemon: None,
+            program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
+        };
+        host.start();
+        host
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.bundle.folder.join(name)
+    }
+
+    fn cgroup(&self) -> String {
+        format!("/parhelion-{}", self.bundle.id)
+    }
+
+    /// The daemon, yet to be started.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["--host", "here", "--cgroup-parent", &self.cgroup()]);
+        command.arg("--state").arg(self.path("supervisor"));
+        command.arg("--socket").arg(self.path("socket"));
+        command.arg("--runtime").arg(program());
+        command.arg("--root").arg(self.path("state"));
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
+    pub fn start(&mut self) {
+        let mut daemon = Running::spawn(&mut self.command(), Stdio::null());
+        let end = Instant::now() + PATIENCE;
+        while !self.parctl(&["version"]).0.status.success() {
+            if daemon.ends_within(Duration::from_millis(20)) {
+                panic!("the daemon has ended: {:?}", daemon.end());
+            }
+            assert!(Instant::now() < end, "the daemon does not answer");
+        }
+        self.daemon = Some(daemon);
+    }
+
+    /// Kills the daemon, as nobody should.
+    pub fn lose_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.signal(Signal::KILL);
+        daemon.end();
+    }
+
+    /// Ends the daemon in order; what it has said on stderr.
+    pub fn stop_daemon(&mut self) -> String {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.signal(Signal::TERM);
+        let (status, _, told) = daemon.end();
+        assert!(status.success(), "{status:?}: {told}");
+        told
+    }
+
+    /// parctl with these words, yet to be started.
+    pub fn parctl_command(&self, words: &[&str]) -> Command {
+        parctl_at(&self.path("socket"), words)
+    }
+
+    /// What parctl answers.
+    pub fn parctl(&self, words: &[&str]) -> Ran {
+        let mut command = self.parctl_command(words);
+        Ran(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// What parctl answers, as JSON.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let words: Vec<&str> = ["--json"]
+            .into_iter()
+            .chain(words.iter().copied())
+            .collect();
+        serde_json::from_str(&self.parctl(&words).success()).unwrap()
+    }
+
+    /// Writes a job file with these further fields; its path.
+    pub fn job(&self, version: &str, more: &Value) -> String {
+        let mut job = json!({
+            "name": "web",
+            "version": version,
+            "tasks": { "main": { "bundle": self.bundle.path() } },
+            "stop": { "grace": "0s" },
+        });
+        for (name, value) in more.as_object().unwrap() {
+            job[name] = value.clone();
+        }
+        let path = self.path(&format!("web-{version}.json"));
+        fs::write(&path, job.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Creates and deploys the job; the name of its first instance, which runs.
+    pub fn deploy(&self, more: &Value) -> String {
+        let file = self.job("1", more);
+        self.parctl(&["create", &file]).success();
+        self.parctl(&["deploy", "web", "--wait"]).success();
+        self.instance()["name"].as_str().unwrap().to_owned()
+    }
+
+    /// The first instance.
+    pub fn instance(&self) -> Value {
+        self.json(&["status"])[0].clone()
+    }
+
+    /// The process of the first instance.
+    pub fn pid(&self) -> i32 {
+        let instance = self.instance();
+        let pid = instance["tasks"]["main"]["pid"].as_i64();
+        i32::try_from(pid.unwrap_or_else(|| panic!("{instance:#}"))).unwrap()
+    }
+
+    /// Waits until it is so.
+    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
+    pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < end, "{what}: {:#}", self.instance());
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The daemon first: it would bring everything back.
+        if let Some(daemon) = self.daemon.take() {
+            daemon.signal(Signal::KILL);
+        }
+        let instances = self.path("supervisor/agent/instances");
+        for entry in fs::read_dir(&instances).into_iter().flatten().flatten() {
+            end_keeper(&entry.path());
+        }
+        for entry in fs::read_dir(self.path("state"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let id = entry.file_name();
+            self.bundle
+                .parhelion(&["delete", "--force", id.to_str().unwrap()]);
+        }
+        remove_cgroups(&PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup())));
+    }
+}
+
+/// Kills the keeper of an instance, so that its containers stay deleted.
+fn end_keeper(instance: &Path) {
+    let status = fs::read(instance.join("status.json")).unwrap_or_default();
+    let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+    let keeper = status["keeper"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok());
+    let Some(pid) = keeper.filter(|pid| *pid > 1) else {
+        return;
+    };
+    // Another process may have its number by now.
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let instance = instance.to_str().unwrap();
+    if String::from_utf8_lossy(&words).contains(instance) {
+        let _ended = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        wait_for_exit(pid);
+    }
+}
+
+fn remove_cgroups(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _gone = fs::remove_dir(path);
+}

@@ -1,0 +1,226 @@
+//! A job's life: created, deployed, killed and back, restarted, stopped, replaced, undeployed, removed.
+
+use std::time::{Duration, SystemTime};
+
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::caller::wait_for_exit;
+use crate::host::Host;
+use crate::support::tests;
+
+pub fn all() -> Vec<Trial> {
+    tests![
+        a_job_is_created_deployed_looked_at_undeployed_and_removed,
+        a_killed_program_is_back_and_its_history_says_why,
+        the_killed_daemon_is_not_missed,
+        a_restarted_instance_has_another_process,
+        a_stopped_job_stays_deployed_and_starts_again,
+        a_newer_version_takes_the_place_of_the_older_one,
+        a_version_that_never_runs_leaves_the_older_one,
+        an_expired_job_goes_by_itself,
+        a_job_with_a_token_obeys_who_knows_it,
+    ]
+}
+
+const SLEEP: &str = "while :; do sleep 1; done";
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    wait_for_exit(pid);
+}
+
+fn a_job_is_created_deployed_looked_at_undeployed_and_removed() {
+    let host = Host::new(SLEEP);
+    let created = host.json(&["create", &host.job("1", &json!({}))]);
+    let id = created["id"].as_str().unwrap();
+    assert!(id.starts_with("web:1:"), "{created}");
+    let jobs = host.json(&["jobs"]);
+    assert_eq!(
+        (jobs[0]["id"].as_str(), jobs[0]["deployments"].clone()),
+        (Some(id), json!([]))
+    );
+    let deployed = host.json(&["deploy", "web:1", "--count", "2", "--wait"]);
+    assert_eq!(
+        (deployed["host"].clone(), deployed["count"].clone()),
+        (json!("here"), json!(2))
+    );
+    let status = host.json(&["status"]);
+    for (index, instance) in status.as_array().unwrap().iter().enumerate() {
+        assert_eq!(instance["name"], format!("web.1.{}.{index}", &id[6..13]));
+        assert_eq!(instance["phase"], "running");
+    }
+    assert_eq!(host.json(&["hosts"])[0]["running"], 2);
+    let pid = host.pid();
+    host.parctl(&["deploy", "web", "--count", "1", "--wait"])
+        .success();
+    host.until("one is left", || {
+        host.json(&["status"]).as_array().unwrap().len() == 1
+    });
+    host.parctl(&["undeploy", "web", "--wait"]).success();
+    wait_for_exit(pid);
+    assert_eq!(host.json(&["status"]), json!([]));
+    host.parctl(&["remove", "web"]).success();
+    assert_eq!(host.json(&["jobs"]), json!([]));
+    let history = host.json(&["history", "web"]);
+    assert!(history.to_string().contains("deployed"), "{history}");
+}
+
+fn a_killed_program_is_back_and_its_history_says_why() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let pid = host.pid();
+    kill(pid);
+    host.until("it is back", || {
+        let instance = host.instance();
+        instance["phase"] == "running" && instance["restarts"] == 1
+    });
+    assert_ne!(host.pid(), pid);
+    let history = host.json(&["history", &name]);
+    let told = |kind: &str, cause: &str| {
+        let all = history.as_array().unwrap().iter();
+        let of = all.filter(|event| event["kind"] == kind);
+        of.into_iter()
+            .any(|event| event["cause"].as_str().unwrap().contains(cause))
+    };
+    assert!(told("ended", "signal 9 (KILL)"), "{history:#}");
+}
+
+fn the_killed_daemon_is_not_missed() {
+    let mut host = Host::new(SLEEP);
+    host.deploy(&json!({}));
+    let first = host.pid();
+    host.lose_daemon();
+    let keeper_alone = || std::fs::read_to_string(format!("/proc/{first}/cmdline")).is_ok();
+    assert!(keeper_alone());
+    let refused = host.parctl(&["status"]).failure();
+    assert!(
+        refused.contains("no daemon answers") && refused.contains("start it"),
+        "{refused}"
+    );
+    kill(first);
+    host.start();
+    host.until("it was started again", || {
+        host.instance()["phase"] == "running"
+    });
+    let second = host.pid();
+    assert_ne!(second, first);
+    host.stop_daemon();
+    host.start();
+    assert_eq!(host.pid(), second);
+    assert_eq!(host.instance()["restarts"], 1);
+}
+
+fn a_restarted_instance_has_another_process() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let before = host.pid();
+    let told = host
+        .parctl(&["restart", "web", "--reason", "because"])
+        .success();
+    assert!(told.contains(&name), "{told}");
+    wait_for_exit(before);
+    assert_ne!(host.pid(), before);
+    let history = host.json(&["history", &name]).to_string();
+    assert!(history.contains("because"), "{history}");
+}
+
+fn a_stopped_job_stays_deployed_and_starts_again() {
+    let host = Host::new(SLEEP);
+    host.deploy(&json!({}));
+    let before = host.pid();
+    host.parctl(&["stop", "web", "--wait"]).success();
+    wait_for_exit(before);
+    assert_eq!(host.instance()["phase"], "stopped");
+    assert_eq!(host.json(&["jobs"])[0]["deployments"][0]["goal"], "stop");
+    host.parctl(&["start", "web", "--wait"]).success();
+    assert_ne!(host.pid(), before);
+}
+
+fn a_newer_version_takes_the_place_of_the_older_one() {
+    let host = Host::new(SLEEP);
+    let file = host.job("1", &json!({}));
+    host.parctl(&["apply", &file, "--count", "2"]).success();
+    let told = host.json(&["apply", &host.job("2", &json!({}))]);
+    assert_eq!(
+        (told["count"].clone(), told["replaced"][0].is_string()),
+        (json!(2), true)
+    );
+    let status = host.json(&["status"]);
+    let versions = status.as_array().unwrap().iter();
+    let versions: Vec<_> = versions
+        .map(|one| one["name"].as_str().unwrap()[..6].to_owned())
+        .collect();
+    assert_eq!(versions, ["web.2.", "web.2."]);
+    // The same once more changes nothing.
+    let pid = host.pid();
+    let told = host.json(&["apply", &host.job("2", &json!({})), "--order", "stop-first"]);
+    assert_eq!(told["replaced"], json!([]));
+    assert_eq!(host.pid(), pid);
+}
+
+fn a_version_that_never_runs_leaves_the_older_one() {
+    let host = Host::new(SLEEP);
+    host.deploy(&json!({}));
+    let pid = host.pid();
+    let main = json!({ "bundle": host.bundle.path(), "command": ["/bin/nothing"] });
+    let file = host.job("2", &json!({ "tasks": { "main": main } }));
+    let refused = host.parctl(&["apply", &file, "--timeout", "2s"]).failure();
+    assert!(
+        refused.contains("the older version was put back"),
+        "{refused}"
+    );
+    host.until("the newer one is gone", || {
+        host.json(&["status"]).as_array().unwrap().len() == 1
+    });
+    assert_eq!(host.pid(), pid);
+}
+
+fn an_expired_job_goes_by_itself() {
+    let host = Host::new(SLEEP);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let end = SystemTime::UNIX_EPOCH + now + Duration::from_secs(4);
+    let end = parhelion::error::rfc3339(end);
+    let pid = {
+        host.deploy(&json!({ "expires": end }));
+        host.pid()
+    };
+    host.until("it is removed", || host.json(&["jobs"]) == json!([]));
+    wait_for_exit(pid);
+    host.until("nothing is left", || host.json(&["status"]) == json!([]));
+}
+
+fn a_job_with_a_token_obeys_who_knows_it() {
+    let host = Host::new(SLEEP);
+    let file = host.job("1", &json!({ "token": "secret" }));
+    host.parctl(&["create", &file]).success();
+    let refused = host.parctl(&["deploy", "web"]).failure();
+    assert!(
+        refused.contains("token") && refused.contains("PARHELION_TOKEN"),
+        "{refused}"
+    );
+    let refused = host
+        .parctl(&["--token", "wrong", "deploy", "web"])
+        .failure();
+    assert!(refused.contains("another token"), "{refused}");
+    host.parctl(&["--token", "secret", "deploy", "web", "--wait"])
+        .success();
+    host.parctl(&["stop", "web"]).failure();
+    host.parctl(&["undeploy", "web"]).failure();
+    assert_eq!(host.instance()["phase"], "running");
+    assert!(
+        !host
+            .json(&["inspect", "web"])
+            .to_string()
+            .contains("secret")
+    );
+    let mut command = host.parctl_command(&["undeploy", "web", "--wait"]);
+    assert!(
+        command
+            .env("PARHELION_TOKEN", "secret")
+            .status()
+            .unwrap()
+            .success()
+    );
+}
