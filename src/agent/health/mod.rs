@@ -27,7 +27,7 @@ use crate::job::{Job, JobId};
 use limiter::Limiter;
 use memory::{Verdict, Verdicts};
 use policy::{Action, Moment, State};
-pub use probe::{Exec, ExecAnswer};
+pub use probe::{Exec, ExecAnswer, Keepers};
 
 /// A change is on disk within this time.
 const SAVED_WITHIN: Duration = Duration::from_millis(500);
