@@ -2,7 +2,7 @@
 # make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo test test-vhost test-selinux weakened bench manual supply fuzz sanitize
+.PHONY: build demo test test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -39,6 +39,7 @@ test:
 	cargo test --locked $(SUPERVISOR) --lib --test architecture --test conformance --test manual --test supply --test store
 	$(MAKE) weakened
 	cargo test --locked --test runtime --test escapes $(AS_ROOT)
+	$(MAKE) test-agent
 	$(MAKE) test-vhost
 	$(MAKE) test-selinux
 
@@ -66,9 +67,15 @@ bench:
 	$(MAKE) build
 	tools/bench $(PROGRAM)
 
+# The agent with real keepers and containers of the release program.
+test-agent: build
+	PARHELION=$(abspath $(PROGRAM)) cargo test --locked $(SUPERVISOR) --test agent $(AS_ROOT) -- $(FILTER)
+
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
 test-vhost: build weakened
 	PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE=$(abspath $(WEAKENED)) cargo test --locked --test runtime --test escapes \
+		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)
+	PARHELION=$(abspath $(PROGRAM)) cargo test --locked $(SUPERVISOR) --test agent \
 		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)
 
 # The tests of SELinux, in the virtual host booted with it, under a policy of their own.

@@ -3,15 +3,39 @@
 //! What is wanted comes from control as a [`Wanted`], whole, and is kept on disk, so that the agent goes on
 //! without control. What there is comes from the keepers. The difference is worked out by a pure `step`.
 
+mod door;
+mod driver;
 pub mod health;
+pub mod reconcile;
+mod report;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::api::{Goal, Instance};
 use crate::job::Job;
 
+pub use door::{Events, Handle, start};
+
+/// Where an agent works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The host's name.
+    pub host: String,
+    /// The directory of its own state, made if it is not there.
+    pub state: PathBuf,
+    /// The runtime's program, `parhelion`, absolute.
+    pub runtime: PathBuf,
+    /// The directory of the containers' state: `--root` of the runtime.
+    pub root: PathBuf,
+    /// The cgroup below which it makes its own, as `/parhelion`.
+    pub cgroup_parent: String,
+}
+
 /// All that is wanted of this host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wanted {
     /// The store's revision that it is from: an older one than the last is left out.
     pub revision: u64,
@@ -20,9 +44,10 @@ pub struct Wanted {
 }
 
 /// A job that is wanted here.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WantedJob {
     /// What it says.
+    #[serde(with = "shared")]
     pub job: Arc<Job>,
     /// Whether its instances are to run.
     pub goal: Goal,
@@ -37,4 +62,21 @@ pub struct Snapshot {
     pub number: u64,
     /// The instances, sorted by name.
     pub instances: Vec<Arc<Instance>>,
+}
+
+/// A job on disk, where nothing is shared.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::job::Job;
+
+    pub fn serialize<S: Serializer>(job: &Arc<Job>, to: S) -> Result<S::Ok, S::Error> {
+        Job::serialize(job, to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Job>, D::Error> {
+        Job::deserialize(from).map(Arc::new)
+    }
 }

@@ -15,6 +15,9 @@ use crate::keeper::{self, Apart, Ground, KeepRequest, Orders, Request, client};
 
 #[derive(Debug, Args)]
 pub(super) struct Keeping {
+    /// Begin with a stop: nothing is started before somebody asks for it
+    #[arg(long)]
+    stop: bool,
     /// The instance's directory: keeper.json says what it is, and everything of it is there
     pub(super) directory: PathBuf,
 }
@@ -63,6 +66,7 @@ impl Keeping {
                     root,
                     cgroup_manager: cgroups.manager,
                     rootless: cgroups.rootless,
+                    stop: self.stop,
                 })
             });
         found.with_context(|| format!("keep {:?}", self.directory))

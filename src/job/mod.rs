@@ -13,7 +13,7 @@ pub mod helios;
 mod id;
 mod moment;
 mod parse;
-mod render;
+pub mod render;
 mod restart;
 mod schema;
 mod task;
@@ -110,7 +110,18 @@ pub struct Port {
 
 /// What is spoken at a port.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

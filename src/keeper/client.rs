@@ -1,6 +1,6 @@
 //! What a person asks a keeper, and waits for.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::control::{Answer, Connection, Refusal, Request};
 use super::door::{Command, Ran};
-use super::orders::open_directory;
+use super::orders::{lock, open_directory};
 use super::policy::Phase;
 use super::status::{self, Status};
 
@@ -124,6 +124,25 @@ fn has_run(number: u64, now: &Status) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Connects to the keeper of the instance in this directory; None when there is none.
+///
+/// # Errors
+///
+/// There is no such directory; what the kernel answered.
+pub fn find(directory: &Path) -> Result<Option<Connection>> {
+    Connection::open(open_directory(directory)?.as_fd())
+}
+
+/// Takes the lock that keeps keepers out of this directory, for as long as the descriptor is open. One that
+/// has just ended may have it for another moment.
+///
+/// # Errors
+///
+/// A keeper is there; or the lock is not given back.
+pub fn keep_out(directory: &Path) -> Result<OwnedFd> {
+    lock(open_directory(directory)?.as_fd())
 }
 
 fn connect(directory: &Path) -> Result<Connection> {

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::door::{Command, Ran};
@@ -310,6 +310,59 @@ impl Connection {
                 Ok(Some(text))
             }
             Err(errno) => Err(errno).call(|| format!("recv({SOCKET:?})")),
+        }
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> OwnedFd {
+        connection.0
+    }
+}
+
+/// The same for who waits in a loop of its own, and never here.
+impl Connection {
+    /// The keeper: the process that made the socket (SO_PEERCRED, unix(7)). When the connection has ended the
+    /// number may be another process's.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered.
+    pub fn keeper(socket: BorrowedFd<'_>) -> SysResult<Pid> {
+        let peer = rustix::net::sockopt::socket_peercred(socket);
+        peer.map(|peer| peer.pid)
+            .call(|| format!("getsockopt({SOCKET:?}, SO_PEERCRED)"))
+    }
+
+    /// Sends a request, if the keeper reads what it was sent before.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the keeper has gone, `EAGAIN` when it does not read.
+    pub fn ask_now(socket: BorrowedFd<'_>, request: &Request) -> SysResult<()> {
+        let text = serde_json::to_vec(request).unwrap_or_default();
+        rustix::net::send(socket, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+            .call(|| format!("send({SOCKET:?})"))
+            .map(drop)
+    }
+
+    /// The next message if there is one; None when the keeper has gone.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` when there is none; what else the kernel answered.
+    pub fn hear_now(socket: BorrowedFd<'_>) -> std::result::Result<Option<Vec<u8>>, Errno> {
+        let look = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        let length = match rustix::net::recv(socket, &mut [0_u8; 0][..], look) {
+            Ok((_, length)) => length,
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let mut text = vec![0; length];
+        match rustix::net::recv(socket, &mut text[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(None),
+            Ok(_) => Ok(Some(text)),
+            Err(errno) => Err(errno),
         }
     }
 }

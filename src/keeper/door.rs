@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -87,7 +87,7 @@ pub(super) enum Report {
 /// # Errors
 ///
 /// Out of memory, processes or descriptors.
-pub(super) fn open_door(root: &PathBuf, id: &str, args: Vec<String>) -> Result<Copied> {
+pub(super) fn open_door(root: &Path, id: &str, args: Vec<String>) -> Result<Copied> {
     let begun = clock::now();
     Copied::start(Signal::TERM, || match execute(root, id, args) {
         Ok((exit, output)) => Report::Ran(Ran {
@@ -101,7 +101,7 @@ pub(super) fn open_door(root: &PathBuf, id: &str, args: Vec<String>) -> Result<C
     })
 }
 
-fn execute(root: &PathBuf, id: &str, args: Vec<String>) -> Result<(Exit, Vec<u8>)> {
+fn execute(root: &Path, id: &str, args: Vec<String>) -> Result<(Exit, Vec<u8>)> {
     let wanted: SigSet = REQUESTS_TO_END.into_iter().collect();
     wanted.thread_block().context("block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -122,13 +122,13 @@ fn execute(root: &PathBuf, id: &str, args: Vec<String>) -> Result<(Exit, Vec<u8>
     stand_for(&child, &signals, &from)
 }
 
-fn request(root: &PathBuf, id: &str, args: Vec<String>) -> Result<ExecRequest> {
+fn request(root: &Path, id: &str, args: Vec<String>) -> Result<ExecRequest> {
     let changes = Changes {
         args,
         ..Changes::default()
     };
     Ok(ExecRequest {
-        root: root.clone(),
+        root: root.to_owned(),
         id: ContainerId::parse(id)?,
         process: Given::Changed(changes),
         detach: true,

@@ -9,7 +9,7 @@
 
 mod apart;
 pub mod client;
-mod clock;
+pub mod clock;
 mod control;
 mod copied;
 pub mod door;
@@ -24,7 +24,8 @@ pub mod status;
 mod written;
 
 pub use apart::{Apart, apart};
-pub use control::Request;
+pub use control::{Connection, Request};
 pub use helper::KEEPER;
+pub use logs::{FOLDER, STREAMS, place};
 pub use orders::{Ground, KeepRequest, Orders};
 pub use run::keep;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::clock;
 use super::control::Connection;
 use super::helper::{self, Part, Recipe};
-use super::policy::{Policy, State};
+use super::policy::{Event, Policy, State};
 use super::spec::{LogSpec, Spec, TaskSpec};
 use super::status::{self, Attempt, Container, Status, Task};
 use crate::cgroups::Deadline;
@@ -42,6 +42,8 @@ pub struct KeepRequest {
     pub cgroup_manager: ManagerChoice,
     /// Whether they are an ordinary user's; None: as the rights are.
     pub rootless: Option<bool>,
+    /// Whether the instance is to be stopped before anything else: nothing is started then.
+    pub stop: bool,
 }
 
 /// What a keeper is to do, and what was found.
@@ -106,12 +108,17 @@ impl Orders {
             })
         };
         let tasks: Result<Vec<_>> = spec.tasks.iter().map(task).collect();
-        let (state, attempts) = match last {
+        let (mut state, attempts) = match last {
             Some(last) => (last.state.clone(), last.attempts_of(&recipe.parts)),
             None => (State::new(seed()), Vec::new()),
         };
+        let policy = spec.policy();
+        if request.stop {
+            // What it asks for follows from what was found, which the keeper tells the policy first of all.
+            (state, _) = policy.step(&state, Event::Stop, clock::now());
+        }
         let orders = Orders {
-            policy: spec.policy(),
+            policy,
             tasks: tasks?,
             boot: boot_id().context("which boot this is")?,
             state,
@@ -147,7 +154,8 @@ pub fn open_directory(path: &Path) -> SysResult<OwnedFd> {
         .call(|| format!("open({path:?}, O_DIRECTORY)"))
 }
 
-fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Locks an instance's directory.
+pub fn lock(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mode = Mode::RUSR | Mode::WUSR;
     let lock =

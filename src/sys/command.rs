@@ -24,6 +24,10 @@ pub struct Start {
     pub keyring: Option<String>,
     /// `CLONE_NEW*` of namespaces that are made for it, in that cgroup.
     pub namespaces: u64,
+    /// It leads a session of its own, so that nothing that is meant for ours reaches it.
+    pub session: bool,
+    /// How many files it may have open, where that is not what we may.
+    pub open_files: Option<rustix::process::Rlimit>,
 }
 
 /// Lets `command` start like this, and with no signal blocked or ignored, as std hands on what the
@@ -44,13 +48,20 @@ pub fn prepare(command: &mut Command, start: Start) {
         if let Some(keyring) = &start.keyring {
             join_session_keyring(keyring).map_err(|error| error.errno)?;
         }
+        if start.session {
+            rustix::process::setsid()?;
+        }
+        if let Some(limit) = start.open_files {
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+        }
         if start.namespaces != 0 {
             unshare(start.namespaces).map_err(|error| error.errno)?;
         }
         Ok(())
     };
-    // SAFETY: between fork and execve it makes system calls only; this process has one thread, so that
-    // no lock of the allocator is held when a call fails and its error is put into words.
+    // SAFETY: between fork and execve it makes system calls only. Where an error is put into words this
+    // process has one thread, so that no lock of the allocator is held; the daemon, which has more, asks for
+    // a session and a limit alone, whose errors are numbers.
     unsafe { command.pre_exec(prepare) };
 }
 

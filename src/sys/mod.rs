@@ -39,6 +39,8 @@ pub mod rights;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
+#[cfg(feature = "supervisor")]
+pub mod watched;
 pub mod weakened;
 
 /// A system call that failed: the call as `strace` would print it, and why.

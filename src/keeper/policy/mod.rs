@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod backoff;
+mod between;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -23,6 +24,7 @@ mod state;
 mod tests;
 
 pub use backoff::{Cause, Counts, Curve, Curves, InARow};
+use between::{asked, create, remove, rest};
 pub use state::{Action, Event, Exit, Found, Next, Others, Phase, Rest, State, Stop};
 
 /// A moment: the time since the host has booted, sleep included (CLOCK_BOOTTIME, time_namespaces(7)).
@@ -310,120 +312,4 @@ impl Policy {
             }
         }
     }
-}
-
-/// What happens between the phases.
-impl Policy {
-    /// Its program runs, whoever has started it.
-    fn alive(&self, mut state: State, now: Moment) -> Step {
-        if !state.wanted {
-            return self.stop(state, Stop::Asked, now);
-        }
-        state.phase = Phase::Running { since: now };
-        (state, vec![])
-    }
-
-    fn stop(&self, mut state: State, why: Stop, now: Moment) -> Step {
-        state.phase = Phase::Stopping {
-            why,
-            kill_at: now + self.grace,
-            killed: false,
-        };
-        (state, vec![Action::Signal])
-    }
-
-    /// A program that was told to end has ended.
-    fn stopped(&self, state: State, why: Stop, now: Moment) -> Step {
-        match why {
-            Stop::Asked => remove(state, Next::Rest(Rest::Stopped)),
-            Stop::Restart => asked(state, now),
-            Stop::Unhealthy => self.failed(state, Cause::Unhealthy, now),
-            Stop::Group => self.failed(state, Cause::Crash, now),
-        }
-    }
-
-    /// A program has ended by itself. One of a group that has ended well, and is not started again after such
-    /// an end, leaves the others alone; any other end is the end of the whole group.
-    fn exited(&self, mut state: State, end: (Exit, Others), since: Moment, now: Moment) -> Step {
-        let (exit, others) = end;
-        self.forgive(&mut state, since, now);
-        match self.is_success(exit) {
-            true => state.counts.completed += 1,
-            false => state.counts.crashes += 1,
-        }
-        match (self.completes(exit), others) {
-            (true, Others::Run) => (state, vec![]),
-            (true, Others::Ended) => remove(state, Next::Rest(Rest::Completed)),
-            (false, Others::Run) => self.stop(state, Stop::Group, now),
-            (false, Others::Ended) => self.failed(state, Cause::Crash, now),
-        }
-    }
-
-    fn is_success(&self, exit: Exit) -> bool {
-        matches!(exit, Exit::Code(code) if self.success.contains(&code))
-    }
-
-    /// Whether a program that ends so by itself has completed, and is not started again for that.
-    #[must_use]
-    pub fn completes(&self, exit: Exit) -> bool {
-        self.is_success(exit) && self.restart != Restart::Always
-    }
-
-    /// Some programs of a group run, and others have ended in a way that nobody knows.
-    fn parted(&self, state: State, since: Moment, now: Moment) -> Step {
-        if !state.wanted {
-            return self.stop(state, Stop::Asked, now);
-        }
-        self.exited(state, (Exit::Unknown, Others::Run), since, now)
-    }
-
-    /// An attempt has come to an end that is to be followed by another one, if any is.
-    fn failed(&self, mut state: State, cause: Cause, now: Moment) -> Step {
-        let nth = state.in_a_row.add(cause);
-        if self.restart == Restart::Never {
-            return remove(state, Next::Rest(Rest::Failed));
-        }
-        let delay = self.curves.of(cause).delay(nth, &mut state.seed);
-        if delay.is_zero() {
-            return create(state, now);
-        }
-        remove(state, Next::Attempt(cause, now + delay))
-    }
-
-    /// Forgets failures if the run was a good one.
-    fn forgive(&self, state: &mut State, since: Moment, now: Moment) {
-        if now.saturating_sub(since) >= self.good_run {
-            state.in_a_row = InARow::default();
-        }
-    }
-}
-
-/// Somebody wants it to run now.
-fn asked(mut state: State, now: Moment) -> Step {
-    (state.wanted, state.in_a_row) = (true, InARow::default());
-    create(state, now)
-}
-
-fn create(mut state: State, now: Moment) -> Step {
-    state.counts.attempts += 1;
-    state.phase = Phase::Starting {
-        since: now,
-        kill_at: None,
-    };
-    (state, vec![Action::Create])
-}
-
-fn remove(mut state: State, next: Next) -> Step {
-    state.phase = Phase::Removing {
-        next,
-        again_at: None,
-    };
-    (state, vec![Action::Remove])
-}
-
-/// Nothing is there, and nothing is wanted.
-fn rest(mut state: State, why: Rest) -> Step {
-    state.wanted = false;
-    state.phase = Phase::Resting { why };
-    (state, vec![])
 }

@@ -243,6 +243,7 @@ impl Bringing<'_> {
             cgroup: Some(rustix::io::fcntl_dupfd_cloexec(&place.processes, 3)?),
             keyring: Some(init::keyring(record.id.as_str())),
             namespaces: place.namespaces,
+            ..Start::default()
         })?;
         stage.leave()?;
         Ok((session, images))

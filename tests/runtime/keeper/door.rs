@@ -194,7 +194,7 @@ fn a_command_is_ended_when_nobody_waits_for_it_or_its_keeper_dies() {
         assert_eq!(told.hear(), "begun\n");
         let inside = fs::read_to_string(format!("{cgroup}/cgroup.procs")).unwrap();
         let command = inside.lines().map(|pid| pid.parse::<i32>().unwrap());
-        let command = command.filter(|pid| *pid != program).last().unwrap();
+        let command = command.rev().find(|pid| *pid != program).unwrap();
         match keeper_dies {
             true => drop(instance.lose_keeper()),
             false => drop(door),

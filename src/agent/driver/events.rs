@@ -1,0 +1,313 @@
+//! What has happened on this host: numbered lines of JSON on disk, and the last of them in memory.
+//!
+//! Two files of [`LINES`] lines at most: `events`, and `events.1` from before. A line is written with one
+//! call; the last one may be torn by a crash, and is left out. Numbers are reserved on disk in blocks before
+//! they are used, so that none comes twice although lines are not synchronised.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::disk;
+use crate::api::Event;
+use crate::error;
+use crate::job::JobId;
+
+/// How many events a file has, and how many are in memory.
+const LINES: usize = 4096;
+
+/// How many numbers are reserved at once.
+const BLOCK: u64 = 1000;
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    event: Event,
+    /// The attempt that it tells of, so that none is told twice after a restart of the agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    attempt: Option<u64>,
+}
+
+/// What is to be noted.
+#[derive(Debug)]
+pub struct Note<'a> {
+    /// The job.
+    pub job: Option<&'a JobId>,
+    /// The instance.
+    pub instance: Option<&'a str>,
+    /// What has happened, one word.
+    pub kind: &'a str,
+    /// Why and how.
+    pub cause: String,
+    /// The attempt that it tells of.
+    pub attempt: Option<u64>,
+}
+
+/// The last attempts that were told of, for each instance: begun and ended.
+pub type Told = HashMap<String, (u64, u64)>;
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Log {
+    directory: PathBuf,
+    host: String,
+    file: File,
+    lines: usize,
+    next: u64,
+    reserved: u64,
+    ring: Arc<Ring>,
+    last: watch::Sender<u64>,
+}
+
+/// The last events.
+#[derive(Debug, Default)]
+struct Ring(Mutex<VecDeque<Arc<Event>>>);
+
+impl Ring {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
+        // Nothing in it is half done when somebody panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, event: Event) {
+        let mut ring = self.lock();
+        if ring.len() >= LINES {
+            ring.pop_front();
+        }
+        ring.push_back(Arc::new(event));
+    }
+}
+
+impl Log {
+    /// Opens the log in an agent's directory, with what was told of attempts.
+    ///
+    /// # Errors
+    ///
+    /// It can not be read or written.
+    pub fn open(directory: &Path, host: &str) -> Result<(Log, Told)> {
+        let ring = Ring::default();
+        let mut told = Told::new();
+        let mut lines = 0;
+        for name in ["events.1", "events"] {
+            lines = 0;
+            for line in read(&directory.join(name))? {
+                lines += 1;
+                note(&mut told, &line);
+                ring.push(line.event);
+            }
+        }
+        let last = ring.lock().back().map_or(0, |event| event.number);
+        let reserved = std::fs::read_to_string(directory.join("events.next"));
+        let reserved = reserved.ok().and_then(|text| text.trim().parse().ok());
+        let next = reserved.unwrap_or(0).max(last) + 1;
+        let mut log = Log {
+            directory: directory.to_owned(),
+            host: host.to_owned(),
+            file: open(directory)?,
+            lines,
+            next,
+            reserved: 0,
+            ring: Arc::new(ring),
+            last: watch::Sender::new(last),
+        };
+        // After a torn line.
+        log.file.write_all(b"\n").context("write events")?;
+        log.reserve()?;
+        Ok((log, told))
+    }
+
+    fn reserve(&mut self) -> Result<()> {
+        let reserved = self.next + BLOCK;
+        disk::replace(
+            &self.directory.join("events.next"),
+            reserved.to_string().as_bytes(),
+        )?;
+        self.reserved = reserved;
+        Ok(())
+    }
+
+    /// Notes an event. What can not be written is told all the same.
+    pub fn add(&mut self, note: Note<'_>) {
+        let event = Event {
+            number: self.next,
+            time: crate::lifecycle::facts::now(),
+            host: self.host.clone(),
+            job: note.job.cloned(),
+            instance: note.instance.map(str::to_owned),
+            kind: note.kind.to_owned(),
+            cause: note.cause,
+        };
+        let line = Line {
+            event,
+            attempt: note.attempt,
+        };
+        if let Err(error) = self.write(&line) {
+            error::warn(&format!(
+                "an event is not on disk: {}",
+                error::in_words(&error)
+            ));
+        }
+        self.next += 1;
+        self.ring.push(line.event);
+        self.last.send_replace(self.next - 1);
+    }
+
+    fn write(&mut self, line: &Line) -> Result<()> {
+        if self.next > self.reserved {
+            self.reserve()?;
+        }
+        if self.lines >= LINES {
+            let (now, before) = (
+                self.directory.join("events"),
+                self.directory.join("events.1"),
+            );
+            std::fs::rename(&now, &before).with_context(|| format!("rename {now:?}"))?;
+            self.file = open(&self.directory)?;
+            self.lines = 0;
+        }
+        let mut text = serde_json::to_vec(line).context("put an event into JSON")?;
+        text.push(b'\n');
+        self.file.write_all(&text).context("write events")?;
+        self.lines += 1;
+        Ok(())
+    }
+
+    /// The reading end.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            ring: self.ring.clone(),
+            last: self.last.subscribe(),
+        }
+    }
+}
+
+fn open(directory: &Path) -> Result<File> {
+    let path = directory.join("events");
+    let mut options = OpenOptions::new();
+    let opened = options.append(true).create(true).mode(0o600).open(&path);
+    opened.with_context(|| format!("open {path:?}"))
+}
+
+/// The lines of a file that are whole.
+fn read(path: &Path) -> Result<Vec<Line>> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.with_context(|| format!("read {path:?}"))?,
+    };
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
+}
+
+fn note(told: &mut Told, line: &Line) {
+    let (Some(instance), Some(attempt)) = (&line.event.instance, line.attempt) else {
+        return;
+    };
+    let (begun, ended) = told.entry(instance.clone()).or_default();
+    match line.event.kind.as_str() {
+        "started" => *begun = attempt.max(*begun),
+        _ => (*begun, *ended) = (attempt.max(*begun), attempt.max(*ended)),
+    }
+}
+
+/// Reads what was noted.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    ring: Arc<Ring>,
+    last: watch::Receiver<u64>,
+}
+
+impl Reader {
+    /// The first event from this number on, waited for if it is yet to come; None when the log is closed.
+    pub async fn next(&mut self, from: u64) -> Option<Arc<Event>> {
+        loop {
+            self.last.mark_unchanged();
+            if let Some(event) = self.first(from) {
+                return Some(event);
+            }
+            self.last.changed().await.ok()?;
+        }
+    }
+
+    fn first(&self, from: u64) -> Option<Arc<Event>> {
+        let ring = self.ring.lock();
+        let index = ring.partition_point(|event| event.number < from);
+        ring.get(index).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("agent-events-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn add(log: &mut Log, kind: &str, attempt: Option<u64>) {
+        log.add(Note {
+            job: None,
+            instance: Some("web"),
+            kind,
+            cause: "why".into(),
+            attempt,
+        });
+    }
+
+    fn numbers(log: &Log) -> Vec<u64> {
+        log.ring.lock().iter().map(|event| event.number).collect()
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_torn_line_and_none_is_used_twice() {
+        let folder = folder("torn");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        add(&mut log, "started", Some(4));
+        add(&mut log, "ended", Some(4));
+        add(&mut log, "started", Some(5));
+        assert_eq!(numbers(&log), [1, 2, 3]);
+        drop(log);
+        let path = folder.join("events");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        let (mut log, told) = Log::open(&folder, "host").unwrap();
+        assert_eq!(told["web"], (4, 4));
+        assert_eq!(numbers(&log), [1, 2]);
+        add(&mut log, "ended", Some(5));
+        let last = *numbers(&log).last().unwrap();
+        assert!(last > 3, "{last}");
+        drop(log);
+        let (log, told) = Log::open(&folder, "host").unwrap();
+        assert_eq!(told["web"], (5, 5));
+        assert_eq!(numbers(&log), [1, 2, last]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn files_and_memory_are_bounded() {
+        let folder = folder("bounded");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        for _ in 0..2 * LINES + 10 {
+            add(&mut log, "started", None);
+        }
+        assert_eq!(log.ring.lock().len(), LINES);
+        let lines = |name: &str| read(&folder.join(name)).unwrap().len();
+        assert_eq!((lines("events"), lines("events.1")), (10, LINES));
+        drop(log);
+        let (log, _) = Log::open(&folder, "host").unwrap();
+        assert_eq!(log.ring.lock().len(), LINES);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

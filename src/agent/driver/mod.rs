@@ -1,0 +1,375 @@
+//! The agent's driver: one loop that hears what happens, lets `step` decide, and does what it says.
+//!
+//! To read it in order: `start -> Driver::run -> link, place -> reconcile`.
+
+mod disk;
+mod events;
+mod history;
+mod inbox;
+mod link;
+mod place;
+mod ports;
+mod reaper;
+mod start;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Rlimit;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::health::{self, Checks};
+use super::reconcile::{Action, Begin, Event, Name, Stage, State, Want, WantedSlot};
+use super::{Options, Snapshot, Wanted};
+use crate::api::Instance;
+use crate::error;
+use crate::job::Job;
+use crate::keeper::{Request, clock};
+
+pub use events::Reader;
+pub use inbox::{Inbox, Input};
+pub use start::start;
+
+/// What does not change while an agent works.
+#[derive(Debug)]
+pub struct Host {
+    /// As it was started.
+    pub options: Options,
+    /// Where instances are: a directory for each.
+    pub instances: PathBuf,
+    /// Where named volumes are.
+    pub volumes: PathBuf,
+    /// The cgroup that is this agent's alone.
+    pub cgroup_parent: String,
+    /// Who has which port.
+    pub ports: Mutex<ports::Ports>,
+    /// How many keepers may begin at once.
+    pub beginning: Arc<Semaphore>,
+    /// How many directories may be written or removed at once.
+    pub writing: Arc<Semaphore>,
+    /// How many files a keeper may have open.
+    pub open_files: Rlimit,
+}
+
+/// How soon after something new has appeared it is looked whose it is.
+const LOOK: Duration = Duration::from_secs(1);
+
+struct Driver {
+    host: Arc<Host>,
+    state: State,
+    jobs: HashMap<Name, place::Recipe>,
+    links: HashMap<Name, mpsc::UnboundedSender<link::Order>>,
+    pipes: HashMap<Name, link::Pipes>,
+    inbox: Inbox,
+    outbox: mpsc::UnboundedReceiver<Input>,
+    views: BTreeMap<Name, Arc<Instance>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    log: events::Log,
+    told: events::Told,
+    checks: Checks,
+    /// Whether it will be looked for what nobody knows.
+    is_looking: bool,
+    _lock: File,
+}
+
+impl Driver {
+    /// Works until somebody asks for the end: who that was.
+    async fn run(mut self) {
+        let end = loop {
+            let wake = self.state.wake_at();
+            let pause = wake.map(|moment| moment.saturating_sub(clock::now()));
+            let input = tokio::select! {
+                input = self.outbox.recv() => input,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                    Some(Input::Event(Event::Time))
+                }
+            };
+            let Some(input) = input else { break None };
+            if let Some(end) = self.take(input) {
+                break Some(end);
+            }
+            // What came meanwhile is part of the same snapshot.
+            let mut end = None;
+            while end.is_none()
+                && let Ok(input) = self.outbox.try_recv()
+            {
+                end = self.take(input);
+            }
+            self.publish();
+            if end.is_some() {
+                break end;
+            }
+        };
+        drop(self);
+        if let Some(end) = end {
+            // Who asked may have gone.
+            let _gone = end.send(());
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Option<oneshot::Sender<()>> {
+        match input {
+            Input::Event(event) => self.step(event),
+            Input::Kept(name, pipes) => {
+                self.pipes.insert(name.clone(), pipes);
+                self.step(Event::Kept(name));
+            }
+            Input::Told(name, told) => self.told(name, *told),
+            Input::Appeared(names) => self.appeared(&names),
+            Input::Look => self.look(),
+            Input::Reaped(reaped) => self.note_reaped(reaped),
+            Input::Want(wanted, answer) => {
+                let done = self.want(wanted);
+                let _gone = answer.send(done);
+            }
+            Input::Ask(name, request, reason, answer) => {
+                let done = self.ask(&name, request, reason);
+                let _gone = answer.send(done);
+            }
+            Input::Stop(end) => return Some(end),
+        }
+        None
+    }
+
+    /// What is wanted is on disk before it is followed.
+    fn want(&mut self, wanted: Wanted) -> Result<()> {
+        if let Some(last) = self.state.revision.filter(|last| wanted.revision < *last) {
+            let revision = wanted.revision;
+            bail!("revision {revision} is older than {last}, which is wanted already");
+        }
+        let (jobs, want) = plan(&wanted)?;
+        disk::write_wanted(&self.host.options.state, &wanted)?;
+        self.note_wanted(&want);
+        self.jobs = jobs;
+        self.step(Event::Want(want));
+        Ok(())
+    }
+
+    fn ask(&mut self, name: &str, request: Request, reason: String) -> Result<()> {
+        let Some(link) = self.links.get(name) else {
+            match self.state.slots.contains_key(name) {
+                true => {
+                    bail!("instance {name:?} has no keeper now: it is started as soon as it can be")
+                }
+                false => bail!("there is no instance {name:?}"),
+            }
+        };
+        let gone = link.send(link::Order::Ask(request)).is_err();
+        if gone {
+            bail!("the keeper of instance {name:?} has just ended: ask again");
+        }
+        self.note_asked(name, reason);
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) {
+        let is_wide = matches!(event, Event::Begun { .. } | Event::Want(_) | Event::Time);
+        let about = about(&event).cloned();
+        self.note_event(&event);
+        if let Event::Lost(name) | Event::NotKept(name, _) = &event {
+            self.links.remove(name);
+        }
+        let is_deleted = matches!(event, Event::Deleted(_));
+        let actions = self.state.step(event, clock::now());
+        if is_wide || is_deleted && !actions.is_empty() {
+            let names: Vec<Name> = self.state.slots.keys().cloned().collect();
+            names.iter().for_each(|name| self.view(name));
+        }
+        if let Some(name) = about {
+            self.view(&name);
+        }
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Make(name) => self.make(name),
+            Action::Keep(name, begin) => self.keep(name, begin),
+            Action::Ask(name, request) => {
+                if let Some(link) = self.links.get(&name) {
+                    // One that has gone is told of by its link.
+                    let _gone = link.send(link::Order::Ask(request));
+                }
+            }
+            Action::Delete(name) => self.delete(name),
+        }
+    }
+
+    fn make(&self, name: Name) {
+        let Some(recipe) = self.jobs.get(&name).cloned() else {
+            let why = "nobody knows its job any more".to_owned();
+            return self.inbox.event(Event::NotMade(name, why));
+        };
+        let (host, inbox) = (self.host.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let _permit = host.writing.clone().acquire_owned().await;
+            let made = tokio::task::spawn_blocking(move || host.make(&recipe)).await;
+            inbox.event(match made.context("write its directory").flatten_() {
+                Ok(ports) => Event::Made(name, ports),
+                Err(error) => Event::NotMade(name, error::in_words(&error)),
+            });
+        });
+    }
+
+    fn keep(&mut self, name: Name, begin: Begin) {
+        let (orders, commands) = mpsc::unbounded_channel();
+        self.links.insert(name.clone(), orders);
+        let (host, inbox) = (self.host.clone(), self.inbox.clone());
+        tokio::spawn(link::run(host, name, begin, commands, inbox));
+    }
+
+    fn delete(&mut self, name: Name) {
+        if let Some(link) = self.links.remove(&name) {
+            let _gone = link.send(link::Order::End);
+        }
+        self.pipes.remove(&name);
+        let (host, inbox) = (self.host.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let _permit = host.writing.clone().acquire_owned().await;
+            let what = name.clone();
+            let removed = tokio::task::spawn_blocking(move || host.remove(&what)).await;
+            inbox.event(match removed.context("remove its directory").flatten_() {
+                Ok(()) => Event::Deleted(name),
+                Err(error) => Event::NotDeleted(name, error::in_words(&error)),
+            });
+        });
+    }
+
+    fn appeared(&mut self, names: &[String]) {
+        let known = |name: &String| {
+            let is_slot = |end| self.state.slots.contains_key(&name[..end]);
+            is_slot(name.len()) || name.match_indices('.').any(|(end, _)| is_slot(end))
+        };
+        if !self.is_looking && !names.iter().all(known) {
+            self.is_looking = true;
+            let inbox = self.inbox.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LOOK).await;
+                inbox.send(Input::Look);
+            });
+        }
+    }
+
+    fn look(&mut self) {
+        self.is_looking = false;
+        let known: HashSet<Name> = self.state.slots.keys().cloned().collect();
+        let (host, inbox) = (self.host.clone(), self.inbox.clone());
+        tokio::task::spawn_blocking(move || inbox.send(Input::Reaped(host.reap(&known))));
+    }
+
+    /// Looks at an instance anew, as others see it.
+    fn view(&mut self, name: &Name) {
+        match self.state.slots.get(name) {
+            None => drop(self.views.remove(name)),
+            Some(slot) => {
+                let view = slot.view(name, &self.host.options.host);
+                let is_same = self.views.get(name).is_some_and(|last| **last == view);
+                if !is_same {
+                    self.note_change(name, &view);
+                    self.views.insert(name.clone(), Arc::new(view));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let instances: Vec<_> = self.views.values().cloned().collect();
+        let targets = instances.iter().filter_map(|view| {
+            let recipe = self.jobs.get(view.name.as_str())?;
+            health::target(view, &recipe.job)
+        });
+        let targets: Vec<_> = targets.collect();
+        self.snapshots.send_if_modified(|last| {
+            let same = last.instances.len() == instances.len()
+                && last
+                    .instances
+                    .iter()
+                    .zip(&instances)
+                    .all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                self.checks.set(targets);
+                let number = last.number + 1;
+                *last = Arc::new(Snapshot { number, instances });
+            }
+            !same
+        });
+    }
+
+    /// Whether a keeper is listened to.
+    fn is_kept(&self, name: &Name) -> bool {
+        let slot = self.state.slots.get(name);
+        slot.is_some_and(|slot| matches!(slot.stage, Stage::Kept { .. }))
+    }
+}
+
+/// The instance that an event is about, if it is one.
+fn about(event: &Event) -> Option<&Name> {
+    match event {
+        Event::Begun { .. } | Event::Want(_) | Event::Time => None,
+        Event::Made(name, _)
+        | Event::NotMade(name, _)
+        | Event::Kept(name)
+        | Event::NotKept(name, _)
+        | Event::Told(name, _)
+        | Event::Lost(name)
+        | Event::Deleted(name)
+        | Event::NotDeleted(name, _)
+        | Event::Checked(name, _, _) => Some(name),
+    }
+}
+
+/// Which instances are wanted, by their names.
+///
+/// # Errors
+///
+/// Two of them would have one name.
+fn plan(wanted: &Wanted) -> Result<(HashMap<Name, place::Recipe>, Want)> {
+    let mut jobs = HashMap::new();
+    let mut slots = Vec::new();
+    for one in &wanted.jobs {
+        let id = one.job.id();
+        for index in 0..one.count {
+            let name: Name = instance_name(&one.job, &id.digest, index).into();
+            let recipe = place::Recipe {
+                name: name.clone(),
+                job: one.job.clone(),
+                id: id.clone(),
+                index,
+            };
+            if jobs.insert(name.clone(), recipe).is_some() {
+                bail!(
+                    "two jobs would have instances of the name {name:?}: give one another version"
+                );
+            }
+            slots.push(WantedSlot {
+                name,
+                job: id.clone(),
+                index,
+                goal: one.goal,
+            });
+        }
+    }
+    let revision = wanted.revision;
+    Ok((jobs, Want { revision, slots }))
+}
+
+fn instance_name(job: &Job, digest: &str, index: u32) -> String {
+    format!("{}.{}.{digest:.7}.{index}", job.name, job.version)
+}
+
+/// A result in a result, as one.
+trait Flatten<T> {
+    fn flatten_(self) -> Result<T>;
+}
+
+impl<T> Flatten<T> for Result<Result<T>> {
+    fn flatten_(self) -> Result<T> {
+        self.and_then(|inner| inner)
+    }
+}

@@ -1,0 +1,176 @@
+//! How an agent begins: with its lock, what is on disk, and the keepers that are there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Driver, Host, Inbox, disk, events, plan, ports, reaper};
+use crate::agent::health::{Checks, Keepers, Teller};
+use crate::agent::reconcile::{Event, State};
+use crate::agent::{Options, Snapshot, Wanted};
+use crate::error;
+use crate::keeper::clock;
+
+/// What callers of an agent get.
+#[derive(Debug)]
+pub struct Started {
+    /// Where requests are put in.
+    pub inbox: Inbox,
+    /// What there is.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What has happened.
+    pub events: events::Reader,
+    /// Its place.
+    pub host: Arc<Host>,
+}
+
+/// Takes the lock, reads what is there, and begins.
+///
+/// # Errors
+///
+/// Another agent is there; or the directory can not be used.
+pub async fn start(options: Options) -> Result<Started> {
+    let state = options.state.clone();
+    fs::create_dir_all(&state).with_context(|| format!("make {state:?}"))?;
+    // Keepers' annotations have its path, and have to be the same when it is started elsewhere.
+    let state = fs::canonicalize(&state).with_context(|| format!("find {state:?}"))?;
+    let options = Options { state, ..options };
+    let lock = disk::lock(&options.state)?;
+    let host = Arc::new(prepare(options)?);
+    let (log, told) = events::Log::open(&host.options.state, &host.options.host)?;
+    let (inbox, outbox) = Inbox::new();
+    let snapshots = watch::Sender::new(Arc::default());
+    let checks = checks(&host, inbox.clone());
+    let mut driver = Driver {
+        state: State::new(clock::now().as_nanos() as u64 ^ u64::from(std::process::id())),
+        jobs: HashMap::new(),
+        links: HashMap::new(),
+        pipes: HashMap::new(),
+        inbox,
+        outbox,
+        views: BTreeMap::new(),
+        snapshots,
+        log,
+        told,
+        checks,
+        is_looking: false,
+        host: host.clone(),
+        _lock: lock,
+    };
+    let started = Started {
+        inbox: driver.inbox.clone(),
+        snapshots: driver.snapshots.subscribe(),
+        events: driver.log.reader(),
+        host,
+    };
+    driver.begin()?;
+    tokio::spawn(reaper::watch(driver.host.clone(), driver.inbox.clone()));
+    driver.look();
+    driver.publish();
+    tokio::spawn(driver.run());
+    Ok(started)
+}
+
+/// Health checks of its instances, which tell it what they find.
+fn checks(host: &Host, inbox: Inbox) -> Checks {
+    let tell: Teller = Box::new(move |told| {
+        inbox.event(Event::Checked(
+            told.instance.into(),
+            told.health,
+            told.reason,
+        ));
+    });
+    let memory = host.options.state.join("health.json");
+    Checks::start(Arc::new(Keepers(host.instances.clone())), memory, tell)
+}
+
+fn prepare(options: Options) -> Result<Host> {
+    let (instances, volumes) = (
+        options.state.join("instances"),
+        options.state.join("volumes"),
+    );
+    for folder in [&instances, &volumes] {
+        fs::create_dir_all(folder).with_context(|| format!("make {folder:?}"))?;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let sum = disk::checksum(options.state.as_os_str().as_encoded_bytes());
+    let parent = options.cgroup_parent.trim_end_matches('/');
+    Ok(Host {
+        instances,
+        volumes,
+        cgroup_parent: format!("{parent}/agent-{:.8}", sum),
+        ports: Mutex::new(ports::Ports::default()),
+        beginning: Arc::new(Semaphore::new(2 * processors)),
+        writing: Arc::new(Semaphore::new(2 * processors)),
+        open_files: raise_limit(),
+        options,
+    })
+}
+
+/// An instance takes some descriptors: as many as the system allows. What the limit was, for keepers.
+fn raise_limit() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: before.maximum,
+        ..before
+    };
+    if let Err(errno) = setrlimit(Resource::Nofile, all) {
+        error::warn(&format!("setrlimit(NOFILE): {errno}"));
+    }
+    before
+}
+
+impl Driver {
+    /// Tells `step` what there is.
+    fn begin(&mut self) -> Result<()> {
+        let mut found = self.host.find()?;
+        for one in &mut found {
+            let mut ports = self
+                .host
+                .ports
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            ports.claim(&one.name, &one.ports);
+            drop(ports);
+            one.kept = is_kept(&self.host.directory(&one.name));
+        }
+        let want = match self.read_wanted() {
+            Some(wanted) => {
+                let (jobs, want) = plan(&wanted)?;
+                self.jobs = jobs;
+                Some(want)
+            }
+            None => None,
+        };
+        let actions = self.state.step(Event::Begun { found, want }, clock::now());
+        let names: Vec<_> = self.state.slots.keys().cloned().collect();
+        names.iter().for_each(|name| self.view(name));
+        actions.into_iter().for_each(|action| self.act(action));
+        Ok(())
+    }
+
+    /// What was wanted last. A file that is damaged ends nothing: what runs goes on.
+    fn read_wanted(&mut self) -> Option<Wanted> {
+        match disk::read_wanted(&self.host.options.state) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let why = format!(
+                    "{}: everything goes on as it is until control says what is wanted",
+                    error::in_words(&error)
+                );
+                error::warn(&why);
+                self.note_fault(why);
+                None
+            }
+        }
+    }
+}
+
+fn is_kept(directory: &Path) -> bool {
+    crate::keeper::client::find(directory).is_ok_and(|found| found.is_some())
+}

@@ -1,0 +1,49 @@
+//! The agent against the real kernel: real keepers, real containers, and processes that are killed at any moment.
+//!
+//! The agent is a process of its own, this program called with a directory, so that it can be killed as well.
+//! `AGENT_COUNTS=100,1000` measures instead of testing (docs/agent.md).
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::print_stdout, reason = "what is measured is told")]
+#![allow(missing_docs, reason = "the names of tests are sentences")]
+
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/caller.rs"]
+mod caller;
+mod figures;
+mod health;
+mod life;
+mod limits;
+mod lost;
+mod process;
+mod storm;
+#[allow(dead_code, reason = "shared with tests/runtime")]
+#[path = "../runtime/support.rs"]
+mod support;
+mod world;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    if let Some(directory) = std::env::var_os("AGENT_DIRECTORY") {
+        return process::run(directory.as_ref());
+    }
+    support::enter_private_namespace();
+    if let Ok(counts) = std::env::var("AGENT_COUNTS") {
+        let busybox = support::Busybox::prepare();
+        figures::measure(&counts);
+        drop(busybox);
+        return;
+    }
+    let arguments = Arguments::from_args();
+    let trials = [
+        health::all(),
+        life::all(),
+        limits::all(),
+        lost::all(),
+        storm::all(),
+    ];
+    let busybox = support::Busybox::prepare();
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    drop(busybox);
+    conclusion.exit();
+}
