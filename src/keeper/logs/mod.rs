@@ -55,6 +55,9 @@ pub struct Logs {
     due: Option<(usize, usize)>,
     /// The first line that is to be written says of which stream how many lines and bytes are missing.
     noted: Option<(usize, (u64, u64))>,
+    /// How many bytes in each pipe are of a program that has ended, and wait for room: the last line among them
+    /// is one without an end, and not the beginning of what others print.
+    ended: [u64; 2],
     counts: LogCounts,
 }
 
@@ -82,6 +85,7 @@ impl Logs {
             read: Vec::with_capacity(READ),
             due: None,
             noted: None,
+            ended: [0; 2],
             counts: LogCounts::default(),
         })
     }
@@ -112,6 +116,7 @@ impl Logs {
     /// The log can not be written. With [`super::spec::WhenFull::Wait`] nothing is lost: call
     /// [`Logs::retry`] before the next reading.
     pub fn serve(&mut self, stream: usize) -> SysResult<bool> {
+        self.finish_stream(stream)?;
         for _ in 0..TURNS {
             if self.turn(stream)? == 0 {
                 return Ok(false);
@@ -139,18 +144,18 @@ impl Logs {
     ///
     /// As [`Logs::serve`].
     pub fn finish(&mut self) -> SysResult<()> {
+        // What others print from now on is for the next turn.
         for stream in 0..STREAMS.len() {
-            let mut left = self.waiting(stream)?;
-            // What others print now is for the next turn.
-            while left > 0 {
-                let count = match self.turn(stream)? {
-                    0 => self.write_rest(stream)?,
-                    count => count,
-                };
-                if count == 0 {
-                    break;
-                }
-                left = left.saturating_sub(count as u64);
+            self.ended[stream] = self.waiting(stream)?;
+        }
+        (0..STREAMS.len()).try_for_each(|stream| self.finish_stream(stream))
+    }
+
+    fn finish_stream(&mut self, stream: usize) -> SysResult<()> {
+        while self.ended[stream] > 0 {
+            self.retry()?;
+            if self.turn(stream)? == 0 && self.write_rest(stream)? == 0 {
+                self.ended[stream] = 0;
             }
         }
         Ok(())
@@ -159,7 +164,7 @@ impl Logs {
     /// Writes a line whose end will not come, or the beginning of it.
     fn write_rest(&mut self, number: usize) -> SysResult<usize> {
         let count = self.look(number)?;
-        let tag = match self.waiting(number)? > count as u64 {
+        let tag = match self.ended[number] > count as u64 {
             true => "P",
             false => "F",
         };
@@ -187,7 +192,11 @@ impl Logs {
         let stream = &self.streams[number];
         self.read.clear();
         let flags = SpliceFlags::NONBLOCK;
-        let count = match tee(&stream.fifo, &self.copy.1, READ, flags) {
+        let most = match self.ended[number] {
+            0 => READ,
+            ended => READ.min(usize::try_from(ended).unwrap_or(READ)),
+        };
+        let count = match tee(&stream.fifo, &self.copy.1, most, flags) {
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(errno) => return Err(SysError::new(format!("tee({:?})", stream.name), errno)),
@@ -213,6 +222,7 @@ impl Logs {
             })
             .call(|| format!("splice({:?})", stream.name))?;
         }
+        self.ended[number] = self.ended[number].saturating_sub(count as u64);
         self.counts.bytes += count as u64;
         Ok(())
     }
@@ -240,7 +250,9 @@ impl Logs {
             Some(end) => Ok(end + 1),
             None if read.len() >= LINE => Ok(read.len() / LINE * LINE),
             // Of many small pieces, as splice(2) makes them, few are copied at once: nothing may stay for ever.
-            None if self.waiting(number)? > LINE as u64 => Ok(read.len()),
+            None if self.ended[number] == 0 && self.waiting(number)? > LINE as u64 => {
+                Ok(read.len())
+            }
             None => Ok(0),
         }
     }
@@ -443,6 +455,25 @@ mod tests {
             .collect();
         assert_eq!(parts, text);
         assert!(place.lines().last().unwrap().starts_with("stderr F "));
+    }
+
+    #[test]
+    fn the_last_line_of_a_program_stays_apart_also_where_it_could_not_be_written_at_once() {
+        let place = Place::new("apart");
+        let mut logs = place.logs(LogSpec::default());
+        // No file can be there, as on a disk that is full.
+        fs::create_dir(place.0.join("log")).unwrap();
+        print(&logs, 0, "one\n");
+        logs.serve(0).unwrap_err();
+        print(&logs, 0, "half");
+        logs.finish().unwrap_err();
+        print(&logs, 0, " of the next\n");
+        logs.retry().unwrap_err();
+        fs::remove_dir(place.0.join("log")).unwrap();
+        logs.retry().unwrap();
+        logs.serve(0).unwrap();
+        let expected = ["stdout F one", "stdout F half", "stdout F  of the next"];
+        assert_eq!(place.lines(), expected);
     }
 
     #[test]
