@@ -183,7 +183,7 @@ fn check(ports: Vec<String>, purpose: Purpose) -> impl Strategy<Value = Check> {
     };
     let rhythm = (
         of(time(100, 86_400_000)),
-        of(time(10, 86_400_000)),
+        of(time(10, 3_600_000)),
         of(least..=10_000),
         of(1_u32..=most),
     );

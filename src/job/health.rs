@@ -59,7 +59,7 @@ pub struct Check {
     /// The time from one check's beginning to the next one's: 100ms to a day; 10s by default, 1s for startup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Time>,
-    /// After what time without an answer it has failed: 10ms to a day, 5s by default.
+    /// After what time without an answer it has failed: 10ms to an hour, 5s by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Time>,
     /// How many failures in a row count: 1 to 10000; 3 by default, 300 for startup. 0, for startup only, is any number.

@@ -154,3 +154,37 @@ fn identities_are_those_of_the_first_release() {
         "b4541c2fb8acf28680139513f9a220179db6569d5f63f54a53b31fdb706df873"
     );
 }
+
+/// Each example of the manual is a job that keeps the rules.
+#[test]
+fn the_examples_of_the_manual_are_jobs() {
+    let pages = [
+        (include_str!("../../docs/jobs.md"), 3),
+        (include_str!("../../docs/health.md"), 1),
+    ];
+    for (page, least) in pages {
+        let examples: Vec<&str> = page.split("```toml\n").skip(1).collect();
+        assert!(examples.len() >= least, "{page}");
+        for example in examples {
+            let text = example.split("```").next().unwrap();
+            let read = parse(text, Format::Toml);
+            assert!(read.is_ok(), "{}\n{text}", read.unwrap_err());
+        }
+    }
+    // Every field has its word there.
+    let page = pages[0].0;
+    let schema = schema();
+    let mut objects = vec![&schema];
+    objects.extend(schema["$defs"].as_object().unwrap().values());
+    for object in objects {
+        let Some(fields) = object["properties"].as_object() else {
+            continue;
+        };
+        for field in fields.keys() {
+            assert!(
+                page.contains(&format!("`{field}`")),
+                "{field} is not in docs/jobs.md"
+            );
+        }
+    }
+}

@@ -304,6 +304,17 @@ impl Spec {
         Ok(spec)
     }
 
+    /// The instance that a keeper.json of these bytes says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Spec::load`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[doc(hidden)]
+    pub fn of_bytes(text: &[u8]) -> Result<Spec> {
+        Spec::parse(text)
+    }
+
     fn parse(text: &[u8]) -> Result<Spec> {
         let mut written: Written = serde_json::from_slice(text)?;
         let spec = Spec {

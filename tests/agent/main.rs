@@ -10,6 +10,7 @@
 #[path = "../runtime/caller.rs"]
 mod caller;
 mod figures;
+mod health;
 mod life;
 mod limits;
 mod lost;
@@ -34,7 +35,13 @@ fn main() {
         return;
     }
     let arguments = Arguments::from_args();
-    let trials = [life::all(), limits::all(), lost::all(), storm::all()];
+    let trials = [
+        health::all(),
+        life::all(),
+        limits::all(),
+        lost::all(),
+        storm::all(),
+    ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     drop(busybox);

@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Rlimit;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::health::{self, Checks};
 use super::reconcile::{Action, Begin, Event, Name, Stage, State, Want, WantedSlot};
 use super::{Options, Snapshot, Wanted};
 use crate::api::Instance;
@@ -69,6 +70,7 @@ struct Driver {
     snapshots: watch::Sender<Arc<Snapshot>>,
     log: events::Log,
     told: events::Told,
+    checks: Checks,
     /// Whether it will be looked for what nobody knows.
     is_looking: bool,
     _lock: File,
@@ -278,6 +280,11 @@ impl Driver {
 
     fn publish(&mut self) {
         let instances: Vec<_> = self.views.values().cloned().collect();
+        let targets = instances.iter().filter_map(|view| {
+            let recipe = self.jobs.get(view.name.as_str())?;
+            health::target(view, &recipe.job)
+        });
+        let targets: Vec<_> = targets.collect();
         self.snapshots.send_if_modified(|last| {
             let same = last.instances.len() == instances.len()
                 && last
@@ -286,6 +293,7 @@ impl Driver {
                     .zip(&instances)
                     .all(|(a, b)| Arc::ptr_eq(a, b));
             if !same {
+                self.checks.set(targets);
                 let number = last.number + 1;
                 *last = Arc::new(Snapshot { number, instances });
             }

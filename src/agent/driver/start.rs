@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
 use super::{Driver, Host, Inbox, disk, events, plan, ports, reaper};
+use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
 use crate::agent::{Options, Snapshot, Wanted};
 use crate::error;
@@ -44,6 +45,7 @@ pub async fn start(options: Options) -> Result<Started> {
     let (log, told) = events::Log::open(&host.options.state, &host.options.host)?;
     let (inbox, outbox) = Inbox::new();
     let snapshots = watch::Sender::new(Arc::default());
+    let checks = checks(&host, inbox.clone());
     let mut driver = Driver {
         state: State::new(clock::now().as_nanos() as u64 ^ u64::from(std::process::id())),
         jobs: HashMap::new(),
@@ -55,6 +57,7 @@ pub async fn start(options: Options) -> Result<Started> {
         snapshots,
         log,
         told,
+        checks,
         is_looking: false,
         host: host.clone(),
         _lock: lock,
@@ -71,6 +74,19 @@ pub async fn start(options: Options) -> Result<Started> {
     driver.publish();
     tokio::spawn(driver.run());
     Ok(started)
+}
+
+/// Health checks of its instances, which tell it what they find.
+fn checks(host: &Host, inbox: Inbox) -> Checks {
+    let tell: Teller = Box::new(move |told| {
+        inbox.event(Event::Checked(
+            told.instance.into(),
+            told.health,
+            told.reason,
+        ));
+    });
+    let memory = host.options.state.join("health.json");
+    Checks::start(Arc::new(Keepers(host.instances.clone())), memory, tell)
 }
 
 fn prepare(options: Options) -> Result<Host> {

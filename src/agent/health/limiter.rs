@@ -59,13 +59,22 @@ struct Group {
     /// Those that wait, and why, in their order.
     waiting: VecDeque<(String, String)>,
     /// The one that was restarted last, until it is well.
-    away: Option<String>,
+    away: Option<Away>,
     /// When it was restarted.
     last: Option<Moment>,
     /// When those of the last minute were.
     recent: VecDeque<Moment>,
     /// Whether every one failed, at the last look; until one is well.
     all: bool,
+}
+
+/// An instance that was to be restarted.
+#[derive(Debug)]
+struct Away {
+    instance: String,
+    reason: String,
+    /// Whether it was: its keeper may have been away itself.
+    renewed: bool,
 }
 
 /// The restarts of a host.
@@ -99,7 +108,13 @@ impl Group {
 
     fn drop(&mut self, instance: &str) {
         self.waiting.retain(|(name, _)| name != instance);
-        self.away.take_if(|name| name == instance);
+        self.away.take_if(|away| away.instance == instance);
+    }
+
+    /// When it is too late for the last restart to come yet.
+    fn given_up_at(&self) -> Option<Moment> {
+        let lost = self.away.as_ref().is_some_and(|away| !away.renewed);
+        self.last.filter(|_| lost).map(|last| last + PATIENCE)
     }
 }
 
@@ -126,6 +141,9 @@ impl Limiter {
             Event::New(job, instance) => {
                 if let Some(group) = self.jobs.get_mut(&job) {
                     group.waiting.retain(|(name, _)| *name != instance);
+                    if let Some(away) = &mut group.away {
+                        away.renewed |= away.instance == instance;
+                    }
                 }
             }
             Event::Gone(job, instance) => {
@@ -144,12 +162,18 @@ impl Limiter {
         let mut restarts = Vec::new();
         for group in self.jobs.values_mut() {
             forget(&mut group.recent, now);
+            if group.given_up_at().is_some_and(|at| at <= now)
+                && let Some(away) = group.away.take()
+            {
+                group.waiting.push_back((away.instance, away.reason));
+            }
             if self.recent.len() >= most || group.turn(now).is_some() {
                 continue;
             }
-            let Some((instance, mut reason)) = group.waiting.pop_front() else {
+            let Some((instance, why)) = group.waiting.pop_front() else {
                 continue;
             };
+            let mut reason = why.clone();
             if group.all {
                 let count = group.count;
                 reason.push_str(&format!(
@@ -158,7 +182,11 @@ impl Limiter {
                     SLOWLY.as_secs()
                 ));
             }
-            group.away = Some(instance.clone());
+            group.away = Some(Away {
+                instance: instance.clone(),
+                reason: why,
+                renewed: false,
+            });
             group.last = Some(now);
             group.recent.push_back(now);
             self.recent.push_back(now);
@@ -182,9 +210,13 @@ impl Limiter {
             .front()
             .filter(|_| full)
             .map(|first| *first + WINDOW);
-        let waiting = self.jobs.values().filter(|group| !group.waiting.is_empty());
-        waiting
-            .map(|group| group.turn(now).max(host).unwrap_or(now))
+        let groups = self.jobs.values();
+        groups
+            .filter_map(|group| {
+                let turn = || group.turn(now).max(host).unwrap_or(now);
+                let turn = (!group.waiting.is_empty()).then(turn);
+                turn.into_iter().chain(group.given_up_at()).min()
+            })
             .min()
     }
 }

@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::Health;
+use crate::api::{Health, Instance, Phase};
 use crate::job::{Job, JobId};
 use limiter::Limiter;
 use memory::{Verdict, Verdicts};
 use policy::{Action, Moment, State};
-pub use probe::{Exec, ExecAnswer};
+pub use probe::{Exec, ExecAnswer, Keepers};
 
 /// A change is on disk within this time.
 const SAVED_WITHIN: Duration = Duration::from_millis(500);
@@ -43,6 +43,30 @@ pub struct Target {
     pub ports: BTreeMap<String, u16>,
     /// Which run it is: another text when its programs were started anew, and the same after a restart of the daemon.
     pub run: String,
+}
+
+/// What is checked of an instance; None when its programs do not run, or it has no checks.
+#[must_use]
+pub fn target(view: &Instance, job: &Arc<Job>) -> Option<Target> {
+    let checked = job
+        .tasks
+        .values()
+        .any(|task| task.health != crate::job::Health::default());
+    if !checked || view.phase != Phase::Running {
+        return None;
+    }
+    // Neither changes when a daemon or a keeper does.
+    let pids = view
+        .tasks
+        .values()
+        .map(|task| task.pid.unwrap_or(0).to_string());
+    let pids: Vec<String> = pids.collect();
+    Some(Target {
+        instance: view.name.clone(),
+        job: Arc::clone(job),
+        ports: view.ports.clone(),
+        run: format!("{}:{}", view.restarts, pids.join(",")),
+    })
 }
 
 /// What is true of an instance now.

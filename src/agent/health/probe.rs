@@ -2,6 +2,9 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +13,73 @@ use anyhow::{Context, Result, bail};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use rustix::io::ioctl_fionbio;
 use tokio::net::TcpStream;
 
 use crate::job::{Http, Job, Probe};
+use crate::keeper::client;
+use crate::keeper::door::Command;
+use crate::keeper::policy::Exit;
 
 /// What an [`Exec`] answers with.
-pub type ExecAnswer<'a> = Pin<Box<dyn Future<Output = Result<i32>> + Send + 'a>>;
+pub type ExecAnswer<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
 /// Runs a program inside a container.
 pub trait Exec: Send + Sync {
-    /// Runs it with these words, and kills it after `timeout`: its exit code, 128 and the number for a signal. The
-    /// error says why it could not be run, or that its time was over.
+    /// Runs it with these words in the container of a task, None for an instance's only one, and kills it after
+    /// `timeout`. Well when it ends with code 0; else the error says how it has ended, or why it could not be run.
     fn exec<'a>(
         &'a self,
         instance: &'a str,
-        task: &'a str,
+        task: Option<&'a str>,
         command: &'a [String],
         timeout: Duration,
     ) -> ExecAnswer<'a>;
+}
+
+/// The keepers of the instances in a directory.
+#[derive(Debug)]
+pub struct Keepers(pub PathBuf);
+
+impl Exec for Keepers {
+    fn exec<'a>(
+        &'a self,
+        instance: &'a str,
+        task: Option<&'a str>,
+        command: &'a [String],
+        timeout: Duration,
+    ) -> ExecAnswer<'a> {
+        Box::pin(async move {
+            let asked = client::check(
+                &self.0.join(instance),
+                Command {
+                    task: task.map(str::to_owned),
+                    args: command.to_vec(),
+                    timeout_ms: timeout.as_millis() as u64,
+                },
+            )?;
+            // Its packets are not read here: a datagram socket is what tokio waits for without unsafe code.
+            let socket = UnixDatagram::from(asked.as_fd().try_clone_to_owned()?);
+            socket.set_nonblocking(true)?;
+            let socket = tokio::net::UnixDatagram::from_std(socket)?;
+            socket.readable().await?;
+            ioctl_fionbio(asked.as_fd(), false)?;
+            let ran = asked.end()?;
+            if ran.timed_out {
+                bail!("no answer within {timeout:?}");
+            }
+            let how = match ran.exit {
+                Exit::Code(0) => return Ok(()),
+                Exit::Code(code) => format!("code {code}"),
+                Exit::Signal(signal) => format!("signal {signal}"),
+                Exit::Unknown => "nothing that is known".to_owned(),
+            };
+            // The last line says most.
+            let line = ran.output.trim_end().lines().last().unwrap_or_default();
+            let line: String = line.chars().take(200).collect();
+            bail!("{:?} has ended with {how}: {line}", command[0])
+        })
+    }
 }
 
 /// A check that is made now.
@@ -65,10 +117,11 @@ async fn once(asked: &Asked, timeout: Duration) -> Result<()> {
         .and_then(|check| check.probe())
         .context("there is no such check")?
     {
-        Probe::Exec(command) => match exec.exec(instance, &planned.task, command, timeout).await? {
-            0 => Ok(()),
-            code => bail!("{:?} has ended with {code}", command[0]),
-        },
+        Probe::Exec(command) => {
+            let name = Some(planned.task.as_str()).filter(|_| job.tasks.len() > 1);
+            // It is ended by whoever runs it; a moment later nobody waits for it any more.
+            exec.exec(instance, name, command, timeout).await
+        }
         Probe::Tcp(tcp) => connect(place(asked, &tcp.port)?).await.map(drop),
         Probe::Http(http) => request(place(asked, &http.port)?, http).await,
     }

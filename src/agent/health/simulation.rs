@@ -239,6 +239,24 @@ fn the_only_instance_is_restarted_at_once() {
     assert_eq!(world.ready(), 1);
 }
 
+#[test]
+fn a_restart_that_did_not_come_is_asked_for_again() {
+    let mut world = World::new(1, 1, true);
+    let event = |what: &str| Limit::Ask(world.id.clone(), name(0), what.to_owned());
+    let asked = event("dead");
+    let new = Limit::New(world.id.clone(), name(0));
+    let restart = [Restart {
+        instance: name(0),
+        reason: "dead".to_owned(),
+    }];
+    assert_eq!(world.limiter.step(asked, secs(5)), restart);
+    assert_eq!(world.limiter.wake_at(secs(5)), Some(secs(65)));
+    assert_eq!(world.limiter.step(Limit::Time, secs(64)), []);
+    assert_eq!(world.limiter.step(Limit::Time, secs(65)), restart);
+    assert_eq!(world.limiter.step(new, secs(66)), []);
+    assert_eq!(world.limiter.wake_at(secs(66)), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]

@@ -16,14 +16,15 @@ impl Exec for Program {
     fn exec<'a>(
         &'a self,
         _instance: &'a str,
-        task: &'a str,
+        task: Option<&'a str>,
         command: &'a [String],
         _timeout: Duration,
     ) -> ExecAnswer<'a> {
-        assert_eq!((task, command[0].as_str()), ("app", "true"));
+        assert_eq!((task, command[0].as_str()), (None, "true"));
         Box::pin(async {
             match self.0.load(Ordering::SeqCst) {
-                code @ 0.. => Ok(code),
+                0 => Ok(()),
+                code @ 1.. => anyhow::bail!("{:?} has ended with {code}", command[0]),
                 _ => std::future::pending().await,
             }
         })
@@ -159,6 +160,61 @@ fn a_program_inside_passes_with_code_0() {
         asked(health, 1, -1),
         Err("no answer within 100ms".to_owned())
     );
+}
+
+/// What comes of asking a keeper that answers with this.
+fn asked_of_keeper(name: &str, answer: Value) -> anyhow::Result<()> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let all = std::env::temp_dir().join(format!("keepers-{name}-{}", std::process::id()));
+    let directory = all.join("web.0");
+    let _ = std::fs::remove_dir_all(&all); // of a run that was interrupted
+    std::fs::create_dir_all(&directory).unwrap();
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).unwrap();
+    let address = SocketAddrUnix::new(directory.join("control")).unwrap();
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let keeper = std::thread::spawn(move || {
+        let connection = rustix::net::accept(&listener).unwrap();
+        let mut request = [0; 1024];
+        let read = rustix::io::read(&connection, &mut request).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        rustix::io::write(&connection, answer.to_string().as_bytes()).unwrap();
+        serde_json::from_slice::<Value>(&request[..read]).unwrap()
+    });
+    let command = ["true".to_owned(), "-x".to_owned()];
+    let second = Duration::from_secs(1);
+    let keepers = Keepers(all.clone());
+    let answer = runtime().block_on(keepers.exec("web.0", Some("app"), &command, second));
+    let request = keeper.join().unwrap();
+    assert_eq!(request["args"], json!(command), "{request}");
+    assert_eq!(
+        (&request["task"], &request["timeoutMs"]),
+        (&json!("app"), &json!(1000))
+    );
+    std::fs::remove_dir_all(&all).unwrap();
+    answer
+}
+
+#[test]
+fn a_keeper_says_how_a_program_inside_has_ended() {
+    use crate::keeper::door::Ran;
+    use crate::keeper::policy::Exit;
+    let ran = |exit, timed_out| {
+        let ran = Ran {
+            exit,
+            timed_out,
+            output: "up\nno database\n".to_owned(),
+            duration_us: 5,
+        };
+        json!({ "exec": ran })
+    };
+    assert!(asked_of_keeper("well", ran(Exit::Code(0), false)).is_ok());
+    let told = |name, answer| asked_of_keeper(name, answer).unwrap_err().to_string();
+    let failed = told("code", ran(Exit::Code(3), false));
+    assert_eq!(failed, "\"true\" has ended with code 3: no database");
+    let late = told("late", ran(Exit::Signal(9), true));
+    assert_eq!(late, "no answer within 1s");
 }
 
 /// The loop, what it tells, and what its checks ask.

@@ -4,6 +4,8 @@ use super::{Checker, text};
 use crate::job::{Check, Http, Job, Network, Probe, Protocol, Purpose, Task, Time};
 
 const DAY: Time = Time::from_secs(24 * 3600);
+/// The longest time that a keeper lets a command take.
+const HOUR: Time = Time::from_secs(3600);
 const MOST: u32 = 10_000;
 
 pub(super) fn check(job: &Job, task: &Task, checker: &mut Checker) {
@@ -22,7 +24,7 @@ fn one(job: &Job, purpose: Purpose, check: &Check, checker: &mut Checker) {
         Some(Probe::Http(request)) => checker.inside("http", |c| http(job, request, c)),
     }
     checker.range("interval", check.interval, Time::from_millis(100), DAY);
-    checker.range("timeout", check.timeout, Time::from_millis(10), DAY);
+    checker.range("timeout", check.timeout, Time::from_millis(10), HOUR);
     let any = u32::from(purpose != Purpose::Startup);
     checker.range("failures", check.failures, any, MOST);
     let most = if purpose == Purpose::Liveness {

@@ -273,3 +273,24 @@ fn paths_of_a_bundle_are_made_absolute_and_its_odd_parts_are_refused() {
         );
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_a_job_says_the_checks_take_what_is_rendered(job in crate::job::any::any_job()) {
+        let disk = Disk::new("any");
+        let mut job = job;
+        for task in job.tasks.values_mut() {
+            task.bundle = disk.0.clone();
+        }
+        let files = rendered(&job);
+        for name in job.tasks.keys() {
+            let bytes = &files.files[&Path::new("tasks").join(name).join("config.json")];
+            let bundle = Bundle::of_bytes(Path::new("/nowhere"), bytes);
+            proptest::prop_assert!(bundle.is_ok(), "{:#}", bundle.unwrap_err());
+        }
+        fs::write(disk.0.join("keeper.json"), &files.files[Path::new("keeper.json")]).unwrap();
+        let spec = spec::Spec::load(&disk.0).unwrap();
+        proptest::prop_assert_eq!(spec.tasks.len(), job.tasks.len());
+        proptest::prop_assert_eq!(spec.restart.success_codes, job.restart.success_codes);
+    }
+}
