@@ -31,8 +31,9 @@
 //! in init's user namespace.
 //!
 //! Where nothing is left to be done when init is ready, the runtime says `Continue` and `Start` before
-//! it hears so, and init does not wait. At any point seed and init may say `Failed`. Either end that finds the other gone gives up, so nothing
-//! waits for ever on a process that was killed.
+//! it hears so, and init does not wait; where nothing of what it does waits for the mounts either, it says so
+//! beside them. At any point seed and init may say `Failed`. Either end that finds the other gone gives up, so
+//! nothing waits for ever on a process that was killed.
 
 use alloc::format;
 use alloc::string::String;

@@ -23,14 +23,36 @@ pub(super) struct Guide<'a> {
     pub request: &'a CreateRequest,
     pub listener: Option<&'a Listener>,
     pub waits_when_made: bool,
+    pub word: Word,
     pub interrupt: &'a Interrupt,
+}
+
+/// When init hears that it may execute the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Beside its mounts: nothing that is done for it here waits for them.
+    AtOnce,
+    /// When they are made.
+    WhenMade,
+    /// Later, by somebody else.
+    Later,
+}
+
+impl Word {
+    /// For an init that is told by its creator or not, and mounts that something waits for or not.
+    pub fn of(is_told: bool, waits_for_mounts: bool) -> Word {
+        match (is_told, waits_for_mounts) {
+            (false, _) => Word::Later,
+            (true, true) => Word::WhenMade,
+            (true, false) => Word::AtOnce,
+        }
+    }
 }
 
 impl Guide<'_> {
     /// The terminal's master, if this process keeps it. `made` does what is due when the mounts and
     /// devices are made, as putting the device filter into force: before hooks, which may want to
-    /// change that, and never earlier. `record` is told of init when the hooks are through. Then init
-    /// need not wait, if `at_once`.
+    /// change that, and no earlier than [`Word`] says. `record` is told of init when the hooks are through.
     ///
     /// # Errors
     ///
@@ -39,27 +61,24 @@ impl Guide<'_> {
         &self,
         made: impl FnOnce(&Record) -> Result<()>,
         record: &mut Record,
-        at_once: bool,
     ) -> Result<Option<OwnedFd>> {
-        self.interrupt.or_ready(self.init.conversation())?;
-        match self.init.hear()? {
-            (FromInit::Made, _) => {}
-            (said, _) => bail!("init said {said:?} where it should have made mounts"),
-        }
-        made(record)?;
-        let stop = Stop {
-            interrupt: self.interrupt,
-            init: self.init.pidfd(),
-        };
-        let pid = self.init.pid().as_raw_nonzero().get();
-        hooks::run_at_creation(self.bundle, record, pid, stop)?;
-        if self.waits_when_made {
-            self.init.say(&ToInit::Continue)?;
-        }
-        record.created(Process::of(self.init.pid(), self.init.pidfd())?)?;
-        if at_once {
-            self.init.say(&ToInit::Continue)?;
-            self.init.say(&ToInit::Start)?;
+        if self.word == Word::AtOnce {
+            made(record)?;
+            self.give_word(record)?;
+            self.until_made()?;
+        } else {
+            self.until_made()?;
+            made(record)?;
+            let stop = Stop {
+                interrupt: self.interrupt,
+                init: self.init.pidfd(),
+            };
+            let pid = self.init.pid().as_raw_nonzero().get();
+            hooks::run_at_creation(self.bundle, record, pid, stop)?;
+            if self.waits_when_made {
+                self.init.say(&ToInit::Continue)?;
+            }
+            self.give_word(record)?;
         }
         let mut terminal = None;
         loop {
@@ -74,6 +93,24 @@ impl Guide<'_> {
                 (said, _) => bail!("init said {said:?} where it should have been getting ready"),
             }
         }
+    }
+
+    fn until_made(&self) -> Result<()> {
+        self.interrupt.or_ready(self.init.conversation())?;
+        match self.init.hear()? {
+            (FromInit::Made, _) => Ok(()),
+            (said, _) => bail!("init said {said:?} where it should have made mounts"),
+        }
+    }
+
+    /// Lets the record know init, and init go on to the program.
+    fn give_word(&self, record: &mut Record) -> Result<()> {
+        record.created(Process::of(self.init.pid(), self.init.pidfd())?)?;
+        if self.word != Word::Later {
+            self.init.say(&ToInit::Continue)?;
+            self.init.say(&ToInit::Start)?;
+        }
+        Ok(())
     }
 
     /// Gives the filter's listener to whoever decides on the container's calls.

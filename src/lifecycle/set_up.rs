@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 
 use super::caller::{Caller, Start, announce, pidfd_sockets};
-use super::guide::Guide;
+use super::guide::{Guide, Word};
 use super::pid_file::PidFile;
 use super::plans::Plans;
 use super::record::Record;
@@ -73,14 +73,11 @@ pub(super) fn set_up(
     let notify = notify::mount(record)?;
     let at_once = caller.start != Start::Later && notify.is_none();
     plans.rootfs.mounts.extend(notify);
-    let late = Late {
-        bundle,
-        cgroup: &plans.cgroup,
-        user_namespace: plans.namespaces.is_own(Kind::User),
-        rights,
-    };
+    let late_plans = (&plans.cgroup, &plans.namespaces, &plans.rootfs);
+    let late = Late::new(bundle, late_plans, rights);
     let (mut init, task) = order.give(birth, plans.rootfs, record)?;
     let is_told = at_once && !task.makes_terminal && late.is_nothing();
+    let word = Word::of(is_told, task.waits_when_made || late.waits_for_mounts());
     if let Some(cgroup) = &mut cgroup {
         cgroup.entered();
         cgroup.settle(init.pid())?;
@@ -92,6 +89,7 @@ pub(super) fn set_up(
         request,
         listener: order.seccomp.and_then(seccomp::Plan::listener),
         waits_when_made: task.waits_when_made,
+        word,
         interrupt: &caller.interrupt,
     };
     let made = |record: &Record| {
@@ -102,7 +100,7 @@ pub(super) fn set_up(
         }
         limits::apply_when_made(init.pid(), &bundle.spec, &plans.namespaces, record)
     };
-    let terminal = guide.until_ready(made, record, is_told)?;
+    let terminal = guide.until_ready(made, record)?;
     late.apply(&init, cgroup)?;
     init.outlive_seed();
     let sockets = pidfd_sockets(request, &record.facts.annotations);
@@ -241,15 +239,43 @@ struct Late<'a> {
     bundle: &'a Bundle,
     cgroup: &'a cgroups::Plan,
     user_namespace: bool,
+    opens_devices: bool,
+    moves_devices: bool,
     rights: Rights,
 }
 
-impl Late<'_> {
+impl<'a> Late<'a> {
+    fn new(
+        bundle: &'a Bundle,
+        plans: (
+            &'a cgroups::Plan,
+            &namespaces::Plan,
+            &rootfs::Plan<HostTree>,
+        ),
+        rights: Rights,
+    ) -> Self {
+        let (cgroup, namespaces, rootfs) = plans;
+        Late {
+            bundle,
+            cgroup,
+            user_namespace: namespaces.is_own(Kind::User),
+            opens_devices: rootfs.opens_devices(),
+            moves_devices: namespaces.moves_devices(),
+            rights,
+        }
+    }
+
     fn is_nothing(&self) -> bool {
         let process = self.bundle.spec.process().as_ref();
         !self.cgroup.has_late_limits()
             && process
                 .is_none_or(|process| limits::is_nothing(process, self.user_namespace, self.rights))
+    }
+
+    /// Whether something comes before that which may only be done when the mounts are made: the device
+    /// filter where they are of devices, and what `limits::apply_when_made` does.
+    fn waits_for_mounts(&self) -> bool {
+        self.opens_devices || self.moves_devices || self.user_namespace
     }
 
     fn apply(&self, init: &Init, cgroup: Option<&mut Cgroup>) -> Result<()> {

@@ -213,7 +213,7 @@ impl Plan {
     }
 
     /// What init's parent makes before the clone, as it takes time and the cgroup and the id maps
-    /// are not needed for it. A time namespace is not among these flags: the parent makes it first,
+    /// are not needed for it: while the runtime plans and makes the cgroup. A time namespace is not among these flags: the parent makes it first,
     /// as its offsets are written before a process enters it.
     #[must_use]
     pub fn early_flags(&self) -> u64 {
@@ -222,9 +222,9 @@ impl Plan {
         }
         let network = !self.network_follows();
         self.flags(|kind| match kind {
-            Kind::Ipc | Kind::Uts => true,
+            Kind::Mount | Kind::Pid | Kind::Ipc | Kind::Uts => true,
             Kind::Network => network,
-            Kind::Mount | Kind::Pid | Kind::User | Kind::Cgroup | Kind::Time => false,
+            Kind::User | Kind::Cgroup | Kind::Time => false,
         })
     }
 
@@ -429,10 +429,10 @@ mod tests {
             ..Plan::default()
         };
         let (ipc, network) = (Kind::Ipc.flag(), Kind::Network.flag());
-        let without = new(&[Kind::Network, Kind::Ipc, Kind::Mount]);
+        let without = new(&[Kind::Network, Kind::Ipc, Kind::Cgroup]);
         assert!(without.network_follows());
         assert_eq!(without.early_flags(), ipc);
-        assert_eq!(without.clone_flags(), Kind::Mount.flag());
+        assert_eq!(without.clone_flags(), Kind::Cgroup.flag());
         let stays = Plan {
             gets_back: false,
             ..without

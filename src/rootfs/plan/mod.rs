@@ -16,7 +16,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 
 use super::options::{Effect, effect};
-use super::{Entry, HostTree, Mount, Plan, Propagation};
+use super::{Entry, HostTree, Mount, Plan, Propagation, Source};
 use crate::error::Problems;
 use crate::sys::confined::ContainerPath;
 use crate::sys::mount::Attributes;
@@ -53,6 +53,11 @@ pub enum MountNamespace {
     /// Nowhere: the host's namespace is not touched.
     Host,
 }
+
+/// File systems that are on no device.
+const WITHOUT_DEVICE: [&str; 7] = [
+    "tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2", "cgroup",
+];
 
 impl Plan<HostTree> {
     /// The plan for `spec`. What can not be done is noted in `problems` with its JSON path.
@@ -101,6 +106,17 @@ impl Plan<HostTree> {
                 .and_then(|r| r.readonly())
                 .unwrap_or(false),
         }
+    }
+}
+
+impl<T> Plan<T> {
+    /// Whether a device may be opened for a mount, as for a disk's file system: not by those of the kernel alone.
+    #[must_use]
+    pub fn opens_devices(&self) -> bool {
+        self.mounts.iter().any(|mount| match &mount.source {
+            Source::New(new) => !WITHOUT_DEVICE.contains(&new.fstype.as_str()),
+            Source::Tree(_) | Source::Remount { .. } | Source::Link(_) => false,
+        })
     }
 }
 
