@@ -109,10 +109,11 @@ impl Init {
 
     /// The last words of an init that closed its end, or else how it ended.
     fn why_gone<T>(&self) -> Result<T> {
-        if let Ok(Some((said, _no_fd))) = handshake::receive(&self.seed.talk)
-            && let Ok(reason) = failure(said)
-        {
-            return Err(reason);
+        // What it said before, when it was still well, may not have been heard yet.
+        while let Ok(Some((said, _no_fd))) = handshake::receive(&self.seed.talk) {
+            if let Ok(reason) = failure(said) {
+                return Err(reason);
+            }
         }
         let id = WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
