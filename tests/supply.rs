@@ -40,7 +40,8 @@ fn the_page_prints_what_the_programs_are_made_of() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join(PAGE)).unwrap();
     let init = ["--no-default-features", "--features", "freestanding"];
-    let expected = [tree(&[]), tree(&init)];
+    let supervisor = ["--features", "supervisor"];
+    let expected = [tree(&[]), tree(&init), tree(&supervisor)];
     let printed = blocks(&page);
     assert_eq!(printed.len(), expected.len(), "{PAGE}: blocks");
     for (printed, expected) in printed.iter().zip(&expected) {
