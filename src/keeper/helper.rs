@@ -27,10 +27,10 @@ use crate::lifecycle::delete::{self, Force};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::joins::{Held, Join};
 use crate::lifecycle::record::Snapshot;
-use crate::lifecycle::start;
 use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
+use crate::lifecycle::{Status as Life, query, start};
 use crate::sys::process::duplicate_onto;
-use crate::sys::{Call, SysResult};
+use crate::sys::{Call, Errno, SysError, SysResult};
 
 /// The annotation of a keeper's containers: the directory of their instance. `state` shows it.
 pub const KEEPER: &str = "org.parhelion.keeper";
@@ -188,11 +188,24 @@ impl Recipe {
             let request = self.request(part, joins.unwrap_or_default())?;
             create::create(&request, Sown::default()).with_context(name)?;
             if held.is_none() {
-                let first = Snapshot::read(&self.root, &part.id()?)?;
-                held = Some(Held::of(&first, &shared).with_context(name)?);
+                held = Some(self.hold(part, &shared).with_context(name)?);
             }
         }
         Ok(())
+    }
+
+    /// Holds the first one's namespaces. While its program waits, nobody but root may look into its process: for
+    /// an ordinary user it is executed here, before the others are made.
+    fn hold(&self, first: &Part, shared: &[&str]) -> Result<Held> {
+        let id = first.id()?;
+        let record = Snapshot::read(&self.root, &id)?;
+        match Held::of(&record, shared) {
+            Err(error) if is_denied(&error) => {
+                start::start(&self.root, &id)?;
+                Held::of(&record, shared)
+            }
+            held => held,
+        }
     }
 
     /// Executes the programs. One that can not be executed as an earlier one has ended by now, which took the
@@ -202,7 +215,13 @@ impl Recipe {
         for part in parts {
             let record = Snapshot::read(&self.root, &part.id()?)?;
             let this = container(&record).with_context(|| format!("task {:?}", part.name()))?;
-            if let Err(error) = start::start(&self.root, &part.id()?) {
+            let starts = match query::status(&record)? {
+                Life::Created { .. } => start::start(&self.root, &part.id()?),
+                Life::Creating | Life::Running { .. } | Life::Paused { .. } | Life::Stopped => {
+                    Ok(())
+                }
+            };
+            if let Err(error) = starts {
                 let ended = |one: &Container| one.process.open().is_ok_and(|open| open.is_none());
                 if !(ended(&this) && made.iter().any(ended)) {
                     return Err(error.context(format!("task {:?}", part.name())));
@@ -293,6 +312,17 @@ impl Part {
     fn shared(&self) -> impl Iterator<Item = &'static str> {
         self.share.iter().map(|share| share.name())
     }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        || error.chain().any(|cause| {
+            let errno = cause.downcast_ref::<SysError>().map(|error| error.errno);
+            errno == Some(Errno::ACCESS)
+        })
 }
 
 /// A container by its record; None when it has no process.

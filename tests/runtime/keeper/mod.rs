@@ -250,7 +250,7 @@ impl Drop for Instance {
 }
 
 /// Waits until this holds of files in a folder.
-fn until_in_folder(folder: &Path, holds: impl Fn() -> bool) {
+pub fn until_in_folder(folder: &Path, holds: impl Fn() -> bool) {
     use inotify::{CreateFlags, WatchFlags};
     let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
     let kinds = WatchFlags::CREATE | WatchFlags::MODIFY;
@@ -267,7 +267,7 @@ fn random(seed: &mut u64, limit: u64) -> u64 {
     (*seed >> 33) % limit
 }
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
     wait_for_exit(pid);

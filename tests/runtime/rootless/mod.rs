@@ -17,6 +17,7 @@ use crate::support::{Bundle, Ran, only_where, program};
 mod cgroups;
 mod files;
 mod ids;
+mod keeper;
 mod life;
 mod nested;
 mod podman;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Trial> {
         cgroups::all(),
         files::all(),
         ids::all(),
+        keeper::all(),
         life::all(),
         nested::all(),
         podman::all(),
