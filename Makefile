@@ -25,7 +25,7 @@ manual:
 
 demo:
 	tools/setup demo
-	$(MAKE) build
+	$(MAKE) build supervisor
 	tools/demo $(PROGRAM)
 
 # Tests against the real kernel take root; without it, cargo is told to start them by sudo.
