@@ -1,8 +1,8 @@
 # make demo: see it.  make test: test it.  make bench: measure it.  make supply: what it is made of.
-# make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
+# make storm: kill all of it at random.  make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build supervisor demo test test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
+.PHONY: build supervisor demo test storm test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -25,7 +25,7 @@ manual:
 
 demo:
 	tools/setup demo
-	$(MAKE) build
+	$(MAKE) build supervisor
 	tools/demo $(PROGRAM)
 
 # Tests against the real kernel take root; without it, cargo is told to start them by sudo.
@@ -75,6 +75,18 @@ bench:
 # The agent with real keepers and containers of the release program.
 test-agent: build
 	PARHELION=$(abspath $(PROGRAM)) cargo test --locked $(SUPERVISOR) --test agent $(AS_ROOT) -- $(FILTER)
+
+# Kills programs, keepers and the daemon at random for so long, over so many instances of the release programs; a short
+# one is in `make test`. STORM_SEED=N has others in another order.
+STORM_SECONDS ?= 300
+STORM_INSTANCES ?= 200
+STORM_SEED ?= 1
+PROGRAMS := $(abspath $(dir $(PROGRAM)))
+
+storm: build supervisor
+	PARHELION=$(PROGRAMS)/parhelion PARHELIOND=$(PROGRAMS)/parheliond PARCTL=$(PROGRAMS)/parctl \
+		STORM_SECONDS=$(STORM_SECONDS) STORM_INSTANCES=$(STORM_INSTANCES) STORM_SEED=$(STORM_SEED) \
+		cargo test --locked $(SUPERVISOR) --test supervisor $(subst "sudo","sudo -E",$(AS_ROOT)) -- storm
 
 # The real-kernel tests again, on the release program, where every cgroup controller is. FILTER=NAME runs some of them.
 test-vhost: build weakened

@@ -1,5 +1,6 @@
 //! docs/conformance.md has a row for each field of runtime-spec 1.3 and for each command and flag, and each row names
-//! a test that there is. docs/security.md has a row for each attack of tests/escapes and each mitigation that they do without.
+//! a test that there is. docs/security.md has a row for each attack of tests/escapes and each mitigation that they do without,
+//! docs/helios.md one for each system test of Helios.
 //!
 //! Whether the test proves the row is for people to read; that none is missing is for machines.
 
@@ -250,12 +251,40 @@ fn the_page_on_security_is_about_every_attack_and_every_mitigation() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `escapes::subject::...` of tests/escapes, `unit cgroups::io::tests::...` of src, and
-/// those of the other files in tests under the name of the file.
+#[test]
+fn the_page_on_helios_has_each_of_its_tests_and_names_tests_that_there_are() {
+    let page = read("docs/helios.md");
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(" | ").collect()).collect();
+    let rows = &rows[1..];
+    let names: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!((names.len(), rows.len()), (60, 60));
+    let known = tests();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let (name, here) = (row[0], row[2]);
+        let tests = quoted(here);
+        if tests.is_empty() && !here.starts_with("not here: ") {
+            wrong.push(format!("{name}: no test"));
+        }
+        let unknown = tests.iter().filter(|test| !known.contains(*test));
+        wrong.extend(unknown.map(|test| format!("{name}: there is no test {test}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `escapes::subject::...` of tests/escapes and so on,
+/// `unit cgroups::io::tests::...` of src, and those of the other files in tests under the name of the file.
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = BTreeSet::new();
-    for (folder, before) in [("tests/runtime", ""), ("tests/escapes", "escapes::")] {
+    for (folder, before) in [
+        ("tests/runtime", ""),
+        ("tests/escapes", "escapes::"),
+        ("tests/agent", "agent::"),
+        ("tests/store", "store::"),
+        ("tests/supervisor", "supervisor::"),
+    ] {
         let folder = root.join(folder);
         for file in rust_files(&folder) {
             let module = module(&file, &folder);
@@ -285,13 +314,15 @@ fn tests() -> BTreeSet<String> {
     all
 }
 
-/// The names after `#[test]`.
+/// The names after `#[test]` and `#[tokio::test]`, which may have arguments.
 fn unit_tests(text: &str) -> Vec<String> {
     let name = |after: &str| {
         let after = after.split("fn ").nth(1)?;
         Some(after.split('(').next()?.to_owned())
     };
-    text.split("#[test]\n").skip(1).filter_map(name).collect()
+    let plain = text.split("#[test]\n").skip(1);
+    let others = text.split("#[tokio::test").skip(1);
+    plain.chain(others).filter_map(name).collect()
 }
 
 /// `cgroups::io` for cgroups/io.rs.

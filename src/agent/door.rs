@@ -10,6 +10,7 @@ use super::driver::{self, Host, Inbox, Input, Reader};
 use super::reconcile::Event as Happening;
 use super::{Options, Snapshot, Wanted};
 use crate::api::{Event, Health, Instance};
+use crate::job::JobId;
 use crate::keeper::{self, Request};
 
 /// An agent that works, for any number of callers.
@@ -67,6 +68,11 @@ impl Handle {
             reader: self.events.clone(),
             next: from,
         }
+    }
+
+    /// Puts into the history what was done with a job, one word, and who has done it, and why.
+    pub fn note(&self, job: &JobId, kind: &'static str, cause: String) {
+        self.inbox.send(Input::Note(job.clone(), kind, cause));
     }
 
     /// Stops an instance and starts it at once.

@@ -22,6 +22,7 @@ use super::upgrade::Successor;
 use super::{Agent, Control, Options, exec, expiry, jail, metrics, routes, server, socket, wanted};
 use crate::agent::{self, Handle};
 use crate::error::{self, Level, Log, LogFormat};
+use crate::job::JobId;
 use crate::store::embedded::Embedded;
 use crate::store::{Clock, Store};
 
@@ -280,6 +281,10 @@ impl Agent for Handle {
 
     fn events(&self, from: u64) -> Box<dyn super::Events> {
         Box::new(Handle::events(self, from))
+    }
+
+    fn note(&self, job: &JobId, kind: &'static str, cause: String) {
+        Handle::note(self, job, kind, cause);
     }
 
     fn restart<'a>(&'a self, instance: &'a str, reason: &'a str) -> super::Answer<'a, Result<()>> {

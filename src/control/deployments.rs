@@ -7,7 +7,7 @@ use super::find::Meant;
 use super::jobs::{Stored, TRIES, damaged, text};
 use super::keys;
 use super::problem::Refusal;
-use crate::api::{Deploy, Deployment, Patch};
+use crate::api::{Deploy, Deployment, Goal, Patch};
 use crate::job::JobId;
 use crate::lifecycle::facts;
 use crate::store::{Compare, KeyValue, Operation, Range, Revision, Txn};
@@ -52,6 +52,7 @@ impl Control {
         meant: &Meant,
         wish: Deploy,
         token: Option<&str>,
+        by: &str,
     ) -> Result<(Deployment, bool), Refusal> {
         self.check_host(host)?;
         check_count(wish.count)?;
@@ -79,6 +80,7 @@ impl Control {
                 created,
             };
             if self.put(compare, key, &deployment, &job).await? {
+                self.note_wanted(before.as_ref().map(|(before, _)| before), &deployment, by);
                 return Ok((deployment, before.is_none()));
             }
         }
@@ -114,6 +116,7 @@ impl Control {
         meant: &Meant,
         patch: Patch,
         token: Option<&str>,
+        by: &str,
     ) -> Result<Deployment, Refusal> {
         for _ in 0..TRIES {
             let (before, revision, job) = self.deployed(host, meant).await?;
@@ -124,7 +127,11 @@ impl Control {
             check_count(after.count)?;
             let key = keys::deployment(host, &job.id);
             let compare = Compare::ModRevision(key.clone(), revision);
-            if after == before || self.put(compare, key, &after, &job).await? {
+            if after == before {
+                return Ok(after);
+            }
+            if self.put(compare, key, &after, &job).await? {
+                self.note_wanted(Some(&before), &after, by);
                 return Ok(after);
             }
         }
@@ -137,15 +144,33 @@ impl Control {
         host: &str,
         meant: &Meant,
         token: Option<&str>,
+        by: &str,
     ) -> Result<Deployment, Refusal> {
         for _ in 0..TRIES {
             let (deployment, revision, job) = self.deployed(host, meant).await?;
             job.check_token(token)?;
             if self.delete_deployment(&deployment, revision).await? {
+                self.note_unwanted(&deployment, by);
                 return Ok(deployment);
             }
         }
         Err(Refusal::raced(&meant.to_string()))
+    }
+
+    /// Notes what is wanted now, and what was before if that is known.
+    fn note_wanted(&self, before: Option<&Deployment>, now: &Deployment, by: &str) {
+        let (kind, was) = match before {
+            None => ("deployed", String::new()),
+            Some(before) => ("changed", format!(", and was {}", words(before))),
+        };
+        let cause = format!("{} on {}{was}, {by}", words(now), now.host);
+        self.agent.note(&now.job, kind, cause);
+    }
+
+    /// Notes that a deployment is no more.
+    pub(super) fn note_unwanted(&self, before: &Deployment, by: &str) {
+        let cause = format!("on {}, it was {}, {by}", before.host, words(before));
+        self.agent.note(&before.job, "undeployed", cause);
     }
 
     /// Deletes a deployment if it is as it was.
@@ -187,6 +212,15 @@ impl Control {
         let job = self.job(&Meant::parse(&id.to_string())?).await?;
         Ok((deployment, revision, job))
     }
+}
+
+/// How a job is wanted, in words.
+fn words(deployment: &Deployment) -> String {
+    let goal = match deployment.goal {
+        Goal::Start => "start",
+        Goal::Stop => "stop",
+    };
+    format!("goal {goal}, count {}", deployment.count)
 }
 
 fn check_count(count: u32) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Snapshot, Wanted};
 use crate::api::Event;
+use crate::job::JobId;
 
 /// An answer that is waited for.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -24,6 +25,9 @@ pub trait Agent: Send + Sync {
 
     /// What has happened from an event's number on, then what happens.
     fn events(&self, from: u64) -> Box<dyn Events>;
+
+    /// Puts into the history what was done with a job, one word, and who has done it, and why.
+    fn note(&self, job: &JobId, kind: &'static str, cause: String);
 
     /// Starts an instance anew.
     fn restart<'a>(&'a self, instance: &'a str, reason: &'a str) -> Answer<'a, Result<()>>;

@@ -42,7 +42,9 @@ impl Control {
             match expires.system_time().duration_since(now) {
                 Ok(left) if !left.is_zero() => next = next.min(left),
                 Ok(_) | Err(_) => {
-                    self.end(&job.id).await?;
+                    let end = error::rfc3339(expires.system_time());
+                    let why = format!("as its end was {end}");
+                    self.end(&job.id, &why).await?;
                     error::debug(|| format!("job {} has expired and is removed", job.id));
                 }
             }
@@ -51,17 +53,24 @@ impl Control {
     }
 
     /// Undeploys a job everywhere and removes it.
-    async fn end(&self, id: &JobId) -> Result<(), Refusal> {
+    async fn end(&self, id: &JobId, why: &str) -> Result<(), Refusal> {
         let meant = Meant::parse(&id.to_string())?;
         for _ in 0..TRIES {
             for (deployment, revision) in self.deployments_of(id).await? {
-                self.delete_deployment(&deployment, revision).await?;
+                if self.delete_deployment(&deployment, revision).await? {
+                    self.note_unwanted(&deployment, why);
+                }
             }
             match self.remove(&meant).await {
                 // Somebody has deployed it meanwhile.
                 Err(refusal) if refusal.status == 409 => {}
                 Err(refusal) if refusal.status == 404 => return Ok(()),
-                done => return done.map(drop),
+                done => {
+                    let removed = done?;
+                    self.agent
+                        .note(&removed, "expired", format!("it is removed, {why}"));
+                    return Ok(());
+                }
             }
         }
         Err(Refusal::raced(&id.short()))

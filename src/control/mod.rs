@@ -4,6 +4,7 @@
 //! the store's watch to the agent ([`wanted`]); what the agent tells comes back as snapshots and events, and is
 //! never stored here. The API is HTTP with JSON on a unix socket ([`server`], [`routes`]).
 
+mod caller;
 pub mod daemon;
 mod deployments;
 mod door;

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::caller::Caller;
 use crate::error;
 
 /// How many connections there may be; others wait.
@@ -84,8 +85,12 @@ async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receive
         .max_headers(HEADERS);
     let (begin, mut begun) = watch::channel(false);
     let inner = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request| {
+    let caller = Caller::of(&stream);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<_>| {
         begin.send_replace(true);
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         hyper::service::Service::call(&inner, request)
     });
     let serving = http

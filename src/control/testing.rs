@@ -44,6 +44,20 @@ impl Agent for Fake {
         Box::new(Past(events))
     }
 
+    fn note(&self, job: &JobId, kind: &'static str, cause: String) {
+        let mut events = self.events.lock().unwrap();
+        let number = events.len() as u64 + 1;
+        events.push(Event {
+            number,
+            time: crate::lifecycle::facts::now(),
+            host: "here".to_owned(),
+            job: Some(job.clone()),
+            instance: None,
+            kind: kind.to_owned(),
+            cause,
+        });
+    }
+
     fn restart<'a>(&'a self, instance: &'a str, reason: &'a str) -> Answer<'a, Result<()>> {
         let told = format!("{instance}: {reason}");
         self.restarted.lock().unwrap().push(told);

@@ -297,6 +297,54 @@ async fn history_is_that_of_the_job_or_instance_with_causes() {
 }
 
 #[tokio::test]
+async fn the_history_has_the_whole_life_of_a_job() {
+    let world = World::new();
+    let expires = json!({ "expires": "2030-01-01T00:00:00Z" });
+    world.job("1", &expires).await;
+    let path = "/v1/hosts/here/jobs/web:1";
+    for (method, body) in [
+        ("PUT", json!({})),
+        // The same once more is nothing new.
+        ("PUT", json!({})),
+        ("PATCH", json!({ "goal": "start" })),
+        ("PUT", json!({ "count": 3 })),
+        ("PATCH", json!({ "goal": "stop" })),
+        ("DELETE", Value::Null),
+        ("PUT", json!({})),
+    ] {
+        let (status, told) = world.send(method, path, &body).await;
+        assert!(status.is_success(), "{told}");
+    }
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
+    world.control.expire(end).await.unwrap();
+    world.job("1", &json!({})).await;
+    world.send("DELETE", "/v1/jobs/web", &Value::Null).await;
+    let (_, told) = world.get("/v1/jobs/web:1/history").await;
+    let told = told.as_array().unwrap().iter();
+    let told: Vec<String> = told
+        .map(|one| format!("{}: {}", one["kind"], one["cause"]).replace('"', ""))
+        .collect();
+    // Over a socket it is the kernel who says by whom.
+    let by = "by nobody knows whom";
+    assert_eq!(
+        told,
+        [
+            format!("created: {by}"),
+            format!("deployed: goal start, count 1 on here, {by}"),
+            format!("changed: goal start, count 3 on here, and was goal start, count 1, {by}"),
+            format!("changed: goal stop, count 3 on here, and was goal start, count 3, {by}"),
+            format!("undeployed: on here, it was goal stop, count 3, {by}"),
+            format!("deployed: goal start, count 1 on here, {by}"),
+            "undeployed: on here, it was goal start, count 1, as its end was 2030-01-01T00:00:00Z"
+                .to_owned(),
+            "expired: it is removed, as its end was 2030-01-01T00:00:00Z".to_owned(),
+            format!("created: {by}"),
+            format!("removed: {by}"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_watch_tells_all_and_then_what_changes_and_ends_with_the_daemon() {
     let world = World::new();
     let id = world.job("1", &json!({})).await;

@@ -19,6 +19,8 @@ mod storm;
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/support.rs"]
 mod support;
+#[allow(dead_code, reason = "shared with tests/supervisor")]
+mod victims;
 mod world;
 
 use libtest_mimic::Arguments;

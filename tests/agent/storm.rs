@@ -1,23 +1,17 @@
 //! Anything is killed at any moment, and at the end all is there, once.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::support::tests;
-use crate::world::{OBEDIENT, World, pids, try_kill};
+use crate::victims::{programs, random, try_kill};
+use crate::world::{OBEDIENT, World, pids};
 
 pub fn all() -> Vec<Trial> {
     tests![after_a_storm_every_instance_is_there_once]
-}
-
-/// Numbers below `limit`, the same in every run.
-pub fn random(seed: &mut u64, limit: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    (*seed >> 33) as usize % limit
 }
 
 #[allow(clippy::disallowed_methods, reason = "a storm has an end")]
@@ -46,7 +40,7 @@ fn after_a_storm_every_instance_is_there_once() {
                 killed[1] += usize::from(try_kill(keepers[random(&mut seed, keepers.len())]));
             }
         } else {
-            let programs = programs(&world);
+            let programs = programs(&world.cgroup());
             if !programs.is_empty() {
                 killed[0] += usize::from(try_kill(programs[random(&mut seed, programs.len())]));
             }
@@ -66,30 +60,9 @@ fn after_a_storm_every_instance_is_there_once() {
     });
     println!("all were back {:?} after the end", calm.elapsed());
     let known = pids(&world.until_running(count as usize));
-    let there: BTreeSet<i32> = programs(&world).into_iter().collect();
+    let there: BTreeSet<i32> = programs(&world.cgroup()).into_iter().collect();
     assert_eq!(there, known.into_values().collect());
     assert_eq!(there.len(), count as usize);
     assert_eq!(world.keepers().len(), count as usize);
     assert_eq!(world.containers().len(), count as usize);
-}
-
-/// The first processes of all containers in the agent's cgroup, as the kernel knows them.
-pub fn programs(world: &World) -> Vec<i32> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(world.cgroup()).into_iter().flatten().flatten() {
-        let text = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
-        all.extend(
-            text.lines()
-                .filter_map(|line| line.parse::<i32>().ok())
-                .filter(|pid| is_first(*pid)),
-        );
-    }
-    all
-}
-
-/// Whether a process is the first one of its pid namespace.
-fn is_first(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    inside.and_then(|pids| pids.split_whitespace().last()) == Some("1")
 }

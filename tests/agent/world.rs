@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::caller::{Running, wait_for_exit};
 use crate::support::{Bundle, program};
+use crate::victims::{self, try_kill};
 
 /// How long something is waited for: the virtual host is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -174,28 +175,7 @@ impl World {
 
     /// The keepers' processes, by their instances.
     pub fn keepers(&self) -> BTreeMap<String, i32> {
-        let mut keepers = BTreeMap::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let words: Vec<&str> = words
-                .split(|byte| *byte == 0)
-                .filter_map(|word| std::str::from_utf8(word).ok())
-                .collect();
-            let directory = words.iter().find_map(|word| {
-                word.strip_prefix(self.instances().to_str()?)?
-                    .strip_prefix('/')
-            });
-            let Some(name) = directory.filter(|_| words.contains(&"keep")) else {
-                continue;
-            };
-            // Its helpers have the same words; it leads a session.
-            let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
-            let process = Pid::from_raw(pid).unwrap();
-            if rustix::process::getsid(Some(process)) == Ok(process) {
-                keepers.insert(name.to_owned(), pid);
-            }
-        }
-        keepers
+        victims::keepers(&self.instances())
     }
 
     /// The containers below the root.
@@ -267,14 +247,6 @@ pub fn pid(instance: &Value) -> i32 {
 /// The programs' processes, by their instances.
 pub fn pids(instances: &[Value]) -> BTreeMap<String, i32> {
     instances.iter().map(|one| (name(one), pid(one))).collect()
-}
-
-/// Kills a process; false when it has ended before.
-pub fn try_kill(pid: i32) -> bool {
-    let Ok(pidfd) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) else {
-        return false;
-    };
-    pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
 }
 
 /// Kills a process, and waits for its end.

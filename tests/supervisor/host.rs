@@ -50,7 +50,7 @@ impl Host {
         self.bundle.folder.join(name)
     }
 
-    fn cgroup(&self) -> String {
+    pub fn cgroup(&self) -> String {
         format!("/parhelion-{}", self.bundle.id)
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::caller::wait_for_exit;
 use crate::host::Host;
@@ -13,6 +13,7 @@ use crate::support::tests;
 pub fn all() -> Vec<Trial> {
     tests![
         a_job_is_created_deployed_looked_at_undeployed_and_removed,
+        a_job_that_is_undeployed_at_once_leaves_nothing,
         a_killed_program_is_back_and_its_history_says_why,
         the_killed_daemon_is_not_missed,
         a_restarted_instance_has_another_process,
@@ -64,7 +65,29 @@ fn a_job_is_created_deployed_looked_at_undeployed_and_removed() {
     host.parctl(&["remove", "web"]).success();
     assert_eq!(host.json(&["jobs"]), json!([]));
     let history = host.json(&["history", "web"]);
-    assert!(history.to_string().contains("deployed"), "{history}");
+    let of_job = history.as_array().unwrap().iter();
+    let of_job = of_job.filter(|event| event["instance"].is_null());
+    let kinds: Vec<&Value> = of_job.clone().map(|event| &event["kind"]).collect();
+    let expected = ["created", "deployed", "changed", "undeployed", "removed"];
+    assert_eq!(kinds, expected, "{history:#}");
+    for event in of_job {
+        let cause = event["cause"].as_str().unwrap();
+        assert!(cause.contains("by user 0, process "), "{cause}");
+    }
+}
+
+fn a_job_that_is_undeployed_at_once_leaves_nothing() {
+    let host = Host::new(SLEEP);
+    host.parctl(&["create", &host.job("1", &json!({}))])
+        .success();
+    for _ in 0..5 {
+        host.parctl(&["deploy", "web", "--count", "3"]).success();
+        host.parctl(&["undeploy", "web", "--wait"]).success();
+        assert_eq!(host.json(&["status"]), json!([]));
+        let left = host.bundle.parhelion(&["list", "--quiet"]).success();
+        assert_eq!(left, "");
+    }
+    host.parctl(&["remove", "web"]).success();
 }
 
 fn a_killed_program_is_back_and_its_history_says_why() {

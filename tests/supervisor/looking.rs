@@ -21,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         events_are_told_as_they_happen,
         services_have_the_ports_of_instances,
         figures_and_the_document_are_served,
+        versions_and_hosts_are_told,
     ]
 }
 
@@ -222,4 +223,23 @@ fn figures_and_the_document_are_served() {
     assert!(figures.contains(line), "{figures}");
     assert!(get("/healthz").ends_with("ok\n"));
     assert!(get("/openapi.json").contains("/v1/instances/{name}/exec"));
+}
+
+fn versions_and_hosts_are_told() {
+    let host = Host::new(COUNTS);
+    let own = env!("CARGO_PKG_VERSION");
+    let told = host.json(&["version"]);
+    assert_eq!(
+        (&told["parctl"], &told["parheliond"]["version"]),
+        (&json!(own), &json!(own))
+    );
+    let told = host.parctl(&["version"]).success();
+    assert_eq!(told.matches(own).count(), 2, "{told}");
+    let told = host.json(&["hosts"]);
+    assert_eq!(told.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&told[0]["name"], &told[0]["version"]),
+        (&json!("here"), &json!(own))
+    );
+    assert!(told[0]["fault"].is_null(), "{told}");
 }

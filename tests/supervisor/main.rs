@@ -13,17 +13,26 @@ mod errors;
 mod host;
 mod life;
 mod looking;
+mod storm;
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/support.rs"]
 mod support;
 mod takeover;
+#[path = "../agent/victims.rs"]
+mod victims;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     support::enter_private_namespace();
     let arguments = Arguments::from_args();
-    let trials = [life::all(), looking::all(), errors::all(), takeover::all()];
+    let trials = [
+        life::all(),
+        looking::all(),
+        errors::all(),
+        takeover::all(),
+        storm::all(),
+    ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     drop(busybox);

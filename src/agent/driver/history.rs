@@ -10,6 +10,7 @@ use crate::agent::reconcile::{Event, Name, Want};
 use crate::agent::report::{Told, told_in_words};
 use crate::api::{Health, Instance};
 use crate::error;
+use crate::job::JobId;
 
 impl Driver {
     /// A keeper tells how its instance is.
@@ -124,6 +125,16 @@ impl Driver {
     pub(super) fn note_asked(&mut self, name: &str, reason: String) {
         let name: Name = name.into();
         self.note(&name, "restart", reason, None);
+    }
+
+    pub(super) fn note_job(&mut self, job: &JobId, kind: &str, cause: String) {
+        self.log.add(Note {
+            job: Some(job),
+            instance: None,
+            kind,
+            cause,
+            attempt: None,
+        });
     }
 
     pub(super) fn note_fault(&mut self, cause: String) {

@@ -7,6 +7,7 @@ use super::{link, reaper};
 use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name};
 use crate::agent::report::Told;
+use crate::job::JobId;
 use crate::keeper::Request;
 
 /// What comes to the loop.
@@ -28,6 +29,8 @@ pub enum Input {
     Want(Wanted, oneshot::Sender<Result<()>>),
     /// Somebody asks an instance's keeper, and why.
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
+    /// Something was done with a job: which word says what, and why.
+    Note(JobId, &'static str, String),
     /// Somebody asks the agent to end.
     Stop(oneshot::Sender<()>),
 }

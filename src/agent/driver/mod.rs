@@ -130,6 +130,7 @@ impl Driver {
                 let done = self.ask(&name, request, reason);
                 let _gone = answer.send(done);
             }
+            Input::Note(job, kind, cause) => self.note_job(&job, kind, cause),
             Input::Stop(end) => return Some(end),
         }
         None

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use super::{Shared, token};
 use crate::api::{Deploy, Deployment, Host, Patch, Phase, Problem};
 use crate::control::Control;
+use crate::control::caller::{Who, by};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
 
@@ -47,11 +48,14 @@ async fn here(control: &Control) -> Result<Host, Refusal> {
 pub async fn deploy(
     State(control): Shared,
     Path((host, job)): Path<(String, String)>,
+    who: Who,
     headers: HeaderMap,
     Json(wish): Json<Deploy>,
 ) -> Result<(StatusCode, Json<Deployment>), Refusal> {
     let meant = Meant::parse(&job)?;
-    let (deployment, new) = control.deploy(&host, &meant, wish, token(&headers)).await?;
+    let (deployment, new) = control
+        .deploy(&host, &meant, wish, token(&headers), &by(&who))
+        .await?;
     let status = match new {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
@@ -65,11 +69,14 @@ pub async fn deploy(
 pub async fn patch(
     State(control): Shared,
     Path((host, job)): Path<(String, String)>,
+    who: Who,
     headers: HeaderMap,
     Json(patch): Json<Patch>,
 ) -> Result<Json<Deployment>, Refusal> {
     let meant = Meant::parse(&job)?;
-    let patched = control.patch(&host, &meant, patch, token(&headers)).await;
+    let patched = control
+        .patch(&host, &meant, patch, token(&headers), &by(&who))
+        .await;
     patched.map(Json)
 }
 
@@ -79,10 +86,13 @@ pub async fn patch(
 pub async fn undeploy(
     State(control): Shared,
     Path((host, job)): Path<(String, String)>,
+    who: Who,
     headers: HeaderMap,
 ) -> Result<Json<Deployment>, Refusal> {
     let meant = Meant::parse(&job)?;
-    let undeployed = control.undeploy(&host, &meant, token(&headers)).await;
+    let undeployed = control
+        .undeploy(&host, &meant, token(&headers), &by(&who))
+        .await;
     undeployed.map(Json)
 }
 

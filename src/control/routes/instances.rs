@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use super::{BODY, Shared};
 use crate::api::exec::PROTOCOL;
 use crate::api::{Exec, Instance, Phase, Problem, Service};
+use crate::control::caller::{Who, by};
 use crate::control::exec::Session;
 use crate::control::feed::Feed;
 use crate::control::find::Meant;
@@ -98,11 +99,14 @@ pub async fn restart(
     State(control): Shared,
     Path(name): Path<String>,
     Query(query): Query<RestartQuery>,
+    who: Who,
 ) -> Result<Json<Instance>, Refusal> {
     control.instance(&name)?;
-    let reason = query
-        .reason
-        .unwrap_or_else(|| "asked by a client".to_owned());
+    let by = by(&who);
+    let reason = match query.reason {
+        Some(reason) => format!("{reason}, {by}"),
+        None => format!("asked {by}"),
+    };
     let restarted = control.agent.restart(&name, &reason).await;
     restarted.map_err(|problem| {
         let hint = format!("parctl history {name} says what has happened to it");

@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 
 use super::{Shared, token};
 use crate::api::{Created, JobInfo, Problem};
+use crate::control::caller::{Who, by};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
 use crate::job;
@@ -27,6 +28,7 @@ pub struct CreateQuery {
 pub async fn create(
     State(control): Shared,
     Query(query): Query<CreateQuery>,
+    who: Who,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
     let text = std::str::from_utf8(&body)
@@ -43,6 +45,7 @@ pub async fn create(
         ));
     }
     let id = control.create(job).await?;
+    control.agent.note(&id, "created", by(&who));
     Ok((StatusCode::CREATED, Json(Created { id })))
 }
 
@@ -111,10 +114,12 @@ pub async fn inspect(
 pub async fn remove(
     State(control): Shared,
     Path(job): Path<String>,
+    who: Who,
     headers: HeaderMap,
 ) -> Result<Json<Created>, Refusal> {
     let meant = Meant::parse(&job)?;
     control.job(&meant).await?.check_token(token(&headers))?;
     let id = control.remove(&meant).await?;
+    control.agent.note(&id, "removed", by(&who));
     Ok(Json(Created { id }))
 }
