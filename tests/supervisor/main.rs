@@ -11,6 +11,7 @@
 mod caller;
 mod errors;
 mod host;
+mod inside;
 mod life;
 mod looking;
 #[allow(dead_code, reason = "shared with tests/runtime")]
@@ -23,7 +24,13 @@ use libtest_mimic::Arguments;
 fn main() {
     support::enter_private_namespace();
     let arguments = Arguments::from_args();
-    let trials = [life::all(), looking::all(), errors::all(), takeover::all()];
+    let trials = [
+        life::all(),
+        looking::all(),
+        inside::all(),
+        errors::all(),
+        takeover::all(),
+    ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     drop(busybox);
