@@ -57,7 +57,7 @@ impl Control {
             for (deployment, revision) in self.deployments_of(id).await? {
                 self.delete_deployment(&deployment, revision).await?;
             }
-            match self.remove(&meant).await {
+            match self.remove(&meant, |_| Ok(())).await {
                 // Somebody has deployed it meanwhile.
                 Err(refusal) if refusal.status == 409 => {}
                 Err(refusal) if refusal.status == 404 => return Ok(()),
