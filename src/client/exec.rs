@@ -1,6 +1,6 @@
 //! A further program inside an instance, with this terminal or these streams.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,7 +10,7 @@ use super::arguments;
 use super::connection::{Client, quoted};
 use super::failure::Failure;
 use super::pick;
-use super::terminal::Raw;
+use super::terminal::{Ended, Raw};
 use crate::api::Exec;
 use crate::api::exec::{Frame, HEADER};
 
@@ -45,9 +45,10 @@ pub async fn exec(client: &Client, said: arguments::Exec) -> Result<i32, Failure
     let path = format!("/v1/instances/{}/exec", quoted(&instance.name));
     let connection = client.upgrade(&path, &exec).await?;
     let (from, mut to) = tokio::io::split(connection);
-    let raw = terminal.map(|_| Raw::new()).transpose();
-    let raw =
-        raw.map_err(|error| Failure::new(format!("the terminal: {error}"), "leave -t away"))?;
+    let raw = terminal.map(|_| Ok((Ended::new()?, Raw::new()?)));
+    let mut raw = raw
+        .transpose()
+        .map_err(|e: io::Error| Failure::new(format!("the terminal: {e}"), "leave -t away"))?;
     let (frames, mut sent) = mpsc::channel(4);
     tell(frames, said.interactive, terminal.is_some())?;
     let sending = async {
@@ -61,12 +62,22 @@ pub async fn exec(client: &Client, said: arguments::Exec) -> Result<i32, Failure
     let code = tokio::select! {
         code = hear(from) => code,
         () = sending => None,
+        // With a terminal, what is typed comes through it; these are for this program.
+        number = ended(raw.as_mut().map(|(ended, _)| ended)) => Some(128 + number),
     };
     drop(raw);
     code.ok_or_else(|| {
         let hint = "the program has got a hang-up; see the daemon's log";
         Failure::new("the daemon has ended the connection", hint)
     })
+}
+
+/// The number of the signal that ends this; none where signals are the program's.
+async fn ended(signals: Option<&mut Ended>) -> i32 {
+    match signals {
+        Some(signals) => signals.comes().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Prints what comes; the exit code, or None when there was none.

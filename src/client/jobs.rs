@@ -188,7 +188,10 @@ pub async fn list(client: &Client, output: &Output, list: Jobs) -> Result<(), Fa
             vec![
                 info.id.name.clone().into(),
                 info.id.version.clone().into(),
-                Cell(info.id.digest.chars().take(7).collect(), Colour::Dim),
+                Cell::new(
+                    info.id.digest.chars().take(7).collect::<String>(),
+                    Colour::Dim,
+                ),
                 hosts.join(", ").into(),
                 info.created.chars().take(19).collect::<String>().into(),
             ]

@@ -29,8 +29,8 @@ pub async fn hosts(client: &Client, output: &Output) -> Result<(), Failure> {
     }
     let row = |host: &Host| {
         let state = match &host.fault {
-            None => Cell("up".to_owned(), Colour::Green),
-            Some(fault) => Cell(fault.clone(), Colour::Red),
+            None => Cell::new("up".to_owned(), Colour::Green),
+            Some(fault) => Cell::new(fault.clone(), Colour::Red),
         };
         vec![
             host.name.clone().into(),
@@ -79,8 +79,8 @@ fn event(event: &Event) -> Vec<Cell> {
     let job = event.job.as_ref().map(crate::job::JobId::short);
     let of = event.instance.clone().or(job).unwrap_or_default();
     vec![
-        Cell(event.time.chars().take(23).collect(), Colour::Dim),
-        Cell(event.kind.clone(), colour),
+        Cell::new(event.time.chars().take(23).collect::<String>(), Colour::Dim),
+        Cell::new(event.kind.clone(), colour),
         of.into(),
         event.cause.clone().into(),
     ]
@@ -185,7 +185,7 @@ pub async fn services(client: &Client, output: &Output) -> Result<(), Failure> {
             ]);
         }
         if service.endpoints.is_empty() {
-            let none = Cell("no instance is ready".to_owned(), Colour::Red);
+            let none = Cell::new("no instance is ready".to_owned(), Colour::Red);
             rows.push(vec![service.name.clone().into(), none]);
         }
     }

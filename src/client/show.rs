@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use crate::api::{Health, Instance, Phase};
+use crate::error::{harmless, without_controls};
 
 /// How an answer is printed.
 #[derive(Debug)]
@@ -37,13 +38,26 @@ pub enum Colour {
     Dim,
 }
 
-/// One field of a table.
+/// One field of a table: one line, with which no job and no program inside makes the terminal do things.
 #[derive(Debug, Clone)]
-pub struct Cell(pub String, pub Colour);
+pub struct Cell(String, Colour);
+
+impl Cell {
+    /// One in a colour.
+    pub fn new(text: impl Into<String>, colour: Colour) -> Cell {
+        let text = harmless(&text.into()).replace('\n', " ");
+        Cell(text, colour)
+    }
+
+    /// Its text and its colour.
+    pub fn into_parts(self) -> (String, Colour) {
+        (self.0, self.1)
+    }
+}
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Cell {
-        Cell(text.into(), Colour::Plain)
+        Cell::new(text, Colour::Plain)
     }
 }
 
@@ -84,19 +98,19 @@ impl Output {
 
     /// Prints a line for people.
     pub fn say(&self, text: &str) -> Result<(), Failure> {
-        self.text(format!("{text}\n").as_bytes())
+        self.text(format!("{}\n", harmless(text)).as_bytes())
     }
 
     /// Prints a value as JSON on many lines.
     pub fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(Failure::strange)?;
-        self.say(&text)
+        self.text(format!("{}\n", without_controls(text)).as_bytes())
     }
 
     /// Prints a value as JSON on one line.
     pub fn line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(Failure::strange)?;
-        self.say(&text)
+        self.text(format!("{}\n", without_controls(text)).as_bytes())
     }
 
     /// Prints a table.
@@ -108,14 +122,14 @@ impl Output {
     /// Says something to a person who may be there, on stderr.
     pub fn note(&self, text: &str) {
         if !self.json {
-            eprintln!("{text}");
+            eprintln!("{}", harmless(text));
         }
     }
 
     /// Shows how far it is, on one line that is written anew; nothing where nobody looks.
     pub fn progress(&self, text: &str) {
         if self.progress {
-            eprint!("\r\x1b[K{text}");
+            eprint!("\r\x1b[K{}", harmless(text));
         }
     }
 
@@ -131,10 +145,10 @@ impl Output {
         };
         self.progress_ends();
         match serde_json::to_string(problem) {
-            Ok(text) if self.json => eprintln!("{text}"),
+            Ok(text) if self.json => eprintln!("{}", without_controls(text)),
             Ok(_) | Err(_) => {
-                eprintln!("parctl: {}", problem.error);
-                eprintln!("    {}", problem.hint);
+                eprintln!("parctl: {}", harmless(&problem.error));
+                eprintln!("    {}", harmless(&problem.hint));
             }
         }
     }
@@ -151,7 +165,7 @@ fn table(head: &[&str], rows: &[Vec<Cell>], colours: bool) -> String {
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let head: Vec<Cell> = head
         .iter()
-        .map(|name| Cell((*name).to_owned(), Colour::Dim))
+        .map(|name| Cell::new(*name, Colour::Dim))
         .collect();
     let mut text = String::new();
     for row in std::iter::once(&head).chain(rows) {
@@ -191,7 +205,7 @@ pub fn phase(instance: &Instance) -> Cell {
         true => format!("{} (flapping)", word(instance.phase)),
         false => word(instance.phase),
     };
-    Cell(text, colour)
+    Cell::new(text, colour)
 }
 
 /// What its checks say, in its colour.
@@ -208,7 +222,7 @@ pub fn health(instance: &Instance) -> Cell {
             word(instance.health)
         }
     };
-    Cell(text, colour)
+    Cell::new(text, colour)
 }
 
 /// The columns of instances.
@@ -247,12 +261,28 @@ mod tests {
     #[test]
     fn columns_stand_below_each_other_with_colours_and_without() {
         let rows = vec![
-            vec!["a".into(), Cell("ok".to_owned(), Colour::Green)],
+            vec!["a".into(), Cell::new("ok", Colour::Green)],
             vec!["longer".into(), "x".into()],
         ];
         let plain = table(&["NAME", "STATE"], &rows, false);
         assert_eq!(plain, "NAME    STATE\na       ok\nlonger  x\n");
         let coloured = table(&["NAME", "STATE"], &rows, true);
         assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
+    }
+
+    #[test]
+    fn no_text_of_a_job_makes_the_terminal_do_things() {
+        let rows = vec![vec![
+            "a\x1b]0;title\x07\u{9b}31m\nb".into(),
+            Cell::new("\r\x1b[2J", Colour::Red),
+        ]];
+        let plain = table(&[], &rows, false);
+        assert_eq!(
+            plain,
+            "\na\\u{1b}]0;title\\u{7}\\u{9b}31m b  \\r\\u{1b}[2J\n"
+        );
+        let json = serde_json::to_string_pretty(&["\u{9b}31m\u{7f}\x1b\n"]).unwrap();
+        let text = without_controls(json);
+        assert_eq!(text, "[\n  \"\\u009b31m\\u007f\\u001b\\n\"\n]");
     }
 }

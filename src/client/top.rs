@@ -9,12 +9,12 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Row, Table, TableState};
 use ratatui::{DefaultTerminal, Frame};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::connection::Client;
 use super::failure::Failure;
 use super::show::{self, Cell, Colour};
+use super::terminal::Ended;
 use crate::api::{Change, Instance, Phase, Version};
 
 /// What the screen shows.
@@ -51,8 +51,7 @@ pub async fn top(client: &Client) -> Result<(), Failure> {
         Failure::new(format!("there is no terminal: {error}"), hint)
     };
     let unheard = |error: io::Error| Failure::new(format!("signals: {error}"), "free descriptors");
-    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
+    let mut ended = Ended::new().map_err(unheard)?;
     let terminal = ratatui::try_init().map_err(no_terminal)?;
     let mut screened = Screened(terminal);
     let mut keys = keys();
@@ -72,8 +71,7 @@ pub async fn top(client: &Client) -> Result<(), Failure> {
                 Some(event) => screen.key(&event),
                 None => Deed::End,
             },
-            _ = terminate.recv() => Deed::End,
-            _ = hang_up.recv() => Deed::End,
+            _ = ended.comes() => Deed::End,
         };
         match deed {
             Deed::Redraw => {}
@@ -195,7 +193,8 @@ impl Screen {
     }
 }
 
-fn text(Cell(text, colour): Cell) -> Line<'static> {
+fn text(cell: Cell) -> Line<'static> {
+    let (text, colour) = cell.into_parts();
     let style = match colour {
         Colour::Plain => Style::new(),
         Colour::Green => Style::new().fg(Color::Green),

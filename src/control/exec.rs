@@ -8,16 +8,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
+use super::program::{Files, Program, signal};
 use super::terminal;
 use crate::api::exec::{Frame, HEADER};
 use crate::error;
@@ -28,6 +30,13 @@ const WAITING: usize = 16;
 
 /// How much output is read at once.
 const BLOCK: usize = 16 << 10;
+
+/// After what time without output it is looked whether the client is still there: one that is gone is not seen in what
+/// it sends while the program takes no input.
+const PROBE: Duration = Duration::from_secs(15);
+
+/// How long the terminal is still read when its program has ended, and something that it has left behind holds it.
+const LATE: Duration = Duration::from_millis(500);
 
 /// Variables of the daemon's that are not for others.
 const OWN: [&str; 6] = [
@@ -59,15 +68,19 @@ pub fn door() -> (Door, mpsc::Receiver<Session>) {
     mpsc::channel(WAITING)
 }
 
-/// Runs every session that comes.
+/// Runs every session that comes; its files are below `run`.
 pub async fn serve(runtime: PathBuf, run: PathBuf, mut sessions: mpsc::Receiver<Session>) {
     let mut number = 0_u64;
     while let Some(session) = sessions.recv().await {
         number += 1;
-        let socket = run.join(format!("terminal-{}-{number}", std::process::id()));
+        let name = format!("{}-{number}", std::process::id());
+        let files = Files {
+            socket: run.join(format!("terminal-{name}")),
+            pid: run.join(format!("pid-{name}")),
+        };
         let runtime = runtime.clone();
         tokio::spawn(async move {
-            if let Err(problem) = run_session(&runtime, &socket, session).await {
+            if let Err(problem) = run_session(&runtime, files, session).await {
                 error::debug(|| format!("exec: {}", error::in_words(&problem)));
             }
         });
@@ -75,8 +88,10 @@ pub async fn serve(runtime: PathBuf, run: PathBuf, mut sessions: mpsc::Receiver<
 }
 
 type Connection = TokioIo<hyper::upgrade::Upgraded>;
+type To = WriteHalf<Connection>;
+type From<'a> = Frames<'a, ReadHalf<Connection>>;
 
-async fn run_session(runtime: &Path, socket: &Path, session: Session) -> Result<()> {
+async fn run_session(runtime: &Path, files: Files, session: Session) -> Result<()> {
     let Session {
         before,
         after,
@@ -84,15 +99,30 @@ async fn run_session(runtime: &Path, socket: &Path, session: Session) -> Result<
         upgrade,
     } = session;
     let connection = TokioIo::new(upgrade.await.context("the upgrade")?);
+    let (mut from, mut to) = tokio::io::split(connection);
+    let mut from = frames(&mut from);
     let mut command = Command::new(runtime);
-    command.args(before).kill_on_drop(true);
+    command.args(before).arg("--pid-file").arg(&files.pid);
+    command.kill_on_drop(true);
     for name in OWN {
         command.env_remove(name);
     }
-    match terminal {
-        None => without_terminal(command, &after, connection).await,
-        Some(size) => with_terminal(command, &after, connection, socket, size).await,
-    }
+    let ran = match terminal {
+        None => without_terminal(command, &after, files, &mut from, &mut to).await,
+        Some(size) => with_terminal(command, &after, files, size, &mut from, &mut to).await,
+    };
+    let code = match &ran {
+        Ok(Some(code)) => *code,
+        Ok(None) => return Ok(()),
+        Err(problem) => {
+            let words = format!("parheliond: {}\n", error::in_words(problem));
+            tell(&mut to, Frame::Error(words.into_bytes())).await?;
+            255
+        }
+    };
+    tell(&mut to, Frame::Exit(code)).await?;
+    to.shutdown().await.context("the connection")?;
+    ran.map(drop)
 }
 
 async fn tell<W: AsyncWriteExt + Unpin>(to: &mut W, frame: Frame) -> io::Result<()> {
@@ -100,63 +130,60 @@ async fn tell<W: AsyncWriteExt + Unpin>(to: &mut W, frame: Frame) -> io::Result<
     to.flush().await
 }
 
-fn signal(child: &Child, number: i32) {
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number)) {
-        // One that has just ended needs none.
-        let _ended = kill_process(pid, signal);
-    }
-}
-
-fn code(status: io::Result<std::process::ExitStatus>) -> i32 {
-    use std::os::unix::process::ExitStatusExt as _;
-    let killed = |status: std::process::ExitStatus| status.signal().map(|signal| 128 + signal);
-    match status {
-        Ok(status) => status.code().or_else(|| killed(status)).unwrap_or(255),
-        Err(_) => 255,
-    }
-}
-
+/// Runs it with three pipes; its exit code, or None when the client has gone.
 async fn without_terminal(
     mut command: Command,
     after: &[String],
-    connection: Connection,
-) -> Result<()> {
+    files: Files,
+    from: &mut From<'_>,
+    to: &mut To,
+) -> Result<Option<i32>> {
     let piped = command.args(after).stdin(Stdio::piped());
     let piped = piped.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().context("the runtime")?;
-    let (mut from, mut to) = tokio::io::split(connection);
-    let mut input = child.stdin.take();
-    let mut output = child.stdout.take().context("a pipe")?;
-    let mut errors = child.stderr.take().context("a pipe")?;
+    let mut program = Program::spawn(piped, files)?;
+    let mut input = program.child.stdin.take();
+    let output = program.child.stdout.take().context("a pipe")?;
+    let errors = program.child.stderr.take().context("a pipe")?;
+    let pid = program.pid();
+    let hearing = async {
+        while let Some(frame) = from.next().await {
+            match frame {
+                Frame::Input(bytes) => give(&mut input, &bytes).await,
+                Frame::Signal(number) => signal(pid, number),
+                Frame::Output(_) | Frame::Error(_) | Frame::Size { .. } | Frame::Exit(_) => {}
+            }
+        }
+    };
+    // Both at once: a program that waits until its output is taken takes no input.
+    let is_there = tokio::select! {
+        told = tell_all(output, errors, to) => told.is_ok(),
+        () = hearing => false,
+    };
+    drop(input);
+    match is_there {
+        true => Ok(Some(program.code().await)),
+        false => program.end().await.map(|()| None),
+    }
+}
+
+/// Tells what comes through both pipes, to their ends.
+async fn tell_all(mut output: ChildStdout, mut errors: ChildStderr, to: &mut To) -> io::Result<()> {
     let (mut printed, mut complained) = (vec![0; BLOCK], vec![0; BLOCK]);
     let (mut output_ends, mut errors_end) = (false, false);
-    let mut frames = frames(&mut from);
     while !(output_ends && errors_end) {
         tokio::select! {
             count = output.read(&mut printed), if !output_ends => match count {
                 Ok(0) | Err(_) => output_ends = true,
-                Ok(count) => tell(&mut to, Frame::Output(printed[..count].to_vec())).await?,
+                Ok(count) => tell(to, Frame::Output(printed[..count].to_vec())).await?,
             },
             count = errors.read(&mut complained), if !errors_end => match count {
                 Ok(0) | Err(_) => errors_end = true,
-                Ok(count) => tell(&mut to, Frame::Error(complained[..count].to_vec())).await?,
+                Ok(count) => tell(to, Frame::Error(complained[..count].to_vec())).await?,
             },
-            frame = frames.next() => match frame {
-                Some(Frame::Input(bytes)) => give(&mut input, &bytes).await,
-                Some(Frame::Signal(number)) => signal(&child, number),
-                Some(Frame::Output(_) | Frame::Error(_) | Frame::Size { .. } | Frame::Exit(_)) => {}
-                // Nobody is there any more: as at the end of a terminal.
-                None => {
-                    signal(&child, libc::SIGHUP);
-                    return child.wait().await.map(drop).context("the runtime");
-                }
-            },
+            () = sleep(PROBE) => tell(to, Frame::Output(Vec::new())).await?,
         }
     }
-    drop(input);
-    tell(&mut to, Frame::Exit(code(child.wait().await))).await?;
-    to.shutdown().await.context("the connection")
+    Ok(())
 }
 
 async fn give(input: &mut Option<ChildStdin>, bytes: &[u8]) {
@@ -207,78 +234,89 @@ impl<R: AsyncReadExt + Unpin> Frames<'_, R> {
     }
 }
 
+/// Runs it with a terminal; its exit code, or None when the client has gone.
 async fn with_terminal(
     mut command: Command,
     after: &[String],
-    connection: Connection,
-    socket: &Path,
+    files: Files,
     size: (u16, u16),
-) -> Result<()> {
-    let listener = terminal::listen(socket)?;
-    command.arg("--tty").arg("--console-socket").arg(socket);
+    from: &mut From<'_>,
+    to: &mut To,
+) -> Result<Option<i32>> {
+    let listener = terminal::listen(&files.socket)?;
+    command
+        .arg("--tty")
+        .arg("--console-socket")
+        .arg(&files.socket);
     command.args(after).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().context("the runtime")?;
-    let (mut from, mut to) = tokio::io::split(connection);
+    let mut program = Program::spawn(&mut command, files)?;
     let master = tokio::select! {
         master = terminal::receive(&listener) => Some(master?),
-        _ = child.wait() => None,
+        _ = program.child.wait() => None,
     };
-    drop(std::fs::remove_file(socket));
     let Some(master) = master else {
         let mut told = Vec::new();
-        if let Some(mut errors) = child.stderr.take() {
+        if let Some(mut errors) = program.child.stderr.take() {
             errors.read_to_end(&mut told).await?;
         }
-        tell(&mut to, Frame::Error(told)).await?;
-        tell(&mut to, Frame::Exit(code(child.wait().await))).await?;
-        return to.shutdown().await.context("the connection");
+        tell(to, Frame::Error(told)).await?;
+        return Ok(Some(program.code().await));
     };
     resize(&master, size);
     let master = polled(master).context("the terminal")?;
-    if relay(&master, &mut child, &mut frames(&mut from), &mut to).await? {
-        tell(&mut to, Frame::Exit(code(child.wait().await))).await?;
-        return to.shutdown().await.context("the connection");
+    if relay(&master, &mut program, from, to).await {
+        return Ok(Some(program.code().await));
     }
     // The terminal hangs up when its last descriptor is closed.
     drop(master);
-    child.wait().await.map(drop).context("the runtime")
+    program.end().await.map(|()| None)
 }
 
 /// Copies both ways until the program has ended; answers whether the client is still there.
-async fn relay<R, W>(
+async fn relay(
     master: &AsyncFd<OwnedFd>,
-    child: &mut Child,
-    frames: &mut Frames<'_, R>,
-    to: &mut W,
-) -> Result<bool>
-where
-    R: AsyncReadExt + Unpin,
-    W: AsyncWriteExt + Unpin,
-{
+    program: &mut Program,
+    from: &mut From<'_>,
+    to: &mut To,
+) -> bool {
+    let pid = program.pid();
+    let hearing = async {
+        while let Some(frame) = from.next().await {
+            match frame {
+                // A terminal that nobody holds any more is seen where it is read.
+                Frame::Input(bytes) => drop(terminal::write(master, &bytes).await),
+                Frame::Size { columns, rows } => resize(master.get_ref(), (columns, rows)),
+                Frame::Signal(number) => signal(pid, number),
+                Frame::Output(_) | Frame::Error(_) | Frame::Exit(_) => {}
+            }
+        }
+    };
+    let mut telling = std::pin::pin!(tell_terminal(master, to));
+    tokio::select! {
+        // What is typed is heard however much is printed, and what was printed comes before the end.
+        biased;
+        () = hearing => false,
+        told = &mut telling => told.is_ok(),
+        _ = program.child.wait() => {
+            // What it has left behind may hold the terminal for ever.
+            let rest = timeout(LATE, telling).await;
+            rest.is_err() || matches!(rest, Ok(Ok(())))
+        }
+    }
+}
+
+/// Tells what is printed, until nobody holds the terminal any more.
+async fn tell_terminal(master: &AsyncFd<OwnedFd>, to: &mut To) -> io::Result<()> {
     let mut block = vec![0; BLOCK];
     loop {
         tokio::select! {
-            // What was printed comes before the end.
-            biased;
             count = terminal::read(master, &mut block) => match count {
                 // A terminal that nobody holds any more answers EIO.
-                Ok(0) | Err(_) => return Ok(true),
+                Ok(0) | Err(_) => return Ok(()),
                 Ok(count) => tell(to, Frame::Output(block[..count].to_vec())).await?,
             },
-            frame = frames.next() => match frame {
-                Some(Frame::Input(bytes)) => {
-                    if terminal::write(master, &bytes).await.is_err() {
-                        return Ok(true);
-                    }
-                }
-                Some(Frame::Size { columns, rows }) => resize(master.get_ref(), (columns, rows)),
-                Some(Frame::Signal(number)) => signal(child, number),
-                Some(Frame::Output(_) | Frame::Error(_) | Frame::Exit(_)) => {}
-                None => return Ok(false),
-            },
-            // What it has left behind may hold the terminal for ever.
-            _ = child.wait() => return Ok(true),
+            () = sleep(PROBE) => tell(to, Frame::Output(Vec::new())).await?,
         }
     }
 }

@@ -61,7 +61,7 @@ impl Control {
                     self.note_unwanted(&deployment, why);
                 }
             }
-            match self.remove(&meant).await {
+            match self.remove(&meant, |_| Ok(())).await {
                 // Somebody has deployed it meanwhile.
                 Err(refusal) if refusal.status == 409 => {}
                 Err(refusal) if refusal.status == 404 => return Ok(()),

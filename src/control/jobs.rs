@@ -95,11 +95,16 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// It is deployed somewhere.
-    pub(super) async fn remove(&self, meant: &Meant) -> Result<JobId, Refusal> {
+    /// It is deployed somewhere, or `may` says that it is not to be.
+    pub(super) async fn remove(
+        &self,
+        meant: &Meant,
+        may: impl Fn(&Stored) -> Result<(), Refusal>,
+    ) -> Result<JobId, Refusal> {
         let mut what = meant.to_string();
         for _ in 0..TRIES {
             let job = self.job(meant).await?;
+            may(&job)?;
             // Whoever deploys the job changes its key as well, so that no deployment is overlooked between this
             // look and the deletion.
             let hosts: Vec<String> = self

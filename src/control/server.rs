@@ -1,6 +1,7 @@
 //! HTTP on the socket: how many may ask, how much they may send, and how long they may take.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::caller::Caller;
+use super::feed::PATIENCE;
+use super::patient::Patient;
 use crate::error;
 
 /// How many connections there may be; others wait.
@@ -58,7 +61,7 @@ pub async fn serve(
                 Ok((stream, _)) => {
                     let (router, stop) = (router.clone(), stopped.clone());
                     connections.spawn(async move {
-                        connection(stream, router, stop).await;
+                        connection(stream, router, stop, PATIENCE).await;
                         drop(place);
                     });
                 }
@@ -77,7 +80,15 @@ pub async fn serve(
     Ok(())
 }
 
-async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receiver<bool>) {
+/// Serves one connection, whose client may take nothing of an answer for so long.
+async fn connection(
+    stream: UnixStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    patience: Duration,
+) {
+    let caller = Caller::of(&stream);
+    let (stream, endless) = Patient::new(stream, patience);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -85,7 +96,6 @@ async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receive
         .max_headers(HEADERS);
     let (begin, mut begun) = watch::channel(false);
     let inner = TowerToHyperService::new(router);
-    let caller = Caller::of(&stream);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<_>| {
         begin.send_replace(true);
         if let Some(caller) = caller {
@@ -110,6 +120,8 @@ async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receive
             serving.await
         }
     };
+    // If it goes on, it is an upgraded one.
+    endless.store(true, Ordering::Relaxed);
     if let Err(problem) = ended {
         error::debug(|| format!("a connection: {problem}"));
     }
@@ -118,4 +130,39 @@ async fn connection(stream: UnixStream, router: Router, mut stop: watch::Receive
 /// Waits until it is, or nobody is left who could say so.
 async fn is_true(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::feed::Feed;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// An answer without an end.
+    fn endless(stop: watch::Receiver<bool>) -> Router {
+        let more = move || {
+            let (mut feed, answer) = Feed::new("text/plain", stop);
+            tokio::spawn(async move { while feed.text(vec![b'x'; 64 << 10]).await.is_ok() {} });
+            std::future::ready(answer)
+        };
+        Router::new().route("/", axum::routing::get(more))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_loses_its_connection() {
+        let (_end, stop) = watch::channel(false);
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let patience = Duration::from_millis(100);
+        let served = connection(stream, endless(stop.clone()), stop, patience);
+        let ended = tokio::time::timeout(Duration::from_secs(20), served).await;
+        assert!(ended.is_ok(), "it waits for ever");
+        // What it was told is there, and no more comes.
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert!(told.starts_with(b"HTTP/1.1 200"));
+    }
 }

@@ -1,14 +1,16 @@
 //! The socket at which parctl asks: made here, given by systemd, or kept by the daemon that this one replaces.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
-use rustix::io::FdFlags;
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::sys;
 
@@ -52,10 +54,11 @@ fn bind(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("{folder:?}"))?;
     }
+    check_free(path)?;
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("{new:?}"));
         }
         Ok(()) | Err(_) => {}
@@ -70,6 +73,27 @@ fn bind(path: &Path) -> Result<UnixListener> {
     Ok(bound)
 }
 
+/// Refuses a place at which another daemon answers, with another state, or at which no socket is.
+fn check_free(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => {
+            if !found?.file_type().is_socket() {
+                bail!("something else is there, and not a socket: give another one");
+            }
+        }
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&client, &SocketAddrUnix::new(path)?) {
+        // AGAIN: so many wait there that no more may.
+        Ok(()) | Err(Errno::AGAIN) => {
+            bail!("another daemon answers there: end it, or give another --socket")
+        }
+        Err(_) => Ok(()),
+    }
+}
+
 /// Lets a program that is executed now have the socket; answers the number that it finds it by.
 ///
 /// # Errors
@@ -79,4 +103,28 @@ pub fn keep(socket: &OwnedFd) -> Result<String> {
     let flags = rustix::io::fcntl_getfd(socket)? - FdFlags::CLOEXEC;
     rustix::io::fcntl_setfd(socket.as_fd(), flags)?;
     Ok(socket.as_raw_fd().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_from_nobody() {
+        let name = format!("parhelion-socket-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("socket");
+        let first = bind(&path).unwrap();
+        let told = bind(&path).unwrap_err().to_string();
+        assert!(told.contains("another daemon answers"), "{told}");
+        // One that was left behind is replaced.
+        drop(first);
+        bind(&path).unwrap();
+        let file = folder.join("file");
+        fs::write(&file, "text").unwrap();
+        assert!(bind(&file).is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -7,10 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::socket;
+
+/// How long another program may take to tell its version; nothing else is done meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The program that takes over: the one at the path from which this one was started.
 #[derive(Debug, Clone)]
@@ -38,8 +42,11 @@ impl Successor {
         let program = &self.program;
         let mut command = tokio::process::Command::new(program);
         command.arg("--version").stdin(Stdio::null());
-        let told = command.output().await;
-        let told = told.with_context(|| format!("{program:?}"))?;
+        command.kill_on_drop(true);
+        let told = tokio::time::timeout(ANSWER, command.output()).await;
+        let told = told
+            .with_context(|| format!("{program:?} --version has not ended within {ANSWER:?}"))?
+            .with_context(|| format!("{program:?}"))?;
         let text = String::from_utf8_lossy(&told.stdout);
         if !told.status.success() || !text.starts_with("parheliond ") {
             bail!("{program:?} --version ends with {}", told.status);
@@ -58,5 +65,24 @@ impl Successor {
         command.args(std::env::args_os().skip(1));
         let failed = command.env(socket::KEPT, number).exec();
         Err(failed).with_context(|| format!("execve({:?})", self.program))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn a_program_that_never_tells_its_version_is_not_waited_for() {
+        let name = format!("parhelion-successor-{}", std::process::id());
+        let program = std::env::temp_dir().join(name);
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let successor = Successor { program };
+        let checked = tokio::time::timeout(ANSWER * 4, successor.check()).await;
+        std::fs::remove_file(&successor.program).unwrap();
+        let told = checked.unwrap().unwrap_err().to_string();
+        assert!(told.contains("has not ended"), "{told}");
     }
 }

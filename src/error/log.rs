@@ -275,14 +275,15 @@ pub(super) fn log_line(format: LogFormat, level: Level, message: &str, time: &st
 }
 
 /// JSON whose control characters are all escaped: the standard lets those from U+007F on stand, and a
-/// terminal on which a log is read does not.
-fn without_controls(json: String) -> String {
-    if !json.contains(char::is_control) {
+/// terminal on which it is read does not. Ends of lines stand between values only, and stay.
+pub(crate) fn without_controls(json: String) -> String {
+    let is_control = |c: char| c.is_control() && c != '\n';
+    if !json.contains(is_control) {
         return json;
     }
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
-        match c.is_control() {
+        match is_control(c) {
             // Cannot fail: it is a string that is written to.
             true => drop(write!(escaped, "\\u{:04x}", u32::from(c))),
             false => escaped.push(c),

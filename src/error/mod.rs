@@ -19,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
+pub(crate) use log::without_controls;
 pub use log::{Destination, Level, Log, LogFormat};
 
 /// An error that a caller branches on.
@@ -229,7 +230,7 @@ fn one_line(text: &str) -> String {
 
 /// A text for a terminal, on as many lines: other control characters, with which a configuration could
 /// make it do things, as Rust writes them.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let is_ours = |c: char| c == '\n' || !c.is_control();
     if text.chars().all(is_ours) {
         return text.to_owned();

@@ -11,6 +11,7 @@
 mod caller;
 mod errors;
 mod host;
+mod inside;
 mod life;
 mod looking;
 mod storm;
@@ -29,6 +30,7 @@ fn main() {
     let trials = [
         life::all(),
         looking::all(),
+        inside::all(),
         errors::all(),
         takeover::all(),
         storm::all(),

@@ -222,15 +222,16 @@ pub async fn exec(
 fn session(exec: &Exec, root: &str, id: String, upgrade: OnUpgrade) -> Session {
     let mut before = vec!["--root".to_owned(), root.to_owned(), "exec".to_owned()];
     for (name, value) in &exec.env {
-        before.extend(["--env".to_owned(), format!("{name}={value}")]);
+        before.push(format!("--env={name}={value}"));
     }
     if let Some(cwd) = &exec.cwd {
-        before.extend(["--cwd".to_owned(), cwd.clone()]);
+        before.push(format!("--cwd={cwd}"));
     }
     if let Some(user) = &exec.user {
-        before.extend(["--user".to_owned(), user.clone()]);
+        before.push(format!("--user={user}"));
     }
-    let mut after = vec![id];
+    // A program's name that begins with a dash is none of the runtime's options.
+    let mut after = vec!["--".to_owned(), id];
     after.extend(exec.command.iter().cloned());
     Session {
         before,

@@ -1,0 +1,129 @@
+//! Programs inside instances, at their clients' and their own worst: much at once, clients that vanish, terminals.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, openpt, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+use serde_json::json;
+
+use crate::caller::Running;
+use crate::host::Host;
+use crate::support::tests;
+
+pub fn all() -> Vec<Trial> {
+    tests![
+        much_goes_in_and_out_at_once,
+        a_client_that_vanishes_leaves_no_program,
+        the_terminal_is_given_back_when_parctl_is_told_to_end,
+        an_interrupt_is_heard_however_much_is_printed,
+    ]
+}
+
+const SLEEP: &str = "while :; do sleep 1; done";
+
+fn much_goes_in_and_out_at_once() {
+    const MUCH: usize = 1 << 20;
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    // It takes nothing before its own is taken.
+    let script = format!("head -c {MUCH} /dev/zero; cat");
+    let words = ["exec", "-i", &name, "/bin/busybox", "sh", "-c", &script];
+    let mut command = host.parctl_command(&words);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut parctl = piped.spawn().unwrap();
+    let mut input = parctl.stdin.take().unwrap();
+    let typing = std::thread::spawn(move || input.write_all(&vec![b'x'; MUCH]));
+    let mut output = parctl.stdout.take().unwrap();
+    let (counts, counted) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        output.read_to_end(&mut all).unwrap();
+        counts.send(all.len())
+    });
+    let count = counted.recv_timeout(crate::host::PATIENCE);
+    let _ended = parctl.kill();
+    parctl.wait().unwrap();
+    assert_eq!(count, Ok(2 * MUCH));
+    typing.join().unwrap().unwrap();
+}
+
+/// Whether a process has this among its words.
+fn is_there(word: &str) -> bool {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let words = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline"));
+    all.filter_map(|entry| words(entry).ok())
+        .any(|words| String::from_utf8_lossy(&words).contains(word))
+}
+
+fn a_client_that_vanishes_leaves_no_program() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let word = format!("stays-{}", host.bundle.id);
+    let script = format!("trap '' HUP TERM INT; echo up; : {word}; while :; do sleep 1; done");
+    let words = ["exec", "-i", &name, "/bin/busybox", "sh", "-c", &script];
+    let mut client = Running::spawn(&mut host.parctl_command(&words), Stdio::piped());
+    assert_eq!(client.line(), "up");
+    assert!(is_there(&word));
+    client.signal(Signal::KILL);
+    client.end();
+    host.until("the program has ended", || !is_there(&word));
+}
+
+/// parctl with a new terminal as its own; the master and the slave.
+fn on_terminal(host: &Host, words: &[&str]) -> (std::process::Child, File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    unlockpt(&master).unwrap();
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+    let parctl = host.parctl_command(words);
+    let mut command = Command::new("setsid");
+    command.arg("--ctty").arg(parctl.get_program());
+    command.args(parctl.get_args());
+    command.env("PARHELION_SOCKET", host.path("socket"));
+    let stream = || Stdio::from(slave.try_clone().unwrap());
+    let streams = command.stdin(stream()).stdout(stream()).stderr(stream());
+    (streams.spawn().unwrap(), File::from(master), slave)
+}
+
+fn is_raw(terminal: &OwnedFd) -> bool {
+    let modes = tcgetattr(terminal).unwrap().local_modes;
+    !modes.contains(LocalModes::ICANON)
+}
+
+fn the_terminal_is_given_back_when_parctl_is_told_to_end() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let exec = ["exec", "-it", &name, "/bin/busybox", "sleep", "1000"];
+    for words in [&exec[..], &["top"]] {
+        for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+            let (mut parctl, _master, terminal) = on_terminal(&host, words);
+            host.until("it is raw", || is_raw(&terminal));
+            let pid = rustix::process::Pid::from_child(&parctl);
+            rustix::process::kill_process(pid, signal).unwrap();
+            parctl.wait().unwrap();
+            assert!(!is_raw(&terminal), "{words:?} {signal:?}");
+        }
+    }
+}
+
+fn an_interrupt_is_heard_however_much_is_printed() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let script = "trap 'exit 9' INT; while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done";
+    let words = ["exec", "-it", &name, "/bin/busybox", "sh", "-c", script];
+    let (mut parctl, master, terminal) = on_terminal(&host, &words);
+    host.until("it is raw", || is_raw(&terminal));
+    let mut reading = master.try_clone().unwrap();
+    let mut block = [0; 4096];
+    assert!(reading.read(&mut block).unwrap() > 0);
+    std::thread::spawn(move || while reading.read(&mut block).is_ok_and(|count| count > 0) {});
+    (&master).write_all(b"\x03").unwrap();
+    let ended = std::thread::spawn(move || parctl.wait().unwrap().code());
+    host.until("it has ended", || ended.is_finished());
+    assert_eq!(ended.join().unwrap(), Some(9));
+}
