@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::event::epoll;
 use rustix::fs::{AtFlags, Mode};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with,
 };
@@ -28,6 +29,9 @@ const REQUEST: usize = 4096;
 
 /// The longest answer, in bytes: the kernel's default for what a socket keeps is larger.
 const ANSWER: usize = 128 << 10;
+
+/// How long one that asks waits for a keeper that takes no connections or requests, as one that was stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many may be connected at once.
 pub const CONNECTIONS: usize = 16;
@@ -273,6 +277,8 @@ impl Connection {
     pub fn open(directory: BorrowedFd<'_>) -> Result<Option<Connection>> {
         let call = || format!("connect({SOCKET:?})");
         let (socket, address) = socket(directory).call(call)?;
+        // It limits connect(2) too (unix(7), SO_SNDTIMEO of socket(7)).
+        set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).call(call)?;
         match rustix::net::connect(&socket, &address) {
             // A helper of a keeper that was killed has the socket open for another moment.
             Ok(()) => Ok(is_alive(&socket)?.then_some(Connection(socket))),

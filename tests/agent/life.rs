@@ -1,5 +1,7 @@
 //! What is wanted is there, comes back, and goes.
 
+use std::cell::Cell;
+
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -52,6 +54,12 @@ fn more_and_fewer_instances_and_none() {
     assert_eq!(pid(&one[0]), two[&name(&one[0])]);
     world.want(&[]);
     world.until(|all| all.is_empty());
+    let removed = Cell::new(0);
+    world.until_event(|event| {
+        assert_ne!(event["kind"], "broken", "{event}");
+        removed.set(removed.get() + usize::from(event["kind"] == "removed"));
+        removed.get() == 4
+    });
     assert_eq!(std::fs::read_dir(world.instances()).unwrap().count(), 0);
     assert_eq!(world.containers(), [""; 0]);
     assert!(world.keepers().is_empty());

@@ -26,6 +26,9 @@ const LINES: usize = 4096;
 /// How many numbers are reserved at once.
 const BLOCK: u64 = 1000;
 
+/// The kind of an event: nothing is left of an instance.
+pub const REMOVED: &str = "removed";
+
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
@@ -209,7 +212,14 @@ fn read(path: &Path) -> Result<Vec<Line>> {
 }
 
 fn note(told: &mut Told, line: &Line) {
-    let (Some(instance), Some(attempt)) = (&line.event.instance, line.attempt) else {
+    let Some(instance) = &line.event.instance else {
+        return;
+    };
+    if line.event.kind == REMOVED {
+        // One of the same name counts its attempts from the beginning.
+        told.remove(instance);
+    }
+    let Some(attempt) = line.attempt else {
         return;
     };
     let (begun, ended) = told.entry(instance.clone()).or_default();
@@ -292,6 +302,22 @@ mod tests {
         let (log, told) = Log::open(&folder, "host").unwrap();
         assert_eq!(told["web"], (5, 5));
         assert_eq!(numbers(&log), [1, 2, last]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn attempts_of_one_that_was_removed_are_not_those_of_the_next_one() {
+        let folder = folder("removed");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        add(&mut log, "ended", Some(7));
+        add(&mut log, REMOVED, None);
+        drop(log);
+        let (mut log, told) = Log::open(&folder, "host").unwrap();
+        assert!(told.is_empty(), "{told:?}");
+        add(&mut log, "started", Some(1));
+        drop(log);
+        let (_, told) = Log::open(&folder, "host").unwrap();
+        assert_eq!(told["web"], (1, 0));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -3,7 +3,7 @@
 //! Ends and beginnings of programs come from the attempts that a keeper remembers, the last 16: what has
 //! happened while there was no agent is told afterwards, and nothing is told twice.
 
-use super::events::Note;
+use super::events::{Note, REMOVED};
 use super::reaper::Reaped;
 use super::{Driver, about};
 use crate::agent::reconcile::{Event, Name, Want};
@@ -55,7 +55,7 @@ impl Driver {
             }
             Event::Lost(_) if self.is_kept(&name) => ("keeper-lost", "its keeper has ended".into()),
             Event::Deleted(_) => (
-                "removed",
+                REMOVED,
                 "it is not wanted, and nothing is left of it".into(),
             ),
             Event::Checked(_, Health::Unhealthy, why) => ("unhealthy", why.clone()),
@@ -80,7 +80,7 @@ impl Driver {
         if kind != "broken" || fault != Some(&cause) {
             self.note(&name, kind, cause, None);
         }
-        if kind == "removed" {
+        if kind == REMOVED {
             self.told.remove(&*name);
         }
     }

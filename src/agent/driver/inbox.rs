@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{link, reaper};
+use super::{link, reaper, wanted};
 use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name};
 use crate::agent::report::Told;
@@ -26,7 +26,9 @@ pub enum Input {
     /// What was reaped.
     Reaped(reaper::Reaped),
     /// Somebody wants this.
-    Want(Wanted, oneshot::Sender<Result<()>>),
+    Want(Wanted, wanted::Answer),
+    /// That is on disk.
+    Recorded(wanted::Plan, wanted::Answer),
     /// Somebody asks an instance's keeper, and why.
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
     /// Something was done with a job: which word says what, and why.

@@ -11,8 +11,9 @@ mod place;
 mod ports;
 mod reaper;
 mod start;
+mod wanted;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -23,8 +24,8 @@ use rustix::process::Rlimit;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::health::{self, Checks};
-use super::reconcile::{Action, Begin, Event, Name, Stage, State, Want, WantedSlot};
-use super::{Options, Snapshot, Wanted};
+use super::reconcile::{Action, Begin, Event, Name, Stage, State};
+use super::{Options, Snapshot};
 use crate::api::Instance;
 use crate::error;
 use crate::job::Job;
@@ -47,6 +48,8 @@ pub struct Host {
     pub cgroup_parent: String,
     /// Who has which port.
     pub ports: Mutex<ports::Ports>,
+    /// The revision that was written down last by this agent.
+    pub recorded: Mutex<Option<u64>>,
     /// How many keepers may begin at once.
     pub beginning: Arc<Semaphore>,
     /// How many directories may be written or removed at once.
@@ -122,10 +125,8 @@ impl Driver {
             Input::Appeared(names) => self.appeared(&names),
             Input::Look => self.look(),
             Input::Reaped(reaped) => self.note_reaped(reaped),
-            Input::Want(wanted, answer) => {
-                let done = self.want(wanted);
-                let _gone = answer.send(done);
-            }
+            Input::Want(wanted, answer) => self.want(wanted, answer),
+            Input::Recorded(planned, answer) => self.recorded(planned, answer),
             Input::Ask(name, request, reason, answer) => {
                 let done = self.ask(&name, request, reason);
                 let _gone = answer.send(done);
@@ -134,20 +135,6 @@ impl Driver {
             Input::Stop(end) => return Some(end),
         }
         None
-    }
-
-    /// What is wanted is on disk before it is followed.
-    fn want(&mut self, wanted: Wanted) -> Result<()> {
-        if let Some(last) = self.state.revision.filter(|last| wanted.revision < *last) {
-            let revision = wanted.revision;
-            bail!("revision {revision} is older than {last}, which is wanted already");
-        }
-        let (jobs, want) = plan(&wanted)?;
-        disk::write_wanted(&self.host.options.state, &wanted)?;
-        self.note_wanted(&want);
-        self.jobs = jobs;
-        self.step(Event::Want(want));
-        Ok(())
     }
 
     fn ask(&mut self, name: &str, request: Request, reason: String) -> Result<()> {
@@ -226,12 +213,17 @@ impl Driver {
     }
 
     fn delete(&mut self, name: Name) {
-        if let Some(link) = self.links.remove(&name) {
+        let link = self.links.remove(&name);
+        if let Some(link) = &link {
             let _gone = link.send(link::Order::End);
         }
         self.pipes.remove(&name);
         let (host, inbox) = (self.host.clone(), self.inbox.clone());
         tokio::spawn(async move {
+            if let Some(link) = link {
+                // Until its keeper has ended, which has the directory's lock.
+                link.closed().await;
+            }
             let _permit = host.writing.clone().acquire_owned().await;
             let what = name.clone();
             let removed = tokio::task::spawn_blocking(move || host.remove(&what)).await;
@@ -259,9 +251,8 @@ impl Driver {
 
     fn look(&mut self) {
         self.is_looking = false;
-        let known: HashSet<Name> = self.state.slots.keys().cloned().collect();
         let (host, inbox) = (self.host.clone(), self.inbox.clone());
-        tokio::task::spawn_blocking(move || inbox.send(Input::Reaped(host.reap(&known))));
+        tokio::task::spawn_blocking(move || inbox.send(Input::Reaped(host.reap())));
     }
 
     /// Looks at an instance anew, as others see it.
@@ -281,11 +272,6 @@ impl Driver {
 
     fn publish(&mut self) {
         let instances: Vec<_> = self.views.values().cloned().collect();
-        let targets = instances.iter().filter_map(|view| {
-            let recipe = self.jobs.get(view.name.as_str())?;
-            health::target(view, &recipe.job)
-        });
-        let targets: Vec<_> = targets.collect();
         self.snapshots.send_if_modified(|last| {
             let same = last.instances.len() == instances.len()
                 && last
@@ -294,7 +280,11 @@ impl Driver {
                     .zip(&instances)
                     .all(|(a, b)| Arc::ptr_eq(a, b));
             if !same {
-                self.checks.set(targets);
+                let targets = instances.iter().filter_map(|view| {
+                    let recipe = self.jobs.get(view.name.as_str())?;
+                    health::target(view, &recipe.job)
+                });
+                self.checks.set(targets.collect());
                 let number = last.number + 1;
                 *last = Arc::new(Snapshot { number, instances });
             }
@@ -323,41 +313,6 @@ fn about(event: &Event) -> Option<&Name> {
         | Event::NotDeleted(name, _)
         | Event::Checked(name, _, _) => Some(name),
     }
-}
-
-/// Which instances are wanted, by their names.
-///
-/// # Errors
-///
-/// Two of them would have one name.
-fn plan(wanted: &Wanted) -> Result<(HashMap<Name, place::Recipe>, Want)> {
-    let mut jobs = HashMap::new();
-    let mut slots = Vec::new();
-    for one in &wanted.jobs {
-        let id = one.job.id();
-        for index in 0..one.count {
-            let name: Name = instance_name(&one.job, &id.digest, index).into();
-            let recipe = place::Recipe {
-                name: name.clone(),
-                job: one.job.clone(),
-                id: id.clone(),
-                index,
-            };
-            if jobs.insert(name.clone(), recipe).is_some() {
-                bail!(
-                    "two jobs would have instances of the name {name:?}: give one another version"
-                );
-            }
-            slots.push(WantedSlot {
-                name,
-                job: id.clone(),
-                index,
-                goal: one.goal,
-            });
-        }
-    }
-    let revision = wanted.revision;
-    Ok((jobs, Want { revision, slots }))
 }
 
 fn instance_name(job: &Job, digest: &str, index: u32) -> String {

@@ -1,6 +1,9 @@
 //! Containers of ours that nobody knows: what an agent without its directory has left, or somebody has put into
 //! our cgroup. Never others: a container counts as ours by the annotation with its instance's directory, and a
 //! cgroup by being below the one that is this agent's alone.
+//!
+//! Whether an instance is there says its directory, at the moment of the question: it is made before the first
+//! container and goes after the last one. A list from before would lack what was begun meanwhile.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,7 +14,6 @@ use anyhow::{Context, Result};
 use rustix::fs::inotify;
 
 use super::{Host, Inbox, Input};
-use crate::agent::reconcile::Name;
 use crate::cgroups::{Cgroup, Hierarchy};
 use crate::error;
 use crate::sys::watched::Watched;
@@ -20,13 +22,13 @@ use crate::sys::watched::Watched;
 pub type Reaped = Vec<(String, String)>;
 
 impl Host {
-    /// Reaps what is ours and belongs to none of the `known` instances. Blocks.
-    pub fn reap(&self, known: &HashSet<Name>) -> Reaped {
+    /// Reaps what is ours and belongs to no instance. Blocks.
+    pub fn reap(&self) -> Reaped {
         let mut reaped = Reaped::new();
-        let cgroups = self.reap_containers(known, &mut reaped);
+        let cgroups = self.reap_containers(&mut reaped);
         match cgroups {
             Ok(cgroups) => {
-                if let Err(error) = self.reap_cgroups(known, &cgroups, &mut reaped) {
+                if let Err(error) = self.reap_cgroups(&cgroups, &mut reaped) {
                     error::warn(&format!("reap cgroups: {}", error::in_words(&error)));
                 }
             }
@@ -36,11 +38,7 @@ impl Host {
     }
 
     /// Deletes containers of instances that are not there; the cgroups that all others have.
-    fn reap_containers(
-        &self,
-        known: &HashSet<Name>,
-        reaped: &mut Reaped,
-    ) -> Result<HashSet<PathBuf>> {
+    fn reap_containers(&self, reaped: &mut Reaped) -> Result<HashSet<PathBuf>> {
         let mut cgroups = HashSet::new();
         for id in self.containers()? {
             let record = crate::lifecycle::record::Snapshot::read(&self.options.root, &id);
@@ -52,7 +50,7 @@ impl Host {
                 .map(Path::new);
             let instance = keeper.and_then(|keeper| keeper.strip_prefix(&self.instances).ok());
             let instance = instance.and_then(Path::to_str);
-            if instance.is_none_or(|name| known.contains(name)) {
+            if instance.is_none_or(|name| self.directory(name).is_dir()) {
                 cgroups.extend(record.facts.cgroup.as_deref().map(below_root));
                 continue;
             }
@@ -69,12 +67,7 @@ impl Host {
     }
 
     /// Removes cgroups below ours in which no container of ours is.
-    fn reap_cgroups(
-        &self,
-        known: &HashSet<Name>,
-        used: &HashSet<PathBuf>,
-        reaped: &mut Reaped,
-    ) -> Result<()> {
+    fn reap_cgroups(&self, used: &HashSet<PathBuf>, reaped: &mut Reaped) -> Result<()> {
         let hierarchy = Hierarchy::find()?;
         let parent = below_root(Path::new(&self.cgroup_parent));
         let folder = hierarchy.mount_point().join(&parent);
@@ -82,7 +75,7 @@ impl Host {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = parent.join(&name);
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if !is_directory || used.contains(&path) || is_of_known(&name, known) {
+            if !is_directory || used.contains(&path) || self.has_instance_of(&name) {
                 continue;
             }
             let Some(cgroup) = Cgroup::open(&hierarchy, &path)? else {
@@ -100,15 +93,16 @@ impl Host {
         }
         Ok(())
     }
-}
 
-/// Whether a cgroup's name is that of an instance, or of one of its tasks: its container may just be made.
-fn is_of_known(cgroup: &str, known: &HashSet<Name>) -> bool {
-    let ends = cgroup
-        .match_indices(['.', '-', '+', '_'])
-        .map(|(end, _)| end);
-    ends.chain([cgroup.len()])
-        .any(|end| known.contains(&cgroup[..end]))
+    /// Whether a cgroup's name is that of an instance, or of one of its tasks: its container may just be made.
+    fn has_instance_of(&self, cgroup: &str) -> bool {
+        let ends = cgroup
+            .match_indices(['.', '-', '+', '_'])
+            .map(|(end, _)| end);
+        ends.chain([cgroup.len()])
+            .filter(|end| *end > 0)
+            .any(|end| self.directory(&cgroup[..end]).is_dir())
+    }
 }
 
 fn below_root(path: &Path) -> PathBuf {
@@ -154,5 +148,24 @@ async fn follow(host: &Host, inbox: &Inbox) -> Result<()> {
         ready.clear_ready();
         drop(ready);
         inbox.send(Input::Appeared(names));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::start::tests::host;
+    use super::*;
+
+    #[test]
+    fn an_instance_is_there_as_soon_as_its_directory_is() {
+        let (folder, host) = host("reaper");
+        let all = ["", "web.1.0123456.0", "web.1.0123456.0.main"];
+        assert!(all.iter().all(|name| !host.has_instance_of(name)));
+        // One that was begun after it was looked for the first time.
+        fs::create_dir(host.directory("web.1.0123456.0")).unwrap();
+        let has = all.map(|name| host.has_instance_of(name));
+        assert_eq!(has, [false, true, true]);
+        assert!(!host.has_instance_of("web.1.0123456.1.main"));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

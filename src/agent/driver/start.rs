@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
-use super::{Driver, Host, Inbox, disk, events, plan, ports, reaper};
+use super::wanted::plan;
+use super::{Driver, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
 use crate::agent::{Options, Snapshot, Wanted};
@@ -105,6 +106,7 @@ fn prepare(options: Options) -> Result<Host> {
         volumes,
         cgroup_parent: format!("{parent}/agent-{:.8}", sum),
         ports: Mutex::new(ports::Ports::default()),
+        recorded: Mutex::new(None),
         beginning: Arc::new(Semaphore::new(2 * processors)),
         writing: Arc::new(Semaphore::new(2 * processors)),
         open_files: raise_limit(),
@@ -173,4 +175,25 @@ impl Driver {
 
 fn is_kept(directory: &Path) -> bool {
     crate::keeper::client::find(directory).is_ok_and(|found| found.is_some())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A host in a directory of its own, which the test removes.
+    pub fn host(name: &str) -> (PathBuf, Host) {
+        let folder = std::env::temp_dir().join(format!("agent-{name}-{}", std::process::id()));
+        let options = Options {
+            host: "host".into(),
+            state: folder.join("agent"),
+            runtime: "/nonexistent".into(),
+            root: folder.join("root"),
+            cgroup_parent: "/parhelion".into(),
+        };
+        let host = prepare(options).unwrap();
+        (folder, host)
+    }
 }

@@ -21,10 +21,12 @@ pub(super) struct Verdict {
 /// Verdicts, by the names of instances.
 pub(super) type Verdicts = BTreeMap<String, Verdict>;
 
-/// What was written last.
-pub(super) fn load(path: &Path) -> Verdicts {
+/// What was written last of the instances that are still there: of the others nobody will tell that they have gone.
+pub(super) fn load(path: &Path, is_there: impl Fn(&str) -> bool) -> Verdicts {
     let text = std::fs::read(path).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+    let mut verdicts: Verdicts = serde_json::from_slice(&text).unwrap_or_default();
+    verdicts.retain(|instance, _| is_there(instance));
+    verdicts
 }
 
 /// Replaces the file. Not synchronised: a crash of the host ends the runs as well.
@@ -36,4 +38,25 @@ pub(super) fn save(path: PathBuf, verdicts: &Verdicts) -> std::io::Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, serde_json::to_vec(verdicts)?)?;
     std::fs::rename(&new, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_that_have_gone_meanwhile_are_forgotten() {
+        let folder = std::env::temp_dir().join(format!("health-memory-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("health.json");
+        let verdict = Verdict {
+            run: "0:1".to_owned(),
+            health: Health::Ready,
+        };
+        let all = ["gone", "web"].map(|name| (name.to_owned(), verdict.clone()));
+        save(path.clone(), &all.into()).unwrap();
+        let loaded = load(&path, |instance| instance == "web");
+        assert_eq!(loaded.into_keys().collect::<Vec<_>>(), ["web"]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

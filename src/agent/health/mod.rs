@@ -124,6 +124,8 @@ struct Loop {
     began: Instant,
     watched: BTreeMap<String, Watched>,
     limiter: Limiter,
+    /// How many of a job there are, as the limiter knows it.
+    counts: BTreeMap<JobId, usize>,
     answers: mpsc::UnboundedSender<Answer>,
     verdicts: Verdicts,
     /// When the verdicts are to be written.
@@ -137,13 +139,14 @@ async fn run(
     tell: Teller,
 ) {
     let (answers, mut answered) = mpsc::unbounded_channel();
-    let verdicts = memory::load(&memory);
+    let verdicts = memory::load(&memory, |instance| exec.is_there(instance));
     let mut this = Loop {
         exec,
         tell,
         began: Instant::now(),
         watched: BTreeMap::new(),
         limiter: Limiter::default(),
+        counts: BTreeMap::new(),
         answers,
         verdicts,
         save_at: None,
@@ -203,13 +206,18 @@ impl Loop {
         for one in before.into_values() {
             let name = one.target.instance;
             if !self.watched.contains_key(&name) {
-                counts.entry(one.id.clone()).or_default();
                 self.verdicts.remove(&name);
                 self.limit(limiter::Event::Gone(one.id, name));
             }
         }
-        for (id, count) in counts {
-            self.limit(limiter::Event::Count(id, count));
+        // What is as before is not told: each of these looks at all jobs.
+        let gone = self.counts.keys().filter(|id| !counts.contains_key(id));
+        let gone: Vec<_> = gone.map(|id| (id.clone(), 0)).collect();
+        let before = std::mem::replace(&mut self.counts, counts.clone());
+        for (id, count) in counts.into_iter().chain(gone) {
+            if before.get(&id) != Some(&count) {
+                self.limit(limiter::Event::Count(id, count));
+            }
         }
         self.time();
     }

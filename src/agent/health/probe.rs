@@ -35,6 +35,9 @@ pub trait Exec: Send + Sync {
         command: &'a [String],
         timeout: Duration,
     ) -> ExecAnswer<'a>;
+
+    /// Whether there is an instance of this name, whether it runs or not.
+    fn is_there(&self, instance: &str) -> bool;
 }
 
 /// The keepers of the instances in a directory.
@@ -42,6 +45,10 @@ pub trait Exec: Send + Sync {
 pub struct Keepers(pub PathBuf);
 
 impl Exec for Keepers {
+    fn is_there(&self, instance: &str) -> bool {
+        self.0.join(instance).is_dir()
+    }
+
     fn exec<'a>(
         &'a self,
         instance: &'a str,
@@ -50,14 +57,15 @@ impl Exec for Keepers {
         timeout: Duration,
     ) -> ExecAnswer<'a> {
         Box::pin(async move {
-            let asked = client::check(
-                &self.0.join(instance),
-                Command {
-                    task: task.map(str::to_owned),
-                    args: command.to_vec(),
-                    timeout_ms: timeout.as_millis() as u64,
-                },
-            )?;
+            let directory = self.0.join(instance);
+            let asked = Command {
+                task: task.map(str::to_owned),
+                args: command.to_vec(),
+                timeout_ms: timeout.as_millis() as u64,
+            };
+            // It blocks where many wait for a keeper that is stuck.
+            let asked = tokio::task::spawn_blocking(move || client::check(&directory, asked));
+            let asked = asked.await.context("ask a keeper")??;
             // Its packets are not read here: a datagram socket is what tokio waits for without unsafe code.
             let socket = UnixDatagram::from(asked.as_fd().try_clone_to_owned()?);
             socket.set_nonblocking(true)?;
@@ -178,4 +186,49 @@ async fn request(place: SocketAddr, http: &Http) -> Result<()> {
         bail!("{}: the answer is {status}", context());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_takes_no_connections_holds_up_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("probe-stuck-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("web")).unwrap();
+        let address = SocketAddrUnix::new(folder.join("web/control")).unwrap();
+        let socket = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+        };
+        let stuck = socket();
+        bind(&stuck, &address).unwrap();
+        listen(&stuck, 0).unwrap();
+        // Until nobody else can wait.
+        let mut waiting = Vec::new();
+        while let others = socket()
+            && connect(&others, &address).is_ok()
+        {
+            waiting.push(others);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        let keepers = Keepers(folder.clone());
+        let limit = Duration::from_millis(100);
+        let began = std::time::SystemTime::now();
+        let answer = runtime.block_on(async {
+            let command = ["true".to_owned()];
+            let asked = keepers.exec("web", None, &command, limit);
+            tokio::time::timeout(limit, asked).await
+        });
+        assert!(answer.is_err(), "the daemon's loop waits for a connection");
+        // Nor is a thread lost for ever: the runtime's end waits for it.
+        drop(runtime);
+        assert!(began.elapsed().unwrap() < Duration::from_secs(60));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }
