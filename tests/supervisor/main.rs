@@ -17,13 +17,20 @@ mod looking;
 #[path = "../runtime/support.rs"]
 mod support;
 mod takeover;
+mod unit;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     support::enter_private_namespace();
     let arguments = Arguments::from_args();
-    let trials = [life::all(), looking::all(), errors::all(), takeover::all()];
+    let trials = [
+        life::all(),
+        looking::all(),
+        errors::all(),
+        takeover::all(),
+        unit::all(),
+    ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     drop(busybox);
