@@ -2,7 +2,8 @@
 # make storm: kill all of it at random.  make fuzz: attack its parsers and plans with inputs that nobody wrote.  make sanitize: watch its memory.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: build supervisor demo test storm test-agent test-vhost test-selinux weakened bench manual supply fuzz sanitize
+.PHONY: build supervisor demo test storm test-agent test-vhost test-vhost-supervisor test-reboot test-selinux weakened bench manual supply fuzz \
+	sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
@@ -46,6 +47,7 @@ test:
 	cargo test --locked --test runtime --test escapes $(AS_ROOT)
 	$(MAKE) test-agent
 	$(MAKE) test-vhost
+	$(MAKE) test-reboot
 	$(MAKE) test-selinux
 
 # A runtime without mitigations, which tests/escapes attacks to show that an attack can succeed. Never for use.
@@ -92,8 +94,22 @@ storm: build supervisor
 test-vhost: build weakened
 	PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE=$(abspath $(WEAKENED)) cargo test --locked --test runtime --test escapes \
 		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)
-	PARHELION=$(abspath $(PROGRAM)) cargo test --locked $(SUPERVISOR) --test agent \
-		--config 'target."cfg(all())".runner = "tests/vhost/runner"' -- $(FILTER)
+	$(MAKE) test-vhost-supervisor
+
+# Of the supervisor's tests those to which controllers or systemd make a difference: of the agent what is about cgroups that
+# others have (limits) and a storm (cgroup.kill), of the programs all about the units of packaging/. The others see the same
+# kernel in make test, ten times as fast.
+SUPERVISOR_PROGRAMS := $(TARGET)/$(HOST)/release/parheliond $(TARGET)/$(HOST)/release/parctl
+SUPERVISOR_IN_VHOST := PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE="$(abspath $(SUPERVISOR_PROGRAMS) packaging)" \
+	cargo test --locked $(SUPERVISOR) --config 'target."cfg(all())".runner = "tests/vhost/runner"'
+
+test-vhost-supervisor: build supervisor
+	$(SUPERVISOR_IN_VHOST) --test agent -- $(or $(FILTER),--skip life:: --skip lost:: --skip health::)
+	$(SUPERVISOR_IN_VHOST) --test supervisor -- $(or $(FILTER),unit::)
+
+# What was deployed runs again by itself after a crash of the host, and after an orderly reboot.
+test-reboot: build supervisor
+	tests/vhost/run --boots 3 $(addprefix --share ,$(abspath $(PROGRAM) $(SUPERVISOR_PROGRAMS) packaging)) tests/vhost/reboot
 
 # The tests of SELinux, in the virtual host booted with it, under a policy of their own.
 POLICY := $(TARGET)/selinux-policy

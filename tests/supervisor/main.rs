@@ -19,6 +19,7 @@ mod storm;
 #[path = "../runtime/support.rs"]
 mod support;
 mod takeover;
+mod unit;
 #[path = "../agent/victims.rs"]
 mod victims;
 
@@ -34,6 +35,7 @@ fn main() {
         errors::all(),
         takeover::all(),
         storm::all(),
+        unit::all(),
     ];
     let busybox = support::Busybox::prepare();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -56,6 +56,16 @@ pub fn renew(path: &Path, content: &[u8]) -> Result<()> {
     written.with_context(|| format!("write {path:?}"))
 }
 
+/// Makes the names in a folder safe on disk.
+///
+/// # Errors
+///
+/// What the operating system refuses.
+pub fn keep_names(folder: &Path) -> Result<()> {
+    let kept = File::open(folder).and_then(|folder| folder.sync_all());
+    kept.with_context(|| format!("synchronise {folder:?}"))
+}
+
 fn beside(path: &Path) -> Result<(PathBuf, &Path)> {
     let name = path.file_name().and_then(|name| name.to_str());
     let folder = path.parent();

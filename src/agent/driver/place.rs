@@ -2,7 +2,8 @@
 //!
 //! `instances/NAME` has `keeper.json`, a bundle's directory for each task, and `instance.json`, which says
 //! whose it is and which ports it has. A new one is written beside and gets its name when it is complete; one
-//! that is removed loses its name first. Names with a point in front are what was interrupted.
+//! that is removed loses its name first. Names with a point in front are what was interrupted. Of all this only the
+//! ports are safe on disk before the instance starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -79,6 +80,10 @@ impl Host {
                 remove_all(&new)?;
                 self.write(recipe, &directory, &new, &taken)
                     .and_then(|()| rename(&new, &directory))
+                    .and_then(|()| match taken.is_empty() {
+                        true => Ok(()),
+                        false => disk::keep_names(&self.instances),
+                    })
             }
         };
         written.map(|()| taken)
@@ -117,7 +122,12 @@ impl Host {
             tasks: recipe.job.tasks.keys().cloned().collect(),
         };
         let facts = serde_json::to_vec(&facts).context("put into JSON whose it is")?;
-        disk::renew(&to.join(FILE), &facts)
+        let file = to.join(FILE);
+        if ports.is_empty() || fs::read(&file).is_ok_and(|there| there == facts) {
+            return disk::renew(&file, &facts);
+        }
+        // Others are told of the ports: they are to be the same after a crash of the host. All else is made anew then.
+        disk::replace(&file, &facts)
     }
 
     /// Removes an instance's directory, and its containers if there are any. It has no keeper, or it is told to

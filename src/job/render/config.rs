@@ -98,6 +98,11 @@ fn process(
     // Its output goes to the keeper.
     process.insert("terminal".to_owned(), false.into());
     process.remove("consoleSize");
+    // The daemon and the keepers are the last that the kernel kills when memory runs out; a container is not, unless
+    // its bundle says so.
+    process
+        .entry("oomScoreAdj")
+        .or_insert_with(|| Value::from(0));
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
             process.insert(key.to_owned(), value);

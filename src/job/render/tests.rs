@@ -119,6 +119,7 @@ fn the_smallest_job_changes_what_it_must() {
 + /process/env[] "PARHELION_INDEX=3"
 + /process/env[] "PARHELION_INSTANCE=web.1.0123abc.3"
 + /process/env[] "PARHELION_JOB=web:1"
++ /process/oomScoreAdj 0
 - /process/terminal true
 + /process/terminal false
 - /root/path "rootfs"
