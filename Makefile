@@ -40,6 +40,7 @@ test:
 	tools/setup test
 	cargo fmt --check
 	cargo clippy --locked $(SUPERVISOR) --all-targets -- -D warnings
+	cargo clippy --locked --bin parhelion -- -D warnings
 	cargo clippy --locked $(INIT) -- -D warnings
 	cargo test --locked $(SUPERVISOR) --lib --test architecture --test conformance --test manual --test supply --test store
 	cargo test --locked $(SUPERVISOR) --test supervisor $(AS_ROOT)

@@ -276,7 +276,8 @@ pub(super) fn log_line(format: LogFormat, level: Level, message: &str, time: &st
 
 /// JSON whose control characters are all escaped: the standard lets those from U+007F on stand, and a
 /// terminal on which it is read does not. Ends of lines stand between values only, and stay.
-pub(crate) fn without_controls(json: String) -> String {
+#[must_use]
+pub fn without_controls(json: String) -> String {
     let is_control = |c: char| c.is_control() && c != '\n';
     if !json.contains(is_control) {
         return json;

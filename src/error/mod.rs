@@ -19,8 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-pub(crate) use log::without_controls;
-pub use log::{Destination, Level, Log, LogFormat};
+pub use log::{Destination, Level, Log, LogFormat, without_controls};
 
 /// An error that a caller branches on.
 ///
