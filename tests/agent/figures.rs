@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::caller::ticks;
 use crate::world::{World, kill, pid};
 
 /// Measures with each count of instances.
@@ -79,16 +80,4 @@ fn number(pid: i32, field: &str) -> String {
         .find_map(|line| line.strip_prefix(field))
         .unwrap();
     line.trim().trim_end_matches(" kB").to_owned()
-}
-
-/// Processor time of a process, user and system.
-fn ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

@@ -2,7 +2,7 @@
 //! terminal or sockets, and waits for a process by its pidfd. Nothing here waits for ever.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -271,4 +271,12 @@ impl Socket {
         let name = String::from_utf8(data[..got.bytes].to_vec()).unwrap();
         (name, fds.next().unwrap())
     }
+}
+
+/// Processor time of a process, user and system, in clock ticks: proc_pid_stat(5).
+pub fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

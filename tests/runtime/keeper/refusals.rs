@@ -186,16 +186,7 @@ fn who_hangs_up_while_a_container_is_made_costs_no_processor_time() {
     watching.signal(rustix::process::Signal::KILL);
     watching.end();
     let keeper = instance.keeper.as_ref().unwrap().pid();
-    let ticks = || {
-        let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
+    let ticks = || crate::caller::ticks(keeper);
     let before = ticks();
     std::thread::sleep(std::time::Duration::from_millis(700));
     assert!(ticks() - before < 6, "{} ticks", ticks() - before);
