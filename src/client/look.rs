@@ -197,8 +197,9 @@ pub async fn version(client: &Client, output: &Output) -> Result<(), Failure> {
     let own = env!("CARGO_PKG_VERSION");
     let daemon: Result<Version, Failure> = client.get("/v1/version").await;
     if output.json {
-        let daemon = daemon.as_ref().ok();
-        return output.value(&serde_json::json!({ "parctl": own, "parheliond": daemon }));
+        let known = daemon.as_ref().ok();
+        output.value(&serde_json::json!({ "parctl": own, "parheliond": known }))?;
+        return daemon.map(drop);
     }
     output.say(&format!("parctl      {own}"))?;
     let daemon = daemon?;

@@ -128,6 +128,7 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         exec: door,
         health: wanted::Health::default(),
         counts: metrics::Counts::default(),
+        created: tokio::sync::Notify::new(),
         stop: stopped,
     };
     let kept = OwnedFd::from(listener.try_clone().context("the socket")?);

@@ -27,7 +27,10 @@ pub async fn follow(control: Arc<Control>) {
                 LONGEST
             }
         };
-        tokio::time::sleep(next.min(LONGEST)).await;
+        tokio::select! {
+            () = tokio::time::sleep(next.min(LONGEST)) => {}
+            () = control.created.notified() => {}
+        }
     }
 }
 

@@ -49,7 +49,10 @@ impl Control {
             }],
         };
         match self.store(move |store| store.txn(txn)).await? {
-            TxnResponse::Committed { .. } => Ok(id),
+            TxnResponse::Committed { .. } => {
+                self.created.notify_one();
+                Ok(id)
+            }
             TxnResponse::Failed { .. } => Err(Refusal::conflict(
                 format!("job {id} is there already"),
                 format!(

@@ -36,7 +36,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use door::{Agent, Answer, Events};
 pub use options::Options;
@@ -59,6 +59,8 @@ pub struct Control {
     health: wanted::Health,
     /// What was counted for the metrics.
     counts: metrics::Counts,
+    /// Told of each new job: its end may come before all others'.
+    created: Notify,
     /// True when the daemon ends: what goes on for long ends then.
     stop: watch::Receiver<bool>,
 }

@@ -134,6 +134,7 @@ impl World {
             exec: door,
             health: wanted::Health::default(),
             counts: metrics::Counts::default(),
+            created: tokio::sync::Notify::new(),
             stop: stopped,
         });
         World {

@@ -235,6 +235,18 @@ async fn an_expired_job_is_undeployed_and_removed() {
     while world.get("/v1/jobs").await.1.as_array().unwrap().len() > 1 {
         tokio::task::yield_now().await;
     }
+    // Likewise one that is made while the timer waits for later ones.
+    world
+        .job("4", &json!({ "expires": "2001-01-01T00:00:00Z" }))
+        .await;
+    let gone = async {
+        while world.get("/v1/jobs").await.1.as_array().unwrap().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
     follow.abort();
 }
 

@@ -117,11 +117,13 @@ fn the_killed_daemon_is_not_missed() {
     host.lose_daemon();
     let keeper_alone = || std::fs::read_to_string(format!("/proc/{first}/cmdline")).is_ok();
     assert!(keeper_alone());
-    let refused = host.parctl(&["status"]).failure();
-    assert!(
-        refused.contains("no daemon answers") && refused.contains("start it"),
-        "{refused}"
-    );
+    for asked in [&["status"][..], &["version"], &["--json", "version"]] {
+        let refused = host.parctl(asked).failure();
+        assert!(
+            refused.contains("no daemon answers") && refused.contains("start it"),
+            "{asked:?}: {refused}"
+        );
+    }
     kill(first);
     host.start();
     host.until("it was started again", || {
