@@ -32,6 +32,9 @@ const RUSTFLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--build-id=none,-z,norelro,-z,noseparate-code",
 ];
 
+/// A linker script, as `tools/first-calls` writes it.
+const FIRST_CALLS: &str = "src/bin/parhelion.ld";
+
 /// What filters of system calls are made by, from the text of a profile to a program.
 const COMPILER: &[&str] = &["Cargo.lock", "src/bundle", "src/seccomp"];
 
@@ -66,6 +69,19 @@ fn main() {
     assert!(status.success(), "building parhelion-init failed: {status}");
     let program = out.join(target).join("freestanding/parhelion-init");
     println!("cargo::rustc-env=PARHELION_INIT={}", program.display());
+    keep_first_calls_together();
+}
+
+/// Has the linker put the functions that a start of a container calls beside each other: the kernel maps
+/// sixteen pages around each one that is touched. A name that is not there, as with another compiler, changes
+/// nothing but the place of that function.
+fn keep_first_calls_together() {
+    println!("cargo::rerun-if-changed={FIRST_CALLS}");
+    if variable("PROFILE") == "release" && variable("CARGO_CFG_TARGET_ENV") == "gnu" {
+        let script = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join(FIRST_CALLS);
+        // Not by -Wl, which would take a comma in the path for the end of a word.
+        println!("cargo::rustc-link-arg-bin=parhelion=-T{}", script.display());
+    }
 }
 
 /// Differs where a file of these differs.
