@@ -99,7 +99,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
         bail!("--cgroup-manager disabled: criu needs a cgroup for the processes: leave it out");
     }
     let interrupt = Interrupt::prepare("the container was restored")?;
-    let criu = Criu::find()?;
+    let criu = Criu::find(request.images.criu.as_deref())?;
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
