@@ -48,6 +48,8 @@ mod cve_2025_31133_null_device;
 mod cve_2025_4437_user_database;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
+mod cve_2026_115521_planted_proc;
+mod cve_2026_119101_restored_mounts;
 mod cve_2026_30892_user_strings;
 mod cve_2026_57231_host_variables;
 mod cve_2026_88264_no_dev;
@@ -86,6 +88,8 @@ fn main() {
         cve_2025_4437_user_database::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
+        cve_2026_115521_planted_proc::all(),
+        cve_2026_119101_restored_mounts::all(),
         cve_2026_30892_user_strings::all(),
         cve_2026_57231_host_variables::all(),
         cve_2026_88264_no_dev::all(),

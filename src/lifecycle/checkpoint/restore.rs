@@ -235,7 +235,7 @@ impl Bringing<'_> {
         let Laid { root, mounts } = stage.lay_out(rootfs, inheritance, &names)?;
         let images = self.images.opened_here()?;
         images.name(options);
-        outside::restore_mounts(&mounts, options);
+        outside::restore_mounts(&mounts, options)?;
         options.text(Text::Root, root.to_str().context("no UTF-8")?);
         let session = self.criu.start(Start {
             ends_with_us: true,
