@@ -1,6 +1,7 @@
 //! The arguments of `checkpoint` and `restore`, with runc's names and meaning.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,10 @@ use crate::lifecycle::{CreateRequest, ManagerChoice, RunOptions};
 
 // What both have in common. (A doc comment would be the verb's line in the help.)
 #[derive(Debug, Args)]
-struct Images {
+pub(super) struct Images {
+    // Said before the verb.
+    #[arg(skip)]
+    pub(super) criu: Option<OsString>,
     /// Directory of the images
     #[arg(long, value_name = "DIR", default_value = "checkpoint")]
     image_path: PathBuf,
@@ -78,6 +82,7 @@ impl Images {
             .find(|(name, _)| *name == self.manage_cgroups_mode);
         let work = self.work_path.filter(|path| !path.as_os_str().is_empty());
         Ok(ImagesRequest {
+            criu: self.criu.filter(|program| !program.is_empty()),
             images: absolute("--image-path", &self.image_path)?,
             work: work
                 .map(|path| absolute("--work-path", &path))
@@ -100,7 +105,7 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf> {
 #[derive(Debug, Args)]
 pub(super) struct Checkpointing {
     #[command(flatten)]
-    images: Images,
+    pub(super) images: Images,
     /// Directory of earlier images, relative to --image-path
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
@@ -169,7 +174,7 @@ fn page_server(text: &str) -> Result<(String, u16)> {
 #[derive(Debug, Args)]
 pub(super) struct Restoring {
     #[command(flatten)]
-    images: Images,
+    pub(super) images: Images,
     /// The bundle's directory
     #[arg(long, short, default_value = ".")]
     bundle: PathBuf,

@@ -53,6 +53,9 @@ struct Arguments {
     /// Log every decision, as --log-level debug
     #[arg(long, overrides_with = "log_level")]
     debug: bool,
+    /// Program that makes checkpoints and restores them; without it, criu on PATH
+    #[arg(long, value_name = "PROGRAM")]
+    criu: Option<OsString>,
     /// Leave cgroups to systemd
     #[arg(long)]
     systemd_cgroup: bool,
@@ -200,9 +203,10 @@ fn run(arguments: Arguments, sown: Sown) -> Result<i32> {
         return Ok(0);
     }
     let (root, cgroups) = surroundings(&arguments)?;
-    let verb = arguments
+    let mut verb = arguments
         .verb
         .context("a command is needed: see `parhelion --help`")?;
+    verb.set_criu(arguments.criu);
     verb.run(root, cgroups, sown)
 }
 

@@ -1,5 +1,6 @@
 //! The verbs: their names, and the call that each of them is.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -138,6 +139,15 @@ impl Verb {
                 Some(id) => format!("{name} {id:?}"),
                 None => name.to_owned(),
             })
+    }
+
+    /// Those that ask criu for something ask this one; the others have no use for it.
+    pub(super) fn set_criu(&mut self, program: Option<OsString>) {
+        if let Verb::Checkpoint(checkpointing) = self {
+            checkpointing.images.criu = program;
+        } else if let Verb::Restore(restoring) = self {
+            restoring.images.criu = program;
+        }
     }
 
     fn act(self, root: &Path, cgroups: Cgroups, sown: Sown) -> Result<i32> {

@@ -58,16 +58,20 @@ pub struct Criu {
 }
 
 impl Criu {
-    /// Finds it on PATH and asks how old it is.
+    /// Finds the program of this path or name, by default criu on PATH, and asks how old it is.
     ///
     /// # Errors
     ///
     /// It is missing, too old, or does not answer.
-    pub fn find() -> Result<Criu> {
+    pub fn find(named: Option<&OsStr>) -> Result<Criu> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = find_on(&path).context(
-            "criu is not on PATH: install it (package criu of Debian, Ubuntu and Fedora)",
-        )?;
+        let program = match named {
+            Some(named) => find_on(named, &path)
+                .with_context(|| format!("--criu {named:?}: no such program"))?,
+            None => find_on(OsStr::new("criu"), &path).context(
+                "criu is not on PATH: install it (package criu of Debian, Ubuntu and Fedora)",
+            )?,
+        };
         let mut criu = Criu {
             program,
             version: Version::default(),
@@ -154,13 +158,16 @@ impl Criu {
     }
 }
 
-/// The program in the first directory of PATH that has it.
-fn find_on(path: &OsStr) -> Option<PathBuf> {
-    let programs = std::env::split_paths(path).map(|directory| directory.join("criu"));
+/// The program in the first directory of PATH that has it; one that is named with its directory there alone.
+fn find_on(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
+    let is_path = name.as_encoded_bytes().contains(&b'/');
+    let directories = is_path.then(PathBuf::new).into_iter();
+    let on_path = std::env::split_paths(path).filter(|_| !is_path);
+    let mut programs = directories.chain(on_path).map(|folder| folder.join(name));
     let executable = |program: &Path| {
         rustix::fs::access(program, rustix::fs::Access::EXEC_OK).is_ok() && program.is_file()
     };
-    programs.into_iter().find(|program| executable(program))
+    programs.find(|program| executable(program))
 }
 
 /// What CRIU has said of a failure, without its log.
@@ -304,8 +311,14 @@ mod tests {
         std::fs::create_dir(none.join("criu")).unwrap();
         std::os::unix::fs::symlink("/bin/sh", some.join("criu")).unwrap();
         let path = std::env::join_paths([&none, &some]).unwrap();
-        assert_eq!(find_on(&path), Some(some.join("criu")));
-        assert_eq!(find_on(none.as_os_str()), None);
+        let find_on = |name: &Path, path| find_on(name.as_os_str(), path);
+        let name = Path::new("criu");
+        assert_eq!(find_on(name, &path), Some(some.join("criu")));
+        assert_eq!(find_on(name, none.as_os_str()), None);
+        // A path is that of the program, whatever is on PATH.
+        assert_eq!(find_on(&none.join("criu"), &path), None);
+        let given = some.join("criu");
+        assert_eq!(find_on(&given, none.as_os_str()), Some(given));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

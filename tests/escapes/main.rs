@@ -36,16 +36,22 @@ mod cve_2021_30465_swapped_target;
 mod cve_2021_43784_many_id_maps;
 mod cve_2022_0492_cgroups;
 mod cve_2022_0811_injected_settings;
+mod cve_2022_1227_planted_programs;
 mod cve_2022_29162_inheritable;
+mod cve_2022_2989_groups;
 mod cve_2023_27561_linked_proc;
 mod cve_2024_21626_working_directory;
 mod cve_2024_25621_open_folders;
 mod cve_2024_45310_swapped_folder;
 mod cve_2025_23266_hook_environment;
 mod cve_2025_31133_null_device;
+mod cve_2025_4437_user_database;
 mod cve_2025_52565_console;
 mod cve_2025_52881_redirected_writes;
+mod cve_2026_115521_planted_proc;
+mod cve_2026_119101_restored_mounts;
 mod cve_2026_30892_user_strings;
+mod cve_2026_57231_host_variables;
 mod cve_2026_88264_no_dev;
 mod host_devices;
 mod invariants;
@@ -70,16 +76,22 @@ fn main() {
         cve_2021_43784_many_id_maps::all(),
         cve_2022_0492_cgroups::all(),
         cve_2022_0811_injected_settings::all(),
+        cve_2022_1227_planted_programs::all(),
         cve_2022_29162_inheritable::all(),
+        cve_2022_2989_groups::all(),
         cve_2023_27561_linked_proc::all(),
         cve_2024_21626_working_directory::all(),
         cve_2024_25621_open_folders::all(),
         cve_2024_45310_swapped_folder::all(),
         cve_2025_23266_hook_environment::all(),
         cve_2025_31133_null_device::all(),
+        cve_2025_4437_user_database::all(),
         cve_2025_52565_console::all(),
         cve_2025_52881_redirected_writes::all(),
+        cve_2026_115521_planted_proc::all(),
+        cve_2026_119101_restored_mounts::all(),
         cve_2026_30892_user_strings::all(),
+        cve_2026_57231_host_variables::all(),
         cve_2026_88264_no_dev::all(),
         host_devices::all(),
         invariants::all(),

@@ -40,7 +40,7 @@ pub fn checkpoint(root: &Path, id: &ContainerId, request: &CheckpointRequest) ->
     permit(Verb::Checkpoint, id, &status)?;
     let pid = status.pid().context("the container's init has ended")?;
     let mut ready = request.status_fd.map(status_fd).transpose()?;
-    let criu = Criu::find()?;
+    let criu = Criu::find(request.images.criu.as_deref())?;
     if request.pre_dump {
         criu.require(Feature::TrackMemory)?;
     }

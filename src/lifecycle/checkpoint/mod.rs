@@ -14,6 +14,7 @@ pub(super) mod streams;
 #[cfg(test)]
 mod testing;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{CreateRequest, RunOptions};
@@ -29,6 +30,8 @@ pub use restore::restore;
 /// What both are asked for; runc's flags of these names say more.
 #[derive(Debug, Clone)]
 pub struct ImagesRequest {
+    /// The program, by its path, or by its name on PATH; None: criu on PATH.
+    pub criu: Option<OsString>,
     /// The directory of the images, absolute.
     pub images: PathBuf,
     /// CRIU's working directory, with its log: that of the images without one.

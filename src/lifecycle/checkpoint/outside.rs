@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{FileType, OFlags};
 
@@ -132,11 +132,28 @@ pub fn trees(plan: &Plan<HostTree>) -> impl Iterator<Item = (&ContainerPath, boo
     mounts.chain(nodes)
 }
 
+/// How CRIU ends the one of the two paths that it writes into one text for each mount, `mnt[PATH]:PATH`, and looks for by its
+/// beginning: in a path it makes one mount pass for another (CVE-2026-119614). An image chooses where links lead.
+const END: &str = "]:";
+
+/// Tells CRIU of a mount: for a dump by its place and its name, for a restore the other way round.
+fn external_mount(options: &mut Options, key: &str, value: &str) -> Result<()> {
+    for path in [key, value] {
+        if path.contains(END) {
+            bail!(
+                "a mount at {path:?}: criu takes {END:?} for the end of its path: mount it elsewhere"
+            );
+        }
+    }
+    options.external_mount(key, value);
+    Ok(())
+}
+
 /// Tells a dump which mounts of process `pid` are the host's.
 ///
 /// # Errors
 ///
-/// The process has ended, or a mount's place can not be found.
+/// The process has ended, or a mount's place can not be found, or is one that CRIU would not tell from another.
 pub fn dump_mounts(plan: &Plan<HostTree>, pid: i32, options: &mut Options) -> Result<()> {
     let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -154,27 +171,31 @@ pub fn dump_mounts(plan: &Plan<HostTree>, pid: i32, options: &mut Options) -> Re
         }
     }
     for (place, name, recursive) in &known {
-        options.external_mount(place, name);
+        external_mount(options, place, name)?;
         let below = mount_points_below(&table, place);
         for point in below.iter().filter(|_| *recursive) {
             if !known.iter().any(|(other, _, _)| other == point) {
-                options.external_mount(point, &format!("{name}{}", &point[place.len()..]));
+                let name = format!("{name}{}", &point[place.len()..]);
+                external_mount(options, point, &name)?;
             }
         }
     }
     for path in &plan.masked_paths {
         if let Some((place, FileType::CharacterDevice)) = inside.find(path)? {
-            options.external_mount(&place, NULL);
+            external_mount(options, &place, NULL)?;
         }
     }
     Ok(())
 }
 
 /// Tells a restore where the mounts of the host are, whose names and places are these.
-pub fn restore_mounts(mounts: &[(String, String)], options: &mut Options) {
-    for (name, place) in mounts {
-        options.external_mount(name, place);
-    }
+///
+/// # Errors
+///
+/// A path that CRIU would not tell from another.
+pub fn restore_mounts(mounts: &[(String, String)], options: &mut Options) -> Result<()> {
+    let mut mounts = mounts.iter();
+    mounts.try_for_each(|(name, place)| external_mount(options, name, place))
 }
 
 /// The inside of a container, looked at from the host.
@@ -197,5 +218,26 @@ impl Inside<'_> {
             place.to_owned(),
             FileType::from_raw_mode(stat.st_mode),
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_criu_would_take_for_two_is_refused() {
+        let told = |name: &str, place: &str| {
+            let mut options = Options::default();
+            let told = restore_mounts(&[(name.to_owned(), place.to_owned())], &mut options);
+            told.map(|()| options).map_err(|error| error.to_string())
+        };
+        let mut plain = Options::default();
+        plain.external_mount("/da]ta:", "/a[b]/c:d");
+        assert_eq!(told("/da]ta:", "/a[b]/c:d"), Ok(plain));
+        let words =
+            r#"a mount at "/x]:/etc": criu takes "]:" for the end of its path: mount it elsewhere"#;
+        assert_eq!(told("/x]:/etc", "/a"), Err(words.to_owned()));
+        assert_eq!(told("/a", "/x]:/etc"), Err(words.to_owned()));
     }
 }

@@ -99,7 +99,7 @@ fn make(request: &RestoreRequest) -> Result<Made> {
         bail!("--cgroup-manager disabled: criu needs a cgroup for the processes: leave it out");
     }
     let interrupt = Interrupt::prepare("the container was restored")?;
-    let criu = Criu::find()?;
+    let criu = Criu::find(request.images.criu.as_deref())?;
     if request.images.lazy_pages {
         criu.require(Feature::LazyPages)?;
     }
@@ -235,7 +235,7 @@ impl Bringing<'_> {
         let Laid { root, mounts } = stage.lay_out(rootfs, inheritance, &names)?;
         let images = self.images.opened_here()?;
         images.name(options);
-        outside::restore_mounts(&mounts, options);
+        outside::restore_mounts(&mounts, options)?;
         options.text(Text::Root, root.to_str().context("no UTF-8")?);
         let session = self.criu.start(Start {
             ends_with_us: true,

@@ -13,6 +13,7 @@ pub fn only(flag: Flag) -> Options {
 /// A request that asks for nothing but images.
 pub fn request() -> ImagesRequest {
     ImagesRequest {
+        criu: None,
         images: "/images".into(),
         work: None,
         tcp_established: false,

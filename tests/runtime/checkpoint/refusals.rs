@@ -15,6 +15,7 @@ pub fn all() -> Vec<Trial> {
     tests![
         only_a_container_that_runs_can_be_written_down,
         a_missing_criu_is_named_with_its_package,
+        a_program_is_asked_where_it_is_named,
         a_criu_that_is_too_old_is_named_with_its_version,
         a_criu_that_does_not_know_a_lock_is_named_with_its_version,
         a_criu_that_says_nothing_is_no_criu,
@@ -102,6 +103,26 @@ fn a_criu_that_does_not_know_a_lock_is_named_with_its_version() {
     let words = format!("--network-lock: {path}/criu is of version 3.18: 3.19 or newer is needed");
     assert!(error.contains(&words), "{error}");
     assert_eq!(inside.ask("echo $i"), "1\n");
+}
+
+fn a_program_is_asked_where_it_is_named() {
+    let bundle = counter();
+    let program = format!("{}/criu", fake(&bundle, &of_version(14)));
+    let restore = ["restore", "--bundle", bundle.path(), &bundle.id];
+    let asked = |named: &str| {
+        let words = [&["--criu", named], &restore[..]].concat();
+        with_path(&bundle, "/nowhere", &words).failure()
+    };
+    let error = asked(&program);
+    assert!(
+        error.contains(&format!("{program} is of version 3.14")),
+        "{error}"
+    );
+    let error = asked("/nowhere/criu");
+    assert!(
+        error.contains(r#"--criu "/nowhere/criu": no such program"#),
+        "{error}"
+    );
 }
 
 fn a_criu_that_is_too_old_is_named_with_its_version() {
