@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,6 +20,14 @@ const NAME: &str = "parheliond";
 
 /// The folder of its state.
 const STATE: &str = "supervisor";
+
+/// How long it takes with all instances.
+pub struct Ends {
+    /// From the start of a daemon after one that was killed, until it knows that they run.
+    pub known: Duration,
+    /// From the wish that they be gone.
+    pub removed: Duration,
+}
 
 pub struct Daemon {
     program: PathBuf,
@@ -66,13 +74,24 @@ impl Daemon {
         anyhow::bail!("the daemon does not answer")
     }
 
-    fn parctl(&self, host: &Host, words: &[&str]) -> Result<()> {
+    fn parctl(&self, host: &Host, words: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.parctl);
         command.env("PARHELION_SOCKET", host.folder.join("control"));
         let ran = command.args(words).stdin(Stdio::null()).output()?;
         let told = String::from_utf8_lossy(&ran.stderr);
         ensure!(ran.status.success(), "parctl {words:?}: {}", told.trim());
-        Ok(())
+        Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+    }
+
+    fn kill(&mut self, host: &Host) {
+        self.pid.take().into_iter().for_each(|pid| kill(host, pid));
+    }
+
+    /// How many instances it knows to run.
+    fn running(&self, host: &Host) -> Result<usize> {
+        let all: Value = serde_json::from_str(&self.parctl(host, &["--json", "status"])?)?;
+        let all = all.as_array().into_iter().flatten();
+        Ok(all.filter(|one| one["phase"] == "running").count())
     }
 
     fn keepers(&self) -> Vec<i32> {
@@ -110,7 +129,8 @@ impl Manager for Daemon {
         fs::write(&path, job.to_string())?;
         self.begin(host)?;
         self.parctl(host, &["create", &path.to_string_lossy()])?;
-        self.parctl(host, &["deploy", "stamp", "--count", &count.to_string()])
+        self.parctl(host, &["deploy", "stamp", "--count", &count.to_string()])?;
+        Ok(())
     }
 
     fn processes(&self) -> Result<Vec<i32>> {
@@ -123,17 +143,33 @@ impl Manager for Daemon {
         self.pid
     }
 
+    #[allow(clippy::disallowed_methods, reason = "it measures")]
+    fn end(&mut self, host: &Host, count: usize) -> Result<Option<Ends>> {
+        self.kill(host);
+        let begun = Instant::now();
+        self.begin(host)?;
+        while self.running(host)? < count {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let known = begun.elapsed();
+        let begun = Instant::now();
+        self.parctl(host, &["undeploy", "stamp", "--wait", "--timeout", "10m"])?;
+        let removed = begun.elapsed();
+        Ok(Some(Ends { known, removed }))
+    }
+
     fn stop(&mut self, host: &Host) {
         // The daemon first, as it brings everything back.
-        let daemon = self.pid.take();
-        for pid in daemon.into_iter().chain(self.keepers()) {
-            let Some(pid) = Pid::from_raw(pid) else {
-                continue;
-            };
-            // One that has ended already is no fault here.
-            let _ended = kill_process(pid, Signal::KILL);
-            let _waited = os::reap(pid.as_raw_nonzero().get(), host.limit);
-        }
+        self.kill(host);
+        self.keepers().into_iter().for_each(|pid| kill(host, pid));
         keepers::clear(host, &[STATE, "stamp"]);
+    }
+}
+
+fn kill(host: &Host, pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // One that has ended already is no fault here.
+        let _ended = kill_process(pid, Signal::KILL);
+        let _waited = os::reap(pid.as_raw_nonzero().get(), host.limit);
     }
 }

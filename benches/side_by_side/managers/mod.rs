@@ -31,8 +31,9 @@ use away::Away;
 use processes::Cost;
 use stage::Stage;
 
-/// How long nothing happens, for the processor time.
+/// How long nothing happens, for the processor time; less where others wait for their turn.
 const IDLE: Duration = Duration::from_secs(10);
+const IDLE_BESIDE: Duration = Duration::from_secs(3);
 
 /// What starts a program again when it has ended.
 trait Manager {
@@ -53,7 +54,12 @@ trait Manager {
     /// The one among them that has the others, where there is one.
     fn daemon(&self) -> Option<i32>;
 
-    /// Ends and removes everything.
+    /// What comes at last, of one that can be asked for it.
+    fn end(&mut self, _: &Host, _count: usize) -> Result<Option<daemon::Ends>> {
+        Ok(None)
+    }
+
+    /// Removes everything, whatever state it is in.
     fn stop(&mut self, host: &Host);
 }
 
@@ -73,6 +79,7 @@ struct Line {
     up: Duration,
     away: Away,
     cost: Cost,
+    ends: Option<daemon::Ends>,
 }
 
 pub fn measure(host: &Host, restarts_only: bool, json: bool) -> Result<()> {
@@ -86,7 +93,8 @@ pub fn measure(host: &Host, restarts_only: bool, json: bool) -> Result<()> {
     for mut manager in managers {
         for &count in manager.counts(&counts) {
             progress(&format!("\r\x1b[K{} x {count}", manager.name()))?;
-            let measured = measure_one(host, manager.as_mut(), count, kills);
+            let idle = if restarts_only { IDLE_BESIDE } else { IDLE };
+            let measured = measure_one(host, manager.as_mut(), count, (kills, idle));
             manager.stop(host);
             os::reap_leftovers();
             match measured {
@@ -138,11 +146,13 @@ fn find(host: &Host) -> Result<(Managers, Vec<String>)> {
             Err(why) => notes.push(format!("{name}: not measured here: {why:#}")),
         }
     }
-    notes.push(
-        "docker: it waits 100 ms before a restart, twice as long each time, and from the beginning after a run of 10 s, \
-         which each program gets here"
-            .to_owned(),
-    );
+    if found.iter().any(|manager| manager.name() == "docker") {
+        notes.push(
+            "docker: it waits 100 ms before a restart, twice as long each time, and from the beginning after a run of \
+             10 s, which each program gets here"
+                .to_owned(),
+        );
+    }
     Ok((found, notes))
 }
 
@@ -155,20 +165,26 @@ fn numbers_from_env(name: &str, default: &str) -> Result<Vec<usize>> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "it measures")]
-fn measure_one(host: &Host, manager: &mut dyn Manager, count: usize, kills: usize) -> Result<Line> {
+fn measure_one(
+    host: &Host,
+    manager: &mut dyn Manager,
+    count: usize,
+    (kills, idle): (usize, Duration),
+) -> Result<Line> {
     let stage = Stage::new(host)?;
     let begun = Instant::now();
     manager.start(host, &stage, count)?;
     let all = stage.until_all_run(count)?;
     let up = begun.elapsed();
     let away = away::measure(&stage, all, manager.good_run(), kills)?;
-    let cost = processes::cost(&manager.processes()?, manager.daemon(), IDLE)?;
+    let cost = processes::cost(|| manager.processes(), manager.daemon(), idle)?;
     Ok(Line {
         name: manager.name().to_owned(),
         count,
         up,
         away,
         cost,
+        ends: manager.end(host, count)?,
     })
 }
 
@@ -184,7 +200,7 @@ fn print(lines: &[Line], notes: &[String]) -> Result<()> {
         "PSS kB each",
         "private kB",
         "daemon MB",
-        "idle ms in 10 s",
+        "idle ms/s",
         "failed",
     ];
     let mut rows = vec![HEAD.map(String::from).to_vec()];
@@ -198,9 +214,19 @@ fn print(lines: &[Line], notes: &[String]) -> Result<()> {
     writeln!(
         out,
         "\nMemory is that of all processes of a manager, divided by its instances, without the programs themselves.\n\
-         A daemon's is its resident set; idle is the processor time of all of them together. systemd's services have\n\
-         no container; systemd+ns ones have the namespaces and the root that a container has."
+         A daemon's is its resident set; idle is the processor time of all of them together while nothing happens.\n\
+         systemd's services have no container; systemd+ns ones have the namespaces and the root that a container has."
     )?;
+    for line in lines {
+        if let Some(ends) = &line.ends {
+            let [known, removed] = [ends.known, ends.removed].map(|time| time.as_secs_f64());
+            let (name, count) = (&line.name, line.count);
+            writeln!(
+                out,
+                "{name} x {count}: killed, and its successor knows all after {known:.2} s; all removed in {removed:.2} s"
+            )?;
+        }
+    }
     for note in notes {
         writeln!(out, "note: {note}")?;
     }
@@ -232,7 +258,7 @@ impl Line {
             self.cost
                 .daemon_kib
                 .map_or("-".into(), |kib| format!("{:.1}", kib as f64 / 1024.0)),
-            format!("{:.1}", self.cost.idle.as_secs_f64() * 1e3),
+            format!("{:.2}", self.cost.idle * 1e3),
             format!("{}/{}", self.away.failures, self.away.tried()),
         ]
     }
@@ -243,7 +269,9 @@ impl Line {
             "median_ms": self.away.at(0.5), "p99_ms": self.away.at(0.99), "most_ms": self.away.at(1.0),
             "tried": self.away.tried(), "failures": self.away.failures,
             "pss_kib": self.cost.pss_kib, "private_kib": self.cost.private_kib,
-            "daemon_kib": self.cost.daemon_kib, "idle_ms": self.cost.idle.as_secs_f64() * 1e3,
+            "daemon_kib": self.cost.daemon_kib, "idle": self.cost.idle,
+            "successor_knows_s": self.ends.as_ref().map(|ends| ends.known.as_secs_f64()),
+            "removed_s": self.ends.as_ref().map(|ends| ends.removed.as_secs_f64()),
         })
     }
 }

@@ -14,13 +14,31 @@ pub struct Cost {
     pub private_kib: u64,
     /// The daemon's resident set.
     pub daemon_kib: Option<u64>,
-    pub idle: Duration,
+    /// The part of a processor that they take while nothing happens.
+    pub idle: f64,
 }
 
-pub fn cost(all: &[i32], daemon: Option<i32>, idle: Duration) -> Result<Cost> {
+/// What has just restarted something may leave processes that end by and by, which are not to count.
+const TRIES: usize = 5;
+
+pub fn cost(
+    all: impl Fn() -> Result<Vec<i32>>,
+    daemon: Option<i32>,
+    idle: Duration,
+) -> Result<Cost> {
+    let mut tried = 1;
+    loop {
+        match cost_of(&all()?, daemon, idle) {
+            Err(_one_has_ended) if tried < TRIES => tried += 1,
+            done => return done,
+        }
+    }
+}
+
+fn cost_of(all: &[i32], daemon: Option<i32>, time: Duration) -> Result<Cost> {
     let before = spent(all)?;
-    thread::sleep(idle);
-    let idle = spent(all)? - before;
+    thread::sleep(time);
+    let idle = spent(all)?.saturating_sub(before).as_secs_f64() / time.as_secs_f64();
     let (mut pss_kib, mut private_kib) = (0, 0);
     for pid in all {
         let path = format!("/proc/{pid}/smaps_rollup");
