@@ -70,10 +70,11 @@ fuzz:
 sanitize:
 	tools/sanitize $(PARTS)
 
+# PARTS="restart side_by_side" runs some parts of it (tools/bench).
 bench:
 	tools/setup bench
-	$(MAKE) build
-	tools/bench $(PROGRAM)
+	$(MAKE) build supervisor
+	tools/bench $(PROGRAM) $(PARTS)
 
 # The agent with real keepers and containers of the release program.
 test-agent: build

@@ -1,6 +1,6 @@
 /*
  * What a C program needs to live without a libc: system calls, the first instruction, clone3 on a
- * stack of its own, checks. Part of floor.c and of stopwatch.c; both are built like this:
+ * stack of its own, checks. Part of floor.c, stopwatch.c and stamp.c, which are built like this:
  *
  *   cc -O2 -static -nostdlib -ffreestanding -fno-stack-protector -o floor floor.c
  *
@@ -70,7 +70,7 @@ __asm__(".globl _start\n_start: mov x29, xzr\n mov x0, sp\n bl begin\n");
 #endif
 
 /* The child starts in function(argument) on its own stack, as with CLONE_VM it has to. */
-static long clone3_call(struct clone_args *args, void (*function)(void *), void *argument)
+__attribute__((unused)) static long clone3_call(struct clone_args *args, void (*function)(void *), void *argument)
 {
 #if defined(__x86_64__)
     long result = __NR_clone3;

@@ -4,12 +4,15 @@
 
 use crate::os;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
+#[derive(Clone)]
 pub struct Host {
     /// Temporary folder: bundles, state folders, logs.
     pub folder: PathBuf,
@@ -64,6 +67,35 @@ impl Host {
         PathBuf::from(format!("{CGROUP_ROOT}{}/{name}", self.cgroup))
     }
 
+    /// Ends as Drop does when it is asked to end. Call it once, before other threads are there.
+    pub fn end_on_request(&self) -> Result<()> {
+        let requests: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+            .into_iter()
+            .collect();
+        // Programs that are started get none of this: std empties their mask.
+        requests.thread_block().context("block signals")?;
+        let host = self.clone();
+        thread::spawn(move || {
+            if requests.wait().is_ok() {
+                drop(host);
+                std::process::exit(130);
+            }
+            std::mem::forget(host);
+        });
+        Ok(())
+    }
+
+    /// Ends and removes all that is there. Nothing can be done about what is left; the names tell where it comes from.
+    fn leave(&self) {
+        os::end_descendants();
+        let _ = remove_cgroup(&self.cgroup_path(""));
+        for name in &self.enabled {
+            let _ = fs::write(subtree_control(), format!("-{name}"));
+        }
+        let _ = os::detach(&self.state().to_string_lossy());
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
     pub fn has_controller(&self, name: &str) -> Result<bool> {
         let path = self.cgroup_path("").join("cgroup.subtree_control");
         Ok(fs::read_to_string(path)?
@@ -87,13 +119,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Nothing can be done about what is left; the names tell where it comes from.
-        let _ = remove_cgroup(&self.cgroup_path(""));
-        for name in &self.enabled {
-            let _ = fs::write(subtree_control(), format!("-{name}"));
-        }
-        let _ = os::detach(&self.state().to_string_lossy());
-        let _ = fs::remove_dir_all(&self.folder);
+        self.leave();
     }
 }
 
@@ -114,7 +140,7 @@ pub fn remove_cgroup(path: &Path) -> Result<()> {
         if fs::remove_dir(path).is_ok() {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     bail!("cgroup {path:?} does not become empty")
 }

@@ -4,6 +4,8 @@
 //! under Docker's default seccomp profile, all contestants in turn in an order drawn anew for each
 //! round, so that noise hits all alike.
 //! With `--smallest-memory`: the smallest memory limit under which each runtime starts a container.
+//! With `--managers`: what keeps services running, and how long one that is killed is away (`managers/`);
+//! and `--restarts-only`: without logs and commands, which have nobody beside them.
 //! How a contestant is called is `contestant.rs`; what it is given, `bundle.rs` and `host.rs`.
 //!
 //! Environment: FLOOR (the program of floor.c; floor-libc and stopwatch lie beside it), PARHELION,
@@ -12,6 +14,7 @@
 mod bundle;
 mod contestant;
 mod host;
+mod managers;
 mod os;
 mod smallest_memory;
 mod table;
@@ -30,11 +33,21 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     // cargo bench passes --bench to every benchmark.
-    let known = ["--bench", "--json", "--smallest-memory"];
+    let known = [
+        "--bench",
+        "--json",
+        "--smallest-memory",
+        "--managers",
+        "--restarts-only",
+    ];
     if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
         bail!("unknown argument {unknown:?}; known: {}", known.join(" "));
     }
     let host = Host::prepare()?;
+    host.end_on_request()?;
+    if has("--managers") {
+        return managers::measure(&host, has("--restarts-only"), has("--json"));
+    }
     let (contestants, notes) = contestant::find(&host)?;
     if has("--smallest-memory") {
         return smallest_memory::measure(&host, &contestants, &notes, has("--json"));

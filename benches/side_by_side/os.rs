@@ -2,7 +2,7 @@
 //! Decides nothing.
 #![expect(unsafe_code, reason = "the benchmark's one home of system calls")]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::ffi::CString;
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -69,6 +69,42 @@ pub fn reap(pid: i32, limit: Duration) -> Result<Option<Ended>> {
     let ready = unsafe { libc::poll(&raw mut wanted, 1, limit) };
     check(ready).context("poll(pidfd)")?;
     if ready == 0 { Ok(None) } else { wait(pid, 0) }
+}
+
+/// The processor time of a process so far, with that of threads that have ended.
+pub fn cpu_time(pid: i32) -> Result<Duration> {
+    let mut clock = 0;
+    // SAFETY: the pointer is to a value on this stack that outlives the call.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    ensure!(error == 0, "process {pid} has ended: error {error}");
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a value on this stack that outlives the call.
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) })
+        .with_context(|| format!("clock_gettime(process {pid})"))?;
+    let (seconds, nanos) = (u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?);
+    Ok(Duration::new(seconds, nanos))
+}
+
+/// Kills everything that this process has started, parents before their children, and waits for it: as the sub-reaper
+/// it is an ancestor of all of them.
+pub fn end_descendants() {
+    while let Some(pid) = children().first().copied() {
+        // SAFETY: kill takes two numbers and touches no memory.
+        if unsafe { libc::kill(pid, libc::SIGKILL) } != 0 || wait(pid, 0).is_err() {
+            break;
+        }
+    }
+}
+
+fn children() -> Vec<i32> {
+    let ours = format!("/proc/self/task/{}/children", std::process::id());
+    let text = std::fs::read_to_string(ours).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Collects children that nobody waits for, so that they do not pile up as zombies.

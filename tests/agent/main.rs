@@ -1,7 +1,6 @@
 //! The agent against the real kernel: real keepers, real containers, and processes that are killed at any moment.
 //!
 //! The agent is a process of its own, this program called with a directory, so that it can be killed as well.
-//! `AGENT_COUNTS=100,1000` measures instead of testing (docs/agent.md).
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "what is measured is told")]
 #![allow(missing_docs, reason = "the names of tests are sentences")]
@@ -9,7 +8,6 @@
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/caller.rs"]
 mod caller;
-mod figures;
 mod health;
 mod life;
 mod limits;
@@ -30,12 +28,6 @@ fn main() {
         return process::run(directory.as_ref());
     }
     support::enter_private_namespace();
-    if let Ok(counts) = std::env::var("AGENT_COUNTS") {
-        let busybox = support::Busybox::prepare();
-        figures::measure(&counts);
-        drop(busybox);
-        return;
-    }
     let arguments = Arguments::from_args();
     let trials = [
         health::all(),
