@@ -18,6 +18,7 @@
 //! store                              keys with revisions, leases and watches: what should run
 //! job                                what a job says: its file, its identity
 //! api                                what the daemon and its clients say to each other
+//! network                            networks of instances' own: namespaces, bridge, published ports
 //! agent                              makes what runs on a host what is wanted there
 //! control                            takes jobs and deployments, keeps them, and tells people
 //! client                             parctl: what people ask control
@@ -62,6 +63,8 @@ pub mod keeper;
 pub mod lifecycle;
 #[cfg(feature = "runtime")]
 pub mod namespaces;
+#[cfg(feature = "supervisor")]
+pub mod network;
 pub mod rootfs;
 #[cfg(feature = "runtime")]
 pub mod seccomp;

@@ -42,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["sys", "error"]),
     ("job", &["error", "bundle", "lifecycle", "keeper"]),
     ("api", &["error", "job"]),
+    ("network", &["sys", "error", "job"]),
     (
         "agent",
         &[
@@ -52,11 +53,21 @@ const LAYERS: &[(&str, &[&str])] = &[
             "keeper",
             "job",
             "api",
+            "network",
         ],
     ),
     (
         "control",
-        &["sys", "error", "lifecycle", "store", "job", "api", "agent"],
+        &[
+            "sys",
+            "error",
+            "lifecycle",
+            "store",
+            "job",
+            "api",
+            "network",
+            "agent",
+        ],
     ),
     ("client", &["error", "lifecycle", "job", "api"]),
 ];

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Goal, Instance};
 use crate::job::Job;
+use crate::network;
 
 pub use door::{Events, Handle, start};
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub root: PathBuf,
     /// The cgroup below which it makes its own, as `/parhelion`.
     pub cgroup_parent: String,
+    /// The networks that it makes.
+    pub network: network::Options,
 }
 
 /// All that is wanted of this host.

@@ -6,6 +6,7 @@ pub mod exec;
 mod talk;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -111,6 +112,9 @@ pub struct Instance {
     pub next_attempt: Option<String>,
     /// Since when it is in this phase.
     pub since: Option<String>,
+    /// Its address, where it has a network of its own (`network = "bridge"`).
+    #[schema(value_type = Option<String>)]
+    pub address: Option<Ipv4Addr>,
     /// The host's ports, by the names in the job.
     pub ports: BTreeMap<String, u16>,
     /// Its tasks, by their names.

@@ -194,6 +194,7 @@ mod tests {
             restarts: 0,
             next_attempt: None,
             since: None,
+            address: None,
             ports: BTreeMap::new(),
             tasks: BTreeMap::new(),
             fault: None,

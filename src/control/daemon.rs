@@ -115,6 +115,7 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         runtime: program.clone(),
         root: options.root.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
+        network: options.network()?,
     });
     let agent = agent.await.context("the agent")?;
     let run = options.state.join("terminals");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::network;
+
 /// The supervisor: keeps jobs running on this host, and answers parctl.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "parheliond", version)]
@@ -31,6 +33,12 @@ pub struct Options {
     /// Cgroup below which those of instances are made
     #[arg(long, value_name = "CGROUP", default_value = "/parhelion")]
     pub cgroup_parent: String,
+    /// Bridge that is made for jobs with network = "bridge", and table in nftables
+    #[arg(long, value_name = "NAME", default_value = network::BRIDGE)]
+    pub bridge: String,
+    /// Network of that bridge; one that this host has no route to
+    #[arg(long, value_name = "NETWORK", default_value = network::SUBNET)]
+    pub subnet: network::Subnet,
     /// Tell every decision on stderr
     #[arg(long)]
     pub debug: bool,
@@ -55,6 +63,20 @@ impl Options {
             );
         }
         Ok(name)
+    }
+
+    /// The networks that are made.
+    ///
+    /// # Errors
+    ///
+    /// The bridge's name is none.
+    pub fn network(&self) -> Result<network::Options> {
+        let network = network::Options {
+            bridge: self.bridge.clone(),
+            subnet: self.subnet,
+        };
+        network.check()?;
+        Ok(network)
     }
 
     /// The runtime's program, absolute.

@@ -233,6 +233,7 @@ pub fn instance(id: &JobId) -> Instance {
         restarts: 0,
         next_attempt: None,
         since: None,
+        address: None,
         ports: [("http".to_owned(), 20_000)].into(),
         tasks: [("main".to_owned(), task)].into(),
         fault: None,

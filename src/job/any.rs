@@ -273,15 +273,21 @@ fn task(ports: Vec<String>) -> impl Strategy<Value = Task> {
 
 fn ports() -> impl Strategy<Value = BTreeMap<String, Port>> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
-    let port = (of(1_u16..), protocol, of(any::<std::net::IpAddr>()));
+    let port = (
+        of(1_u16..),
+        of(1_u16..),
+        protocol,
+        of(any::<std::net::IpAddr>()),
+    );
     let ports = btree_map("[a-z][a-z0-9-]{0,6}", port, 0..3);
     ports.prop_map(|ports| {
         let mut taken = BTreeSet::new();
         let ports = ports
             .into_iter()
-            .map(|(name, (external, protocol, address))| {
+            .map(|(name, (inside, external, protocol, address))| {
                 let external = external.filter(|number| taken.insert(*number));
                 let port = Port {
+                    port: inside,
                     external,
                     protocol,
                     address,
@@ -356,7 +362,16 @@ pub(super) fn any_job() -> impl Strategy<Value = Job> {
         let tasks = btree_map("[a-z][a-z0-9_-]{0,6}", task(tcp), 1..3);
         let share = btree_set(select(vec![Shared::Ipc, Shared::Pid, Shared::Uts]), 0..3);
         let names = ports.keys().cloned().collect();
-        (around(names), tasks, share, any::<bool>()).prop_map(move |(job, tasks, share, apart)| {
+        let networks = vec![Network::Host, Network::None, Network::Bridge];
+        let any_network = (around(names), tasks, share, select(networks));
+        any_network.prop_map(move |(job, tasks, share, network)| {
+            let mut ports = ports.clone();
+            for port in ports.values_mut() {
+                match network {
+                    Network::Bridge => port.address = port.address.filter(|ip| ip.is_ipv4()),
+                    Network::Host | Network::None => port.port = None,
+                }
+            }
             Job {
                 name: name.clone(),
                 version: version.clone(),
@@ -365,12 +380,12 @@ pub(super) fn any_job() -> impl Strategy<Value = Job> {
                 } else {
                     BTreeSet::new()
                 },
-                network: if apart && ports.is_empty() {
-                    Network::None
-                } else {
+                network: if network == Network::None && !ports.is_empty() {
                     Network::Host
+                } else {
+                    network
                 },
-                ports: ports.clone(),
+                ports,
                 tasks,
                 ..job
             }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use health::{Check, Health, Http, Probe, Purpose, Rhythm, Tcp};
 pub use id::JobId;
 pub use parse::{Fault, Format, MAX_SIZE, Refusal, parse};
-pub use render::{Files, Place, container_id, render};
+pub use render::{Files, Place, PlaceNetwork, container_id, render};
 pub use restart::{Curve, Log, Policy, Restart, Stop, WhenFull};
 pub use schema::schema;
 pub use task::{
@@ -96,6 +96,11 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Port {
+    /// The port at which the program listens in the network of its own, from 1; the host's port where it is not given.
+    /// Only with `network = "bridge"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
     /// The host's port, from 1; one that is free is chosen, and kept, where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -103,9 +108,18 @@ pub struct Port {
     /// `tcp` by default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: Protocol,
-    /// The host's address at which the program listens, where it is not every one: checks go there.
+    /// The host's address at which the program listens, where it is not every one: checks go there. With
+    /// `network = "bridge"`, the only one at which the port is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+}
+
+impl Port {
+    /// Where its program listens, when this is the host's port.
+    #[must_use]
+    pub fn inside(&self, external: u16) -> u16 {
+        self.port.unwrap_or(external)
+    }
 }
 
 /// What is spoken at a port.
@@ -141,6 +155,8 @@ pub enum Network {
     Host,
     /// One of their own, without anything in it.
     None,
+    /// One of their own on a bridge of the host, which their ports are published from.
+    Bridge,
 }
 
 /// How names are looked up (resolv.conf(5)).

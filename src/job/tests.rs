@@ -161,6 +161,7 @@ fn the_examples_of_the_manual_are_jobs() {
     let pages = [
         (include_str!("../../docs/jobs.md"), 3),
         (include_str!("../../docs/health.md"), 1),
+        (include_str!("../../docs/network.md"), 1),
     ];
     for (page, least) in pages {
         let examples: Vec<&str> = page.split("```toml\n").skip(1).collect();
@@ -186,5 +187,57 @@ fn the_examples_of_the_manual_are_jobs() {
                 "{field} is not in docs/jobs.md"
             );
         }
+    }
+}
+
+#[test]
+fn ports_say_what_their_network_can_carry_out() {
+    let refused = |network: &str, port: Value, share: Value| {
+        let job = json!({
+            "name": "web", "version": "1", "network": network, "ports": { "http": port }, "share": share,
+            "tasks": { "a": { "bundle": "/srv/web" }, "b": { "bundle": "/srv/web" } },
+        });
+        let read = parse(&job.to_string(), Format::Json);
+        read.err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    let none = json!([]);
+    let mapped = json!({ "port": 8080, "external": 80, "address": "127.0.0.1" });
+    assert_eq!(refused("bridge", mapped.clone(), none.clone()), "");
+    for (network, port, share, told) in [
+        (
+            "host",
+            mapped.clone(),
+            none.clone(),
+            "listens at the host's port itself",
+        ),
+        (
+            "none",
+            mapped,
+            none.clone(),
+            "the job's network is \"none\"",
+        ),
+        (
+            "bridge",
+            json!({ "port": 0 }),
+            none.clone(),
+            "from 1 to 65535",
+        ),
+        (
+            "bridge",
+            json!({ "address": "::1" }),
+            none,
+            "must be an IPv4 address",
+        ),
+        (
+            "bridge",
+            json!({}),
+            json!(["network"]),
+            "every task has that of its instance",
+        ),
+    ] {
+        let error = refused(network, port, share);
+        assert!(error.contains(told), "{network}: {error}");
     }
 }

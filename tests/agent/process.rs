@@ -18,6 +18,7 @@ pub fn run(directory: &Path) {
 
 async fn serve(directory: &Path) {
     let options = Options {
+        network: parhelion::network::Options::default(),
         host: "here".into(),
         state: directory.join("agent"),
         runtime: std::env::var_os("AGENT_RUNTIME").unwrap().into(),

@@ -20,6 +20,8 @@ pub struct Host {
     pub bundle: Bundle,
     pub daemon: Option<Running>,
     pub program: PathBuf,
+    /// The network namespace of the daemon, where it is another one than the tests'.
+    pub network: Option<PathBuf>,
 }
 
 /// The program of this name: this build's, or that of the variable where it was built elsewhere.
@@ -37,9 +39,15 @@ pub fn parctl_at(socket: &Path, words: &[&str]) -> Command {
 impl Host {
     /// A host whose daemon is ready; its bundle runs `script`.
     pub fn new(script: &str) -> Host {
+        Host::in_network(script, None)
+    }
+
+    /// As [`Host::new`], with its daemon in this network namespace.
+    pub fn in_network(script: &str, network: Option<PathBuf>) -> Host {
         let mut host = Host {
             bundle: Bundle::new(script),
             daemon: None,
+            network,
             program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
         };
         host.start();
@@ -56,7 +64,15 @@ impl Host {
 
     /// The daemon, yet to be started.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.network {
+            None => Command::new(&self.program),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", network.display()));
+                command.arg(&self.program);
+                command
+            }
+        };
         command.args(["--host", "here", "--cgroup-parent", &self.cgroup()]);
         command.arg("--state").arg(self.path("supervisor"));
         command.arg("--socket").arg(self.path("socket"));
@@ -162,12 +178,9 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        // The daemon first: it would bring everything back.
-        if let Some(daemon) = self.daemon.take() {
-            daemon.signal(Signal::KILL);
-        }
+impl Host {
+    /// Ends all keepers and containers.
+    pub fn end_everything(&self) {
         let instances = self.path("supervisor/agent/instances");
         for entry in fs::read_dir(&instances).into_iter().flatten().flatten() {
             end_keeper(&entry.path());
@@ -181,6 +194,16 @@ impl Drop for Host {
             self.bundle
                 .parhelion(&["delete", "--force", id.to_str().unwrap()]);
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The daemon first: it would bring everything back.
+        if let Some(daemon) = self.daemon.take() {
+            daemon.signal(Signal::KILL);
+        }
+        self.end_everything();
         remove_cgroups(&PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup())));
     }
 }

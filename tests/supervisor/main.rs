@@ -14,6 +14,7 @@ mod host;
 mod inside;
 mod life;
 mod looking;
+mod network;
 mod storm;
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/support.rs"]
@@ -34,6 +35,7 @@ fn main() {
         inside::all(),
         errors::all(),
         takeover::all(),
+        network::all(),
         storm::all(),
         unit::all(),
     ];

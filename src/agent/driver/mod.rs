@@ -30,6 +30,7 @@ use crate::api::Instance;
 use crate::error;
 use crate::job::Job;
 use crate::keeper::{Request, clock};
+use crate::network::Network;
 
 pub use events::Reader;
 pub use inbox::{Inbox, Input};
@@ -48,6 +49,8 @@ pub struct Host {
     pub cgroup_parent: String,
     /// Who has which port.
     pub ports: Mutex<ports::Ports>,
+    /// Networks of instances' own.
+    pub network: Network,
     /// The revision that was written down last by this agent.
     pub recorded: Mutex<Option<u64>>,
     /// How many keepers may begin at once.
@@ -199,7 +202,7 @@ impl Driver {
             let _permit = host.writing.clone().acquire_owned().await;
             let made = tokio::task::spawn_blocking(move || host.make(&recipe)).await;
             inbox.event(match made.context("write its directory").flatten_() {
-                Ok(ports) => Event::Made(name, ports),
+                Ok((ports, address)) => Event::Made(name, ports, address),
                 Err(error) => Event::NotMade(name, error::in_words(&error)),
             });
         });
@@ -303,7 +306,7 @@ impl Driver {
 fn about(event: &Event) -> Option<&Name> {
     match event {
         Event::Begun { .. } | Event::Want(_) | Event::Time => None,
-        Event::Made(name, _)
+        Event::Made(name, ..)
         | Event::NotMade(name, _)
         | Event::Kept(name)
         | Event::NotKept(name, _)

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::PoisonError;
@@ -18,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use super::{Host, disk, ports};
 use crate::agent::reconcile::{FoundSlot, Name};
 use crate::error::{self, Kind};
-use crate::job::render::{Place, render};
-use crate::job::{Job, JobId};
+use crate::job::render::{Place, PlaceNetwork, render};
+use crate::job::{Job, JobId, Network, Port};
 use crate::keeper::spec::Spec;
 use crate::keeper::status::{self, Status};
 use crate::keeper::{KEEPER, client};
 use crate::lifecycle::id::ContainerId;
 use crate::lifecycle::record::Snapshot;
+use crate::network::{self, Published};
 
 /// What an instance's directory says of itself.
 const FILE: &str = "instance.json";
@@ -37,7 +39,20 @@ struct Facts {
     index: u32,
     ports: BTreeMap<String, u16>,
     tasks: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network: Option<Own>,
 }
+
+/// A network of the instance's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    address: Ipv4Addr,
+    published: Vec<Published>,
+}
+
+/// The ports and the address of an instance.
+pub type Reached = (BTreeMap<String, u16>, Option<Ipv4Addr>);
 
 /// Which instance of which job is to be made.
 #[derive(Debug, Clone)]
@@ -59,11 +74,11 @@ impl Host {
     }
 
     /// Makes an instance's directory as it should be, or leaves it so: its ports. Blocks.
-    pub fn make(&self, recipe: &Recipe) -> Result<BTreeMap<String, u16>> {
+    pub fn make(&self, recipe: &Recipe) -> Result<Reached> {
         let directory = self.directory(&recipe.name);
         let exists = directory.is_dir();
-        let had = read_facts(&directory)
-            .map(|facts| facts.ports)
+        let (had, network) = read_facts(&directory)
+            .map(|facts| (facts.ports, facts.network))
             .unwrap_or_default();
         // What its own program listens at is not free.
         let runs = exists && runs(&directory);
@@ -73,20 +88,53 @@ impl Host {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(&recipe.name, &recipe.job.ports, &had, &is_free)?;
+        let own = match recipe.job.network {
+            Network::Host | Network::None => None,
+            Network::Bridge => Some(self.attach(recipe, network, &taken)?),
+        };
+        let address = own.as_ref().map(|own| own.address);
         let written = match exists {
-            true => self.write(recipe, &directory, &directory, &taken),
+            true => self.write(recipe, &directory, &directory, &taken, own),
             false => {
                 let new = self.instances.join(format!(".new-{}", recipe.name));
                 remove_all(&new)?;
-                self.write(recipe, &directory, &new, &taken)
+                self.write(recipe, &directory, &new, &taken, own)
                     .and_then(|()| rename(&new, &directory))
-                    .and_then(|()| match taken.is_empty() {
+                    .and_then(|()| match taken.is_empty() && address.is_none() {
                         true => Ok(()),
                         false => disk::keep_names(&self.instances),
                     })
             }
         };
-        written.map(|()| taken)
+        written.map(|()| (taken, address))
+    }
+
+    /// Gives an instance the network of its own.
+    fn attach(
+        &self,
+        recipe: &Recipe,
+        had: Option<Own>,
+        ports: &BTreeMap<String, u16>,
+    ) -> Result<Own> {
+        let published: Vec<Published> = ports
+            .iter()
+            .filter_map(|(label, external)| {
+                Some(published(recipe.job.ports.get(label)?, *external))
+            })
+            .collect();
+        let had = had.map(|had| had.address);
+        let address = self.network.attach(&recipe.name, had, published.clone())?;
+        Ok(Own { address, published })
+    }
+
+    /// Notes which networks there are, before any of them is changed.
+    pub fn claim_networks(&self, found: &[FoundSlot]) {
+        for one in found {
+            let facts = read_facts(&self.directory(&one.name));
+            if let Some(own) = facts.and_then(|facts| facts.network) {
+                self.network.claim(&one.name, own.address, own.published);
+            }
+        }
     }
 
     fn write(
@@ -95,8 +143,13 @@ impl Host {
         directory: &Path,
         to: &Path,
         ports: &BTreeMap<String, u16>,
+        own: Option<Own>,
     ) -> Result<()> {
         make_directory(to)?;
+        let (namespace, resolv_conf) = match own {
+            Some(_) => (self.network.namespace(&recipe.name), network::resolv_conf()),
+            None => Default::default(),
+        };
         let place = Place {
             instance: &recipe.name,
             index: recipe.index,
@@ -104,6 +157,11 @@ impl Host {
             directory,
             volumes: &self.volumes,
             ports,
+            network: own.as_ref().map(|own| PlaceNetwork {
+                namespace: &namespace,
+                address: own.address,
+                resolv_conf: &resolv_conf,
+            }),
             cgroup_parent: &self.cgroup_parent,
         };
         let read = |path: &Path| fs::read(path).with_context(|| format!("read {path:?}"));
@@ -115,15 +173,18 @@ impl Host {
         for (path, content) in &files.files {
             disk::renew(&to.join(path), content)?;
         }
+        let own_address = own.is_some();
         let facts = Facts {
             job: recipe.id.clone(),
             index: recipe.index,
             ports: ports.clone(),
             tasks: recipe.job.tasks.keys().cloned().collect(),
+            network: own,
         };
         let facts = serde_json::to_vec(&facts).context("put into JSON whose it is")?;
         let file = to.join(FILE);
-        if ports.is_empty() || fs::read(&file).is_ok_and(|there| there == facts) {
+        let is_known = !ports.is_empty() || own_address;
+        if !is_known || fs::read(&file).is_ok_and(|there| there == facts) {
             return disk::renew(&file, &facts);
         }
         // Others are told of the ports: they are to be the same after a crash of the host. All else is made anew then.
@@ -143,6 +204,7 @@ impl Host {
             drop(lock);
         }
         remove_all(&gone)?;
+        self.network.detach(name)?;
         self.ports
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -226,6 +288,7 @@ impl Host {
                 job: facts.job,
                 index: facts.index,
                 ports: facts.ports,
+                address: facts.network.map(|own| own.address),
                 kept: false,
             });
         }
@@ -245,6 +308,21 @@ fn read_facts(directory: &Path) -> Option<Facts> {
     serde_json::from_slice(&text).ok()
 }
 
+/// How a port of a job is published at the host's port.
+fn published(port: &Port, external: u16) -> Published {
+    let at = match port.address {
+        Some(IpAddr::V4(address)) if !address.is_unspecified() => Some(address),
+        // Jobs with others are refused.
+        Some(_) | None => None,
+    };
+    Published {
+        protocol: port.protocol,
+        at,
+        external,
+        internal: port.inside(external),
+    }
+}
+
 /// An instance of which nobody knows whose it is.
 fn unknown(name: &str) -> Facts {
     Facts {
@@ -256,6 +334,7 @@ fn unknown(name: &str) -> Facts {
         index: 0,
         ports: BTreeMap::new(),
         tasks: BTreeSet::new(),
+        network: None,
     }
 }
 

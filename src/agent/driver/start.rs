@@ -4,18 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
 use super::wanted::plan;
-use super::{Driver, Host, Inbox, disk, events, ports, reaper};
+use super::{Driver, Flatten as _, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
 use crate::agent::{Options, Snapshot, Wanted};
 use crate::error;
 use crate::keeper::clock;
+use crate::network::Network;
+
+/// How often it is looked whether networks are as they should be.
+const REPAIR: Duration = Duration::from_secs(10);
 
 /// What callers of an agent get.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ pub async fn start(options: Options) -> Result<Started> {
         host,
     };
     driver.begin()?;
+    tokio::spawn(repair(driver.host.clone()));
     tokio::spawn(reaper::watch(driver.host.clone(), driver.inbox.clone()));
     driver.look();
     driver.publish();
@@ -90,6 +96,33 @@ fn checks(host: &Host, inbox: Inbox) -> Checks {
     Checks::start(Arc::new(Keepers(host.instances.clone())), memory, tell)
 }
 
+/// Looks after the networks: at once, as an agent that has died may have left something, and then from time to time,
+/// as others change rules and tell nobody.
+async fn repair(host: Arc<Host>) {
+    let mut last = String::new();
+    loop {
+        let network = host.clone();
+        let repaired = tokio::task::spawn_blocking(move || network.network.repair()).await;
+        let told = match repaired.context("repair networks").flatten_() {
+            Ok(done) => {
+                done.iter().for_each(|line| error::warn(line));
+                String::new()
+            }
+            Err(error) => error::in_words(&error),
+        };
+        if told != last && !told.is_empty() {
+            error::warn(&told);
+        }
+        last = told;
+        loop {
+            tokio::time::sleep(REPAIR).await;
+            if host.network.is_used() {
+                break;
+            }
+        }
+    }
+}
+
 fn prepare(options: Options) -> Result<Host> {
     let (instances, volumes) = (
         options.state.join("instances"),
@@ -106,6 +139,7 @@ fn prepare(options: Options) -> Result<Host> {
         volumes,
         cgroup_parent: format!("{parent}/agent-{:.8}", sum),
         ports: Mutex::new(ports::Ports::default()),
+        network: Network::new(options.network.clone(), &options.state),
         recorded: Mutex::new(None),
         beginning: Arc::new(Semaphore::new(2 * processors)),
         writing: Arc::new(Semaphore::new(2 * processors)),
@@ -131,6 +165,7 @@ impl Driver {
     /// Tells `step` what there is.
     fn begin(&mut self) -> Result<()> {
         let mut found = self.host.find()?;
+        self.host.claim_networks(&found);
         for one in &mut found {
             let mut ports = self
                 .host
@@ -182,6 +217,7 @@ pub mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::network;
 
     /// A host in a directory of its own, which the test removes.
     pub fn host(name: &str) -> (PathBuf, Host) {
@@ -192,6 +228,7 @@ pub mod tests {
             runtime: "/nonexistent".into(),
             root: folder.join("root"),
             cgroup_parent: "/parhelion".into(),
+            network: network::Options::default(),
         };
         let host = prepare(options).unwrap();
         (folder, host)

@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Target {
     pub job: Arc<Job>,
     /// Its ports.
     pub ports: BTreeMap<String, u16>,
+    /// Its address, where it has a network of its own.
+    pub address: Option<Ipv4Addr>,
     /// Which run it is: another text when its programs were started anew, and the same after a restart of the daemon.
     pub run: String,
 }
@@ -65,6 +68,7 @@ pub fn target(view: &Instance, job: &Arc<Job>) -> Option<Target> {
         instance: view.name.clone(),
         job: Arc::clone(job),
         ports: view.ports.clone(),
+        address: view.address,
         run: format!("{}:{}", view.restarts, pids.join(",")),
     })
 }
@@ -197,8 +201,10 @@ impl Loop {
         let mut counts: BTreeMap<JobId, usize> = BTreeMap::new();
         for target in targets {
             let old = before.remove(&target.instance);
-            let same =
-                old.filter(|old| old.target.run == target.run && old.target.ports == target.ports);
+            let same = old.filter(|old| {
+                let old = &old.target;
+                old.run == target.run && old.ports == target.ports && old.address == target.address
+            });
             let one = same.unwrap_or_else(|| self.begin(target, now));
             *counts.entry(one.id.clone()).or_default() += 1;
             self.watched.insert(one.target.instance.clone(), one);
@@ -315,6 +321,7 @@ impl Loop {
         let asked = probe::Asked {
             job: Arc::clone(&one.target.job),
             ports: Arc::clone(&one.ports),
+            address: one.target.address,
             instance: name.to_owned(),
             planned: one.plan[index].clone(),
             exec: Arc::clone(&self.exec),

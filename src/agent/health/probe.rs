@@ -94,6 +94,7 @@ impl Exec for Keepers {
 pub(super) struct Asked {
     pub job: Arc<Job>,
     pub ports: Arc<std::collections::BTreeMap<String, u16>>,
+    pub address: Option<Ipv4Addr>,
     pub instance: String,
     pub planned: super::policy::Planned,
     pub exec: Arc<dyn Exec>,
@@ -139,7 +140,12 @@ async fn once(asked: &Asked, timeout: Duration) -> Result<()> {
 fn place(asked: &Asked, port: &str) -> Result<SocketAddr> {
     let number = asked.ports.get(port);
     let number = number.with_context(|| format!("port {port:?} has no number"))?;
-    let address = asked.job.ports.get(port).and_then(|port| port.address);
+    let said = asked.job.ports.get(port);
+    if let (Some(own), Some(said)) = (asked.address, said) {
+        // In the instance's own network, whatever is published.
+        return Ok(SocketAddr::from((own, said.inside(*number))));
+    }
+    let address = said.and_then(|port| port.address);
     let address = match address {
         None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Some(IpAddr::V4(all)) if all.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -80,6 +80,7 @@ fn target(name: &str, run: &str, health: Value, port: u16) -> Target {
         instance: name.to_owned(),
         job: Arc::new(job),
         ports: BTreeMap::from([("http".to_owned(), port)]),
+        address: None,
         run: run.to_owned(),
     }
 }
@@ -91,6 +92,7 @@ fn asked(health: Value, port: u16, code: i32) -> Result<(), String> {
         planned: policy::plan(&target.job)[0].clone(),
         job: target.job,
         ports: Arc::new(target.ports),
+        address: target.address,
         instance: target.instance,
         exec: Arc::new(Program(code.into())),
     };

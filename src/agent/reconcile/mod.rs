@@ -66,10 +66,12 @@ impl State {
                 }
             }
             Event::Time => self.settle_due(now, &mut actions),
-            Event::Made(name, ports) => self.at(&name, now, &mut actions, |slot, now, _| {
-                (slot.exists, slot.ports) = (true, ports);
-                slot.stage = Stage::Unkept { at: now };
-            }),
+            Event::Made(name, ports, address) => {
+                self.at(&name, now, &mut actions, |slot, now, _| {
+                    (slot.exists, slot.ports, slot.address) = (true, ports, address);
+                    slot.stage = Stage::Unkept { at: now };
+                });
+            }
             Event::NotMade(name, why) => self.at(&name, now, &mut actions, |slot, now, seed| {
                 slot.stage = Stage::Unmade {
                     at: slot.failed(why, now, seed),
@@ -110,7 +112,7 @@ impl State {
                 false => Stage::Unmade { at: now },
             };
             let mut slot = Slot::new(one.job, one.index, Aim::AsItIs, stage);
-            (slot.exists, slot.ports) = (true, one.ports);
+            (slot.exists, slot.ports, slot.address) = (true, one.ports, one.address);
             self.slots.insert(one.name, slot);
         }
     }
@@ -238,6 +240,7 @@ impl Slot {
             report: None,
             health: Health::Unknown,
             ports: BTreeMap::new(),
+            address: None,
             failures: 0,
             losses: 0,
             fault: None,

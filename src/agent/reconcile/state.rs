@@ -1,6 +1,7 @@
 //! What the agent knows of its host, what can happen, and what can be done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::api::{Goal, Health, Phase, TaskStatus};
@@ -43,6 +44,8 @@ pub struct Slot {
     pub health: Health,
     /// The host's ports, once they are known.
     pub ports: BTreeMap<String, u16>,
+    /// Its address, once it is known, where it has a network of its own.
+    pub address: Option<Ipv4Addr>,
     /// How often in a row it could not be made or kept.
     pub failures: u32,
     /// How many of its keepers have ended in a row soon after they had begun.
@@ -155,6 +158,8 @@ pub struct FoundSlot {
     pub index: u32,
     /// The host's ports that it has.
     pub ports: BTreeMap<String, u16>,
+    /// The address that it has.
+    pub address: Option<Ipv4Addr>,
     /// Whether a keeper is there.
     pub kept: bool,
 }
@@ -171,8 +176,8 @@ pub enum Event {
     },
     /// This is wanted from now on.
     Want(Want),
-    /// An instance's directory is complete; with its ports.
-    Made(Name, BTreeMap<String, u16>),
+    /// An instance's directory is complete; with its ports, and its address if it has its own.
+    Made(Name, BTreeMap<String, u16>, Option<Ipv4Addr>),
     /// It could not be written.
     NotMade(Name, String),
     /// A keeper answers.

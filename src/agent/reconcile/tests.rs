@@ -57,6 +57,7 @@ fn begun(found: &[(u32, bool)], want: Option<Want>) -> (State, Vec<Action>) {
         job: job(0),
         index: *number,
         ports: BTreeMap::new(),
+        address: None,
         kept: *kept,
     });
     let found: Vec<_> = found.collect();
@@ -82,7 +83,7 @@ fn told(state: &mut State, number: u32, wanted: bool, is_at_rest: bool) -> Vec<A
 fn an_instance_is_made_and_kept_and_removed_through_its_keeper() {
     let (mut state, actions) = begun(&[], Some(want(1, &[(0, Goal::Start)])));
     assert_eq!(actions, [Action::Make(name(0))]);
-    let actions = state.step(Event::Made(name(0), BTreeMap::new()), T);
+    let actions = state.step(Event::Made(name(0), BTreeMap::new(), None), T);
     assert_eq!(actions, [Action::Keep(name(0), Begin::Going)]);
     assert!(state.step(Event::Kept(name(0)), T).is_empty());
     assert!(told(&mut state, 0, true, false).is_empty());
@@ -203,7 +204,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         wanted,
         one.clone()
-            .prop_map(|name| Event::Made(name, BTreeMap::new())),
+            .prop_map(|name| Event::Made(name, BTreeMap::new(), None)),
         one.clone()
             .prop_map(|name| Event::NotMade(name, "why".into())),
         one.clone().prop_map(Event::Kept),

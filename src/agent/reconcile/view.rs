@@ -20,6 +20,7 @@ impl Slot {
             restarts: report.map_or(0, |report| report.restarts),
             next_attempt: report.and_then(|report| report.next_attempt.clone()),
             since: report.and_then(|report| report.since.clone()),
+            address: self.address,
             ports: self.ports.clone(),
             tasks: report
                 .map(|report| report.tasks.clone())

@@ -41,7 +41,7 @@ fn port(job: &Job, name: &str, checker: &mut Checker) {
         Some(port) if port.protocol != Protocol::Tcp => {
             c.problem(format!("port {name:?} is for udp, where nobody answers"));
         }
-        Some(_) => c.require(job.network == Network::Host, || {
+        Some(_) => c.require(job.network != Network::None, || {
             "can not be reached: the job's network is \"none\"; exec can".to_owned()
         }),
     });

@@ -161,10 +161,16 @@ fn shared(job: &Job, kind: Shared, checker: &mut Checker) {
     checker.require(job.tasks.len() > 1, || {
         format!("{word}: there is only one task")
     });
-    let has_own = kind != Shared::Network || job.network == Network::None;
-    checker.require(has_own, || {
-        format!("{word}: every task has the host's: leave it out, or say network = \"none\"")
-    });
+    let one = match job.network {
+        Network::None => None,
+        Network::Host => Some("the host's"),
+        Network::Bridge => Some("that of its instance"),
+    };
+    if let Some(one) = one.filter(|_| kind == Shared::Network) {
+        checker.problem(format!(
+            "{word}: every task has {one}: leave it out, or say network = \"none\""
+        ));
+    }
 }
 
 fn ports(job: &Job, checker: &mut Checker) {
@@ -173,9 +179,10 @@ fn ports(job: &Job, checker: &mut Checker) {
     for (name, port) in &job.ports {
         checker.inside(name, |c| {
             c.matches(name, &text::PORT_NAME);
-            c.require(job.network == Network::Host, || {
+            c.require(job.network != Network::None, || {
                 "can not be reached: the job's network is \"none\"".to_owned()
             });
+            inside(job.network, port, c);
             let variable = render::port_variable(name);
             if let Some(other) = variables.insert(variable.clone(), name) {
                 c.problem(format!("would be {variable}, as port {other:?} is"));
@@ -191,6 +198,27 @@ fn ports(job: &Job, checker: &mut Checker) {
                     c.inside("external", |c| c.problem(message));
                 }
             }
+        });
+    }
+}
+
+/// What a port says of the network of an instance's own.
+fn inside(network: Network, port: &Port, checker: &mut Checker) {
+    let own = network == Network::Bridge;
+    if let Some(number) = port.port {
+        checker.inside("port", |c| {
+            c.require(number > 0, || "must be from 1 to 65535, is 0".to_owned());
+            c.require(own || network == Network::None, || {
+                "the program listens at the host's port itself: say external, or network = \"bridge\""
+                    .to_owned()
+            });
+        });
+    }
+    if let Some(address) = port.address.filter(|address| own && address.is_ipv6()) {
+        checker.inside("address", |c| {
+            c.problem(format!(
+                "must be an IPv4 address, as ports of a bridge are published there only, is {address}"
+            ));
         });
     }
 }

@@ -1,5 +1,5 @@
-//! Ports and services. Helios maps ports of a network of the container's own; here its program is in the host's, and
-//! listens at the host's ports itself.
+//! Ports and services. As in Helios a container has a network of its own, from which ports are published, unless its job
+//! says another one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -37,10 +37,7 @@ pub(super) fn mode(import: &mut Import, _options: &Options) {
     match mode.as_deref() {
         Some("host") => {}
         Some("none") => import.job.network = Network::None,
-        None | Some("bridge" | "default") => import.note(
-            "networkMode",
-            "the host's network, instead of a bridge: the program listens at the host's ports itself",
-        ),
+        None | Some("bridge" | "default") => import.job.network = Network::Bridge,
         Some(other) => import.problem(
             "networkMode",
             format!("{other:?} is a network of another container's: make both tasks of one job, with share"),
@@ -56,32 +53,45 @@ pub(super) fn ports(import: &mut Import, _options: &Options) {
             continue;
         };
         let internal = mapping.internal_port;
-        match mapping.external_port {
-            Some(external) if external != internal => import.problem(
-                format!("{path}.externalPort"),
-                format!(
-                    "is {external}, and internalPort is {internal}: ports are not mapped, so the program has to \
-                     listen at {external}; make both {external}, or leave out ports and let it read PORT_…"
-                ),
-            ),
-            Some(_) => {}
-            None => import.note(
-                path.clone(),
-                format!("is {internal} on the host too, as ports are not mapped: one instance a host"),
-            ),
-        }
-        if mapping.ip.is_some() {
-            import.note(
-                format!("{path}.ip"),
-                "is where checks ask: the program chooses where it listens",
-            );
+        let mapped = import.job.network == Network::Bridge;
+        if !mapped {
+            import_unmapped(import, &path, &mapping);
         }
         let port = Port {
-            external: Some(internal),
+            port: mapped.then_some(internal),
+            external: match mapped {
+                true => mapping.external_port,
+                false => Some(internal),
+            },
             protocol: mapping.protocol.unwrap_or_default(),
-            address: mapping.ip,
+            address: mapping.ip.filter(|ip| !(mapped && ip.is_unspecified())),
         };
         import.job.ports.insert(name, port);
+    }
+}
+
+/// A port of a program in the host's network.
+fn import_unmapped(import: &mut Import, path: &str, mapping: &Mapping) {
+    let internal = mapping.internal_port;
+    match mapping.external_port {
+        Some(external) if external != internal => import.problem(
+            format!("{path}.externalPort"),
+            format!(
+                "is {external}, and internalPort is {internal}: in the host's network ports are not mapped, so the \
+                 program has to listen at {external}; make both {external}, or networkMode bridge"
+            ),
+        ),
+        Some(_) => {}
+        None => import.note(
+            path,
+            format!("is {internal} on the host too, as its network is the host's: one instance a host"),
+        ),
+    }
+    if mapping.ip.is_some() {
+        import.note(
+            format!("{path}.ip"),
+            "is where checks ask: the program chooses where it listens",
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
-use crate::job::parse;
+use crate::job::{Network, Port, Protocol, parse};
 
 /// The constructor of Job.java, in its order.
 const JOB_JAVA: [&str; 26] = [
@@ -138,21 +138,53 @@ fn what_helios_does_by_default_is_said() {
     let main = &job.tasks[TASK];
     assert_eq!(main.command, None);
     assert_eq!(main.resources.memory_swap, Some(crate::job::Size(2048)));
-    assert_eq!(job.ports["http"].external, Some(80));
+    assert_eq!(job.network, Network::Bridge);
+    let http = &job.ports["http"];
+    assert_eq!((http.port, http.external), (Some(80), None));
     assert_eq!(job.expires.unwrap().to_string(), "2030-03-17T17:46:40Z");
     let fields: Vec<&str> = notes.iter().map(|note| note.field.as_str()).collect();
     let expected = [
         "id",
         "resources.memorySwap",
         "resources.x",
-        "networkMode",
-        "ports.http",
         "registrationDomain",
         "gracePeriod",
         "secondsToWaitBeforeKill",
         "future",
     ];
     assert_eq!(fields, expected);
+}
+
+#[test]
+fn ports_are_mapped_as_in_helios_and_not_in_the_hosts_network() {
+    let ports = |mode: Value, mapping: Value| {
+        let (job, notes) = imported(&json!({
+            "id": "web:1", "networkMode": mode, "ports": { "http": mapping }
+        }));
+        let notes = notes.into_iter().map(|note| note.field);
+        let notes: Vec<String> = notes.filter(|field| field.starts_with("ports")).collect();
+        (job.network, job.ports["http"].clone(), notes)
+    };
+    let mapping =
+        json!({ "internalPort": 8080, "externalPort": 80, "protocol": "udp", "ip": "0.0.0.0" });
+    let expected = Port {
+        port: Some(8080),
+        external: Some(80),
+        protocol: Protocol::Udp,
+        address: None,
+    };
+    for mode in [json!("bridge"), json!("default"), Value::Null] {
+        let (network, port, notes) = ports(mode, mapping.clone());
+        assert_eq!((network, &port), (Network::Bridge, &expected));
+        assert!(notes.is_empty(), "{notes:?}");
+    }
+    let (network, port, notes) = ports(json!("host"), json!({ "internalPort": 80 }));
+    let expected = Port {
+        external: Some(80),
+        ..Port::default()
+    };
+    assert_eq!((network, port), (Network::Host, expected));
+    assert_eq!(notes, ["ports.http"]);
 }
 
 #[test]
@@ -181,7 +213,10 @@ fn refuses(cases: &[(Value, &str)]) {
 fn what_can_not_be_carried_out_is_refused_with_the_reason() {
     refuses(&[
         (
-            json!({ "ports": { "http": { "internalPort": 8080, "externalPort": 80 } } }),
+            json!({
+                "networkMode": "host",
+                "ports": { "http": { "internalPort": 8080, "externalPort": 80 } }
+            }),
             "ports are not mapped",
         ),
         (

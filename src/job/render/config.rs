@@ -51,7 +51,8 @@ pub(super) fn config(
         }
     }
     let id = container_id(place.instance, name);
-    linux(job, task, &format!("{}/{id}", place.cgroup_parent), config)?;
+    let cgroup = format!("{}/{id}", place.cgroup_parent);
+    linux(job, task, place, &cgroup, config)?;
     Ok(base)
 }
 
@@ -147,7 +148,8 @@ fn environment(base: Vec<Value>, job: &Job, task: &Task, place: &Place<'_>) -> R
     for name in job.ports.keys() {
         let port = place.ports.get(name);
         let port = port.with_context(|| format!("port {name:?} was not given a number"))?;
-        own.insert(port_variable(name), port.to_string());
+        let inside = job.ports[name].inside(*port);
+        own.insert(port_variable(name), inside.to_string());
         own.insert(
             format!("HELIOS_PORT_{name}"),
             format!("{}:{port}", place.host),
@@ -230,7 +232,13 @@ fn capabilities(process: &mut Map<String, Value>, task: &Task) -> Result<()> {
     Ok(())
 }
 
-fn linux(job: &Job, task: &Task, cgroup: &str, config: &mut Map<String, Value>) -> Result<()> {
+fn linux(
+    job: &Job,
+    task: &Task,
+    place: &Place<'_>,
+    cgroup: &str,
+    config: &mut Map<String, Value>,
+) -> Result<()> {
     let linux = object(config, "linux")?;
     linux.insert("cgroupsPath".to_owned(), cgroup.into());
     match &task.seccomp {
@@ -245,8 +253,13 @@ fn linux(job: &Job, task: &Task, cgroup: &str, config: &mut Map<String, Value>) 
     }
     let mut namespaces = list(linux.remove("namespaces"), "linux.namespaces")?;
     namespaces.retain(|entry| entry["type"] != "network");
-    if job.network == Network::None {
-        namespaces.push(json!({ "type": "network" }));
+    match job.network {
+        Network::Host => {}
+        Network::None => namespaces.push(json!({ "type": "network" })),
+        Network::Bridge => {
+            let own = place.network.context("it was not given a network")?;
+            namespaces.push(json!({ "type": "network", "path": own.namespace }));
+        }
     }
     let mut needed: Vec<Value> = job.share.iter().map(|kind| json!(kind)).collect();
     needed.extend(job.hostname.iter().map(|_| json!("uts")));

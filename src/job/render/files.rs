@@ -1,6 +1,7 @@
 //! Files that the containers of an instance share, and how JSON is written.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::Result;
@@ -24,12 +25,12 @@ pub(super) fn json(value: &Value) -> Result<Vec<u8>> {
 
 /// What there is once an instance.
 pub(super) fn common(job: &Job, place: &Place<'_>, rendered: &mut Files) {
-    if !job.add_hosts.is_empty() {
+    if has_hosts(job, place) {
         let text = hosts(job, place);
         rendered.files.insert(HOSTS.into(), text.into_bytes());
     }
-    if job.dns.is_some() {
-        let text = resolv_conf(job);
+    if has_resolv_conf(job, place) {
+        let text = resolv_conf(job, place);
         rendered.files.insert(RESOLV_CONF.into(), text.into_bytes());
     }
     if !rendered.files.is_empty() {
@@ -37,11 +38,23 @@ pub(super) fn common(job: &Job, place: &Place<'_>, rendered: &mut Files) {
     }
 }
 
+/// Whether the containers have an /etc/hosts of the instance.
+pub(super) fn has_hosts(job: &Job, place: &Place<'_>) -> bool {
+    !job.add_hosts.is_empty() || place.network.is_some()
+}
+
+/// Whether the containers have an /etc/resolv.conf of the instance.
+pub(super) fn has_resolv_conf(job: &Job, place: &Place<'_>) -> bool {
+    job.dns.is_some() || place.network.is_some()
+}
+
 /// hosts(5): the machine itself, then what the job says.
 fn hosts(job: &Job, place: &Place<'_>) -> String {
     let own = job.hostname.as_deref().unwrap_or(place.host);
+    let address = place.network.map(|network| network.address);
+    let address = address.unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     let mut text =
-        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {own}\n");
+        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {own}\n");
     for (name, address) in &job.add_hosts {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{address} {name}");
@@ -50,9 +63,10 @@ fn hosts(job: &Job, place: &Place<'_>) -> String {
 }
 
 /// resolv.conf(5).
-fn resolv_conf(job: &Job) -> String {
+fn resolv_conf(job: &Job, place: &Place<'_>) -> String {
     let Some(dns) = &job.dns else {
-        return String::new();
+        let host = place.network.map(|network| network.resolv_conf);
+        return host.unwrap_or_default().to_owned();
     };
     let servers = dns.servers.iter();
     let mut text: String = servers

@@ -11,6 +11,7 @@ mod mounts;
 pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -33,8 +34,21 @@ pub struct Place<'a> {
     pub volumes: &'a Path,
     /// The host's ports, by the names in the job: each of the job's.
     pub ports: &'a BTreeMap<String, u16>,
+    /// The network of its own, where the job says `bridge`.
+    pub network: Option<PlaceNetwork<'a>>,
     /// The cgroup below which those of the containers are, from the root of the hierarchy on.
     pub cgroup_parent: &'a str,
+}
+
+/// A network of an instance's own.
+#[derive(Debug, Clone, Copy)]
+pub struct PlaceNetwork<'a> {
+    /// The file that is its namespace, absolute.
+    pub namespace: &'a Path,
+    /// The instance's address.
+    pub address: Ipv4Addr,
+    /// /etc/resolv.conf, where the job says nothing of it.
+    pub resolv_conf: &'a str,
 }
 
 /// What is to be in an instance's directory.

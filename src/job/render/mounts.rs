@@ -17,10 +17,10 @@ pub(super) fn mounts(job: &Job, task: &Task, place: &Place<'_>, base: Vec<Value>
         let options = ["bind", "ro", "nosuid", "nodev", "noexec"];
         added.insert(Path::new(inside), bind(inside, &source, &options));
     };
-    if !job.add_hosts.is_empty() {
+    if files::has_hosts(job, place) {
         file("/etc/hosts", files::HOSTS);
     }
-    if job.dns.is_some() {
+    if files::has_resolv_conf(job, place) {
         file("/etc/resolv.conf", files::RESOLV_CONF);
     }
     for (inside, volume) in &task.volumes {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::bundle::Bundle;
-use crate::job::{Curve, Time};
+use crate::job::{Curve, Network, Time};
 use crate::keeper::spec;
 
 /// A bundle's directory, as `parhelion spec` makes one, removed when this is dropped.
@@ -46,6 +46,11 @@ fn rendered_from(job: &Job, base: &str) -> Result<Files> {
         directory: Path::new("/state/agent/instances/web.1.0123abc.3"),
         volumes: Path::new("/state/volumes"),
         ports: &ports,
+        network: (job.network == Network::Bridge).then_some(PlaceNetwork {
+            namespace: Path::new("/proc/self/ns/net"),
+            address: [10, 213, 0, 2].into(),
+            resolv_conf: "nameserver 192.0.2.53\n",
+        }),
         cgroup_parent: "/parhelion",
     };
     render(job, &place, &|path| {
@@ -294,4 +299,32 @@ proptest::proptest! {
         proptest::prop_assert_eq!(spec.tasks.len(), job.tasks.len());
         proptest::prop_assert_eq!(spec.restart.success_codes, job.restart.success_codes);
     }
+}
+
+#[test]
+fn a_network_of_its_own_is_joined_by_its_path_and_told_of_inside() {
+    let mut value = json!({
+        "name": "web", "version": "1", "network": "bridge", "tasks": { "app": { "bundle": "/srv/web" } },
+        "ports": { "http": { "port": 8080, "external": 80 }, "admin": { "external": 81 } },
+    });
+    let changes = changed(&job(value.clone()), "app");
+    for line in [
+        r#"+ /linux/namespaces[] {"path":"/proc/self/ns/net","type":"network"}"#,
+        r#"+ /process/env[] "PORT_HTTP=8080""#,
+        r#"+ /process/env[] "HELIOS_PORT_http=alpha:80""#,
+        // Where nothing is said of the inside, it is the same.
+        r#"+ /process/env[] "PORT_ADMIN=81""#,
+    ] {
+        assert!(changes.contains(line), "{line}: {changes}");
+    }
+    assert!(changes.contains("/etc/hosts") && changes.contains("/etc/resolv.conf"));
+    let file = |files: &Files, name: &str| {
+        String::from_utf8(files.files[&Path::new("etc").join(name)].clone()).unwrap()
+    };
+    let files = rendered(&job(value.clone()));
+    assert!(file(&files, "hosts").ends_with("\n10.213.0.2 alpha\n"));
+    assert_eq!(file(&files, "resolv.conf"), "nameserver 192.0.2.53\n");
+    value["dns"] = json!({ "servers": ["192.0.2.1"] });
+    let files = rendered(&job(value));
+    assert_eq!(file(&files, "resolv.conf"), "nameserver 192.0.2.1\n");
 }

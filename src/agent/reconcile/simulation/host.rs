@@ -15,7 +15,7 @@ impl World {
             Action::Make(name) if fails => Some(Event::NotMade(name, why())),
             Action::Make(name) => {
                 self.places.entry(name.clone()).or_default();
-                Some(Event::Made(name, BTreeMap::new()))
+                Some(Event::Made(name, BTreeMap::new(), None))
             }
             Action::Keep(name, _) if fails => Some(Event::NotKept(name, why())),
             Action::Keep(name, begin) => {

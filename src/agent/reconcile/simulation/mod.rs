@@ -95,6 +95,7 @@ impl World {
             job: tests::job(0),
             index: 0,
             ports: BTreeMap::new(),
+            address: None,
             kept: place.kept,
         });
         let found = found.collect();
@@ -177,7 +178,7 @@ impl World {
 
     /// The agent hears that something has ended, or what a keeper tells.
     fn deliver(&mut self, event: Event) {
-        if let Event::Made(name, _)
+        if let Event::Made(name, ..)
         | Event::NotMade(name, _)
         | Event::Kept(name)
         | Event::NotKept(name, _)

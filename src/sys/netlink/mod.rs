@@ -1,8 +1,13 @@
 //! Network interfaces through rtnetlink(7): find one, move it to another namespace, give it its
-//! addresses, set it up.
+//! addresses, set it up; in `links`, make them; in `conntrack`, forget connections.
 //!
-//! Own code and no crate: five messages of a stable layout, of which the crates for it know hundreds.
+//! Own code and no crate: ten messages of a stable layout, of which the crates for it know hundreds.
 //! All lengths are checked against the bytes that are there.
+
+#[cfg(feature = "supervisor")]
+pub mod conntrack;
+#[cfg(feature = "supervisor")]
+pub mod links;
 
 use std::cell::Cell;
 
@@ -84,9 +89,13 @@ impl Netlink {
     ///
     /// `EMFILE` or `ENFILE` when descriptors are out.
     pub fn open() -> SysResult<Netlink> {
+        Netlink::open_for(NETLINK_ROUTE, "NETLINK_ROUTE")
+    }
+
+    fn open_for(protocol: Option<rustix::net::Protocol>, name: &str) -> SysResult<Netlink> {
         let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
-        let socket = rustix::net::socket_with(family, SocketType::RAW, flags, NETLINK_ROUTE)
-            .call(|| "socket(AF_NETLINK, NETLINK_ROUTE)".into())?;
+        let socket = rustix::net::socket_with(family, SocketType::RAW, flags, protocol)
+            .call(|| format!("socket(AF_NETLINK, {name})"))?;
         Ok(Netlink {
             socket,
             sequence: Cell::new(0),
