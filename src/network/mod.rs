@@ -322,13 +322,15 @@ impl Network {
             ));
             return Ok(false);
         }
+        // One that is not there yet may just be made by somebody else: that is no repair.
+        let was_there = found.is_some();
         let namespace = match found {
             Some(namespace) => namespace,
             None => namespace::make(&path)?,
         };
-        self.links
-            .connect(&namespace, address)
-            .with_context(|| format!("network {path:?}"))
+        let connected = self.links.connect(&namespace, address);
+        let is_new = connected.with_context(|| format!("network {path:?}"))?;
+        Ok(was_there && is_new)
     }
 
     /// Has nftables say what is wanted now, or something newer.
