@@ -63,6 +63,8 @@ pub struct WantedJob {
 pub struct Snapshot {
     /// Counted up with every change.
     pub number: u64,
+    /// The revision of what is wanted of them; None while that is not known.
+    pub revision: Option<u64>,
     /// The instances, sorted by name.
     pub instances: Vec<Arc<Instance>>,
 }

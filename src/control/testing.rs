@@ -195,6 +195,7 @@ impl World {
         self.agent.snapshots.send_modify(|snapshot| {
             *snapshot = Arc::new(Snapshot {
                 number: snapshot.number + 1,
+                revision: Some(u64::MAX),
                 instances: instances.into_iter().map(Arc::new).collect(),
             });
         });

@@ -391,6 +391,39 @@ async fn a_watch_tells_all_and_then_what_changes_and_ends_with_the_daemon() {
 }
 
 #[tokio::test]
+async fn a_watch_begins_when_what_was_wanted_before_has_reached_the_agent() {
+    let world = World::new();
+    world.job("1", &json!({})).await;
+    // The store has a revision that the agent knows nothing of yet.
+    let early = async {
+        while world.agent.snapshots.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.stop.send(true).unwrap();
+    };
+    let (told, ()) = tokio::join!(world.get("/v1/watch"), early);
+    assert_eq!(told.1, "");
+    // One that can not be reached is told as it is.
+    let world = World::new();
+    world.job("1", &json!({})).await;
+    world
+        .control
+        .health
+        .set(Some("the disk is full".to_owned()));
+    let late = async {
+        while world.agent.snapshots.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        world.stop.send(true).unwrap();
+    };
+    let (told, ()) = tokio::join!(world.get("/v1/watch"), late);
+    assert_eq!(told.1["kind"], "snapshot");
+}
+
+#[tokio::test]
 async fn a_log_is_followed_across_the_rotation_of_its_files() {
     let world = World::new();
     let id = world.job("1", &json!({})).await;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::watch;
 
 use super::Control;
 use super::keys;
@@ -20,19 +21,24 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether what was wanted last has reached the agent.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Option<String>>);
+pub struct Health(watch::Sender<Option<String>>);
 
 impl Health {
     /// Why it has not, if it has not.
     pub fn fault(&self) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.borrow().clone()
     }
 
-    fn set(&self, fault: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    /// Waits until it has not.
+    pub async fn fails(&self) {
+        let mut health = self.0.subscribe();
+        // Its sender lives as long as this.
+        let _known = health.wait_for(Option::is_some).await;
+    }
+
+    /// Says so.
+    pub fn set(&self, fault: Option<String>) {
+        self.0.send_replace(fault);
     }
 }
 

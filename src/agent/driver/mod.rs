@@ -276,7 +276,8 @@ impl Driver {
     fn publish(&mut self) {
         let instances: Vec<_> = self.views.values().cloned().collect();
         self.snapshots.send_if_modified(|last| {
-            let same = last.instances.len() == instances.len()
+            let same = last.revision == self.state.revision
+                && last.instances.len() == instances.len()
                 && last
                     .instances
                     .iter()
@@ -289,7 +290,11 @@ impl Driver {
                 });
                 self.checks.set(targets.collect());
                 let number = last.number + 1;
-                *last = Arc::new(Snapshot { number, instances });
+                *last = Arc::new(Snapshot {
+                    number,
+                    revision: self.state.revision,
+                    instances,
+                });
             }
             !same
         });

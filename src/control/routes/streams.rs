@@ -16,6 +16,7 @@ use crate::control::door;
 use crate::control::feed::{Feed, Gone};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
+use crate::store::Range;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -143,16 +144,24 @@ pub struct WatchQuery {
 }
 
 /// The instances now, then each change: a line of JSON each. Who is slow sees the latest state and not every one in
-/// between.
+/// between. What was wanted before the request has reached the instances that are told first, unless it can not.
 #[utoipa::path(get, path = "/v1/watch", params(WatchQuery), responses((status = 200, body = Change, content_type = "application/x-ndjson")))]
 pub async fn watch(
     State(control): Shared,
     Query(query): Query<WatchQuery>,
 ) -> Result<Response, Refusal> {
     let meant = query.job.as_deref().map(Meant::parse).transpose()?;
+    let none = Range::Key(b"/".to_vec());
+    let wanted = control.store(move |store| store.get(&none)).await?.revision;
     let mut snapshots = control.agent.snapshots();
     let (mut feed, answer) = Feed::json(control.stop.clone());
     tokio::spawn(async move {
+        let is_taken = |now: &Arc<Snapshot>| now.revision.is_some_and(|taken| taken >= wanted.0);
+        tokio::select! {
+            taken = snapshots.wait_for(is_taken) => if taken.is_err() { return },
+            () = control.health.fails() => {}
+            () = feed.gone() => return,
+        }
         let mut told = Told::default();
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
