@@ -19,8 +19,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-/// A command that has not ended by then hangs: it is killed, and its status tells.
-const LIMIT: Duration = Duration::from_secs(60);
+/// A command that has not ended by then hangs: it is killed, and its status tells. A traced one takes long where others want the
+/// processors.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A process of a container that is being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use super::{Instance, rests, runs};
+use crate::caller::Fifo;
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
@@ -180,25 +181,50 @@ fn kept_and_dropped(texts: &[String]) -> (u64, u64) {
     (kept, dropped)
 }
 
+/// Holds the keeper up until it has dropped lines, in turns that get longer: what prints has to be fast enough to fill the pipe.
+fn hold_up(instance: &Instance) {
+    let keeper = instance.keeper.as_ref().unwrap();
+    for turn in 1..100 {
+        keeper.signal(rustix::process::Signal::STOP);
+        std::thread::sleep(std::time::Duration::from_millis(20 * turn));
+        keeper.signal(rustix::process::Signal::CONT);
+        if instance.status()["log"]["droppedLines"] != 0 {
+            return;
+        }
+    }
+    panic!("nothing was dropped: {:#}", instance.status());
+}
+
 fn lines_are_dropped_where_that_is_asked_for_and_counted() {
     const LINES: usize = 100_000;
-    let script = "i=0; while [ $i -lt 20 ]; do cat /lines; i=$((i+1)); done; sleep 0.3; echo last";
+    const TIMES: usize = 20;
+    let script = format!(
+        "read go </tmp/go; i=0; while [ $i -lt {TIMES} ]; do cat /lines; i=$((i+1)); done; \
+         read go </tmp/go; echo last"
+    );
     let log = json!({ "maxSize": 1 << 30, "whenFull": "drop" });
     let changes = json!({ "restart": { "policy": "never" }, "log": log });
-    let mut instance = Instance::new(script, changes);
+    let mut instance = Instance::new(&script, changes);
     with_lines(&instance, LINES);
+    let mut go = Fifo::new(&instance.bundle, "go");
     // A disk on which writing takes longer than printing: a fifo that is read slowly would block, so the
-    // keeper is stopped for a moment, and the pipe is full when it goes on.
+    // keeper is stopped for some moments, and the pipe is full when it goes on.
     instance.keep();
     instance.until(runs);
-    let keeper = instance.keeper.as_ref().unwrap();
-    keeper.signal(rustix::process::Signal::STOP);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    keeper.signal(rustix::process::Signal::CONT);
+    go.say("go");
+    hold_up(&instance);
+    let mut tries = 0;
+    while instance.status()["log"]["bytes"] != LINES * 100 * TIMES {
+        tries += 1;
+        assert!(tries < 6000, "{:#}", instance.status());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // There is room in the pipe again: this one is kept.
+    go.say("go");
     let status = instance.until(|status| rests(status) == "completed");
     let (kept, dropped) = kept_and_dropped(&instance.texts());
     assert!(dropped > 0);
-    assert_eq!(kept + dropped, LINES as u64 * 20 + 1);
+    assert_eq!(kept + dropped, (LINES * TIMES + 1) as u64);
     assert_eq!(status["log"]["droppedLines"], dropped);
     assert_eq!(instance.texts().last().unwrap(), "last");
 }
