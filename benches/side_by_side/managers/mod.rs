@@ -7,7 +7,7 @@
 //! their processor time.
 //!
 //! Environment: PARHELION, PARHELIOND, PARCTL, FLOOR (stamp lies beside it), BENCH_INSTANCES ("1,100,1000"),
-//! BENCH_PEERS ("1,10": of Docker and Podman, whose start takes long), BENCH_KILLS (200).
+//! BENCH_PEERS ("1,10": of Docker and Podman, whose start takes long), BENCH_KILLS (200), BENCH_SECONDS (600: none is begun after).
 
 mod away;
 mod containers;
@@ -89,20 +89,8 @@ pub fn measure(host: &Host, restarts_only: bool, json: bool) -> Result<()> {
     };
     let kills = number_from_env("BENCH_KILLS", 200)?;
     let (managers, mut notes) = find(host)?;
-    let mut lines = Vec::new();
-    for mut manager in managers {
-        for &count in manager.counts(&counts) {
-            progress(&format!("\r\x1b[K{} x {count}", manager.name()))?;
-            let idle = if restarts_only { IDLE_BESIDE } else { IDLE };
-            let measured = measure_one(host, manager.as_mut(), count, (kills, idle));
-            manager.stop(host);
-            os::reap_leftovers();
-            match measured {
-                Ok(line) => lines.push(line),
-                Err(error) => notes.push(format!("{} x {count}: {error:#}", manager.name())),
-            }
-        }
-    }
+    let idle = if restarts_only { IDLE_BESIDE } else { IDLE };
+    let lines = measure_all(host, managers, &counts, (kills, idle), &mut notes)?;
     progress("\r\x1b[K")?;
     if json {
         return print_json(host, restarts_only, &lines, &notes);
@@ -113,6 +101,43 @@ pub fn measure(host: &Host, restarts_only: bool, json: bool) -> Result<()> {
     }
     logs::print(&logs::measure(host)?)?;
     inside::measure(host)?.print()
+}
+
+/// Everybody with the first count, then with the second: what there is no time for is told.
+#[allow(clippy::disallowed_methods, reason = "it measures")]
+fn measure_all(
+    host: &Host,
+    mut managers: Managers,
+    counts: &Counts,
+    how: (usize, Duration),
+    notes: &mut Vec<String>,
+) -> Result<Vec<Line>> {
+    let limit = number_from_env("BENCH_SECONDS", 600)?;
+    let begun = Instant::now();
+    let mut lines: Vec<Line> = Vec::new();
+    for turn in 0..counts.ours.len().max(counts.peers.len()) {
+        for manager in &mut managers {
+            let Some(&count) = manager.counts(counts).get(turn) else {
+                continue;
+            };
+            let name = manager.name().to_owned();
+            if begun.elapsed().as_secs() > limit as u64 {
+                notes.push(format!(
+                    "{name} x {count}: left out, {limit} s are over (BENCH_SECONDS)"
+                ));
+                continue;
+            }
+            progress(&format!("\r\x1b[K{name} x {count}"))?;
+            let measured = measure_one(host, manager.as_mut(), count, how);
+            manager.stop(host);
+            os::reap_leftovers();
+            match measured {
+                Ok(line) => lines.push(line),
+                Err(error) => notes.push(format!("{name} x {count}: {error:#}")),
+            }
+        }
+    }
+    Ok(lines)
 }
 
 fn print_json(host: &Host, restarts_only: bool, lines: &[Line], notes: &[String]) -> Result<()> {

@@ -28,6 +28,8 @@ pub fn cost(
 ) -> Result<Cost> {
     let mut tried = 1;
     loop {
+        // Podman's monitors are orphans, and thereby ours when they have ended.
+        os::reap_leftovers();
         match cost_of(&all()?, daemon, idle) {
             Err(_one_has_ended) if tried < TRIES => tried += 1,
             done => return done,
