@@ -26,6 +26,9 @@ const LINES: usize = 4096;
 /// How many numbers are reserved at once.
 const BLOCK: u64 = 1000;
 
+/// A number that no event ever gets: what is larger in a file is damage.
+const LARGEST: u64 = u64::MAX / 2;
+
 /// The kind of an event: nothing is left of an instance.
 pub const REMOVED: &str = "removed";
 
@@ -107,9 +110,11 @@ impl Log {
                 ring.push(line.event);
             }
         }
-        let last = ring.lock().back().map_or(0, |event| event.number);
+        let last = ring.lock().iter().map(|event| event.number).max();
+        let last = last.unwrap_or(0);
         let reserved = std::fs::read_to_string(directory.join("events.next"));
         let reserved = reserved.ok().and_then(|text| text.trim().parse().ok());
+        let reserved = reserved.filter(|number: &u64| *number <= LARGEST);
         let next = reserved.unwrap_or(0).max(last) + 1;
         let mut log = Log {
             directory: directory.to_owned(),
@@ -183,6 +188,21 @@ impl Log {
         Ok(())
     }
 
+    /// Adds an event, which is to have a number of its own.
+    #[cfg(feature = "fuzzing")]
+    pub fn check_next(&mut self) {
+        let last = self.ring.lock().iter().map(|event| event.number).max();
+        self.add(Note {
+            job: None,
+            instance: None,
+            kind: "fault",
+            cause: String::new(),
+            attempt: None,
+        });
+        let number = self.ring.lock().back().map(|event| event.number);
+        assert!(number > last, "{number:?} after {last:?}");
+    }
+
     /// The reading end.
     pub fn reader(&self) -> Reader {
         Reader {
@@ -208,6 +228,7 @@ fn read(path: &Path) -> Result<Vec<Line>> {
     let lines = text.split(|byte| *byte == b'\n');
     Ok(lines
         .filter_map(|line| serde_json::from_slice(line).ok())
+        .filter(|line: &Line| line.event.number <= LARGEST)
         .collect())
 }
 
@@ -302,6 +323,26 @@ mod tests {
         let (log, told) = Log::open(&folder, "host").unwrap();
         assert_eq!(told["web"], (5, 5));
         assert_eq!(numbers(&log), [1, 2, last]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_number_that_damage_has_made_is_not_gone_on_from() {
+        let folder = folder("damaged");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        add(&mut log, "started", Some(1));
+        drop(log);
+        let path = folder.join("events");
+        let one = std::fs::read_to_string(&path).unwrap();
+        let largest = format!("\"number\":{}", u64::MAX);
+        let damaged = one.replace("\"number\":1", &largest);
+        // The larger one stands before the other.
+        let seven = one.replace("\"number\":1", "\"number\":7007");
+        std::fs::write(&path, format!("{damaged}{seven}{one}")).unwrap();
+        std::fs::write(folder.join("events.next"), u64::MAX.to_string()).unwrap();
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        add(&mut log, "ended", Some(1));
+        assert_eq!(numbers(&log), [7007, 1, 7008]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

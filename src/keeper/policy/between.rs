@@ -88,6 +88,11 @@ impl Policy {
         remove(state, Next::Attempt(cause, now + delay))
     }
 
+    /// The moment of an attempt, which was set before the keeper began: another boot's may be far away.
+    pub(super) fn of_this_boot(&self, cause: Cause, until: Moment, now: Moment) -> Moment {
+        until.min(now + self.curves.of(cause).cap)
+    }
+
     /// Forgets failures if the run was a good one.
     pub(super) fn forgive(&self, state: &mut State, since: Moment, now: Moment) {
         if now.saturating_sub(since) >= self.good_run {

@@ -125,8 +125,7 @@ impl Policy {
             Event::Found(Found::Alive) => self.alive(state, now),
             Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Found(Found::Nothing) => {
-                // Another boot's moment may be far away.
-                let until = until.min(now + self.curves.of(cause).cap);
+                let until = self.of_this_boot(cause, until, now);
                 state.phase = Phase::Waiting { cause, until };
                 (state, vec![])
             }
@@ -294,7 +293,13 @@ impl Policy {
                 (state, vec![])
             }
             Event::Time if again_at.is_some_and(|moment| now >= moment) => remove(state, next),
-            Event::Found(Found::Nothing) => remove(state, next),
+            Event::Found(Found::Nothing) => match next {
+                Next::Rest(_) => remove(state, next),
+                Next::Attempt(cause, until) => {
+                    let until = self.of_this_boot(cause, until, now);
+                    remove(state, Next::Attempt(cause, until))
+                }
+            },
             Event::Found(Found::Alive) => self.alive(state, now),
             Event::Found(Found::Part) => self.parted(state, now, now),
             Event::Start | Event::Restart => {

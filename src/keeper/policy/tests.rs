@@ -60,6 +60,30 @@ const CRASH: Event = Event::Exited(Exit::Code(1), Others::Ended);
 const SUCCESS: Event = Event::Exited(Exit::Code(0), Others::Ended);
 
 #[test]
+fn a_moment_of_the_boot_before_is_not_waited_for() {
+    let policy = policy(Restart::Always);
+    let far = ms(1_000_000_000);
+    for phase in [
+        Phase::Waiting {
+            cause: Cause::Crash,
+            until: far,
+        },
+        Phase::Removing {
+            next: Next::Attempt(Cause::Crash, far),
+            again_at: None,
+        },
+    ] {
+        let state = State {
+            phase,
+            ..State::new(1)
+        };
+        let (found, _) = policy.step(&state, FOUND_NOTHING, ms(50));
+        let (removed, _) = policy.step(&found, Event::Removed, ms(60));
+        assert_eq!(policy.wake_at(&removed), Some(ms(50 + 1000)), "{removed:?}");
+    }
+}
+
+#[test]
 fn the_first_restart_comes_at_once_and_the_next_ones_wait() {
     let events = [
         (0, FOUND_NOTHING),
