@@ -31,9 +31,9 @@ pub enum Error {
     /// The disk did not take it. Nothing happened; the store goes on.
     NotWritten(SysError),
     /// The disk failed when it was to be made safe. It may be there when the store is opened again, all
-    /// of it or nothing. Until then the store can only be read.
+    /// of it or nothing. Until then, or until it is mended, the store can only be read.
     Uncertain(SysError),
-    /// The disk failed before, and the store can only be read until it is opened again.
+    /// The disk failed before, and the store can only be read until it is mended or opened again.
     ReadOnly(SysError),
     /// The file is not as it was written.
     Damaged {
@@ -94,11 +94,11 @@ impl fmt::Display for Error {
             }
             Error::Uncertain(fault) => write!(
                 f,
-                "whether it was written shows when the store is opened again, look at the disk: {fault}"
+                "whether it was written shows when the store can be written again, look at the disk: {fault}"
             ),
             Error::ReadOnly(fault) => write!(
                 f,
-                "the store can only be read until it is opened again, look at the disk: {fault}"
+                "the store can only be read until its disk takes it again: {fault}"
             ),
             Error::Damaged {
                 file,
