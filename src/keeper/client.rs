@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::control::{Answer, Connection, Refusal, Request};
+use super::control::{Answer, Connection, Now, Refusal, Request};
 use super::door::{Command, Ran};
 use super::orders::{lock, open_directory};
 use super::policy::Phase;
@@ -133,6 +133,15 @@ fn has_run(number: u64, now: &Status) -> Result<bool> {
 /// There is no such directory; what the kernel answered.
 pub fn find(directory: &Path) -> Result<Option<Connection>> {
     Connection::open(open_directory(directory)?.as_fd())
+}
+
+/// Looks for the keeper of the instance in this directory, and does not wait for it.
+///
+/// # Errors
+///
+/// There is no such directory; what the kernel answered.
+pub fn find_now(directory: &Path) -> Result<Now> {
+    Connection::open_now(open_directory(directory)?.as_fd())
 }
 
 /// Takes the lock that keeps keepers out of this directory, for as long as the descriptor is open. One that

@@ -258,6 +258,17 @@ fn is_alive(socket: &OwnedFd) -> Result<bool> {
     Ok(!wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))?)
 }
 
+/// Who is at the socket at this moment.
+#[derive(Debug)]
+pub enum Now {
+    /// A keeper, to which this is the connection.
+    Connected(Connection),
+    /// A keeper at which so many wait that no more may: it is stuck, or slow.
+    Full,
+    /// No keeper.
+    Nobody,
+}
+
 /// A keeper as seen from outside.
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
@@ -338,6 +349,23 @@ impl Connection {
         let peer = rustix::net::sockopt::socket_peercred(socket);
         peer.map(|peer| peer.pid)
             .call(|| format!("getsockopt({SOCKET:?}, SO_PEERCRED)"))
+    }
+
+    /// Connects, if the keeper takes connections now.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered otherwise.
+    pub fn open_now(directory: BorrowedFd<'_>) -> Result<Now> {
+        let call = || format!("connect({SOCKET:?})");
+        let (socket, address) = socket(directory).call(call)?;
+        rustix::io::ioctl_fionbio(&socket, true).call(call)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) if is_alive(&socket)? => Ok(Now::Connected(Connection(socket))),
+            Ok(()) | Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(Now::Nobody),
+            Err(Errno::AGAIN) => Ok(Now::Full),
+            Err(errno) => Ok(Err(errno).call(call)?),
+        }
     }
 
     /// Sends a request, if the keeper reads what it was sent before.

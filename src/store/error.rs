@@ -71,6 +71,17 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether the disk has refused a change: [`Store::mend`](super::Store::mend) may help.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        matches!(
+            self,
+            Error::NotWritten(_) | Error::Uncertain(_) | Error::ReadOnly(_)
+        )
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -37,13 +37,18 @@ pub fn parctl_at(socket: &Path, words: &[&str]) -> Command {
 impl Host {
     /// A host whose daemon is ready; its bundle runs `script`.
     pub fn new(script: &str) -> Host {
-        let mut host = Host {
+        let mut host = Host::without_daemon(script);
+        host.start();
+        host
+    }
+
+    /// The same with the daemon yet to be started.
+    pub fn without_daemon(script: &str) -> Host {
+        Host {
             bundle: Bundle::new(script),
             daemon: None,
             program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
-        };
-        host.start();
-        host
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -182,6 +187,9 @@ impl Drop for Host {
                 .parhelion(&["delete", "--force", id.to_str().unwrap()]);
         }
         remove_cgroups(&PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup())));
+        // A disk of its own, if a test has given it one.
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        while rustix::mount::unmount(self.path("supervisor"), flags).is_ok() {}
     }
 }
 

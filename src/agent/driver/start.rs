@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
+use super::troubles::Troubles;
 use super::wanted::plan;
 use super::{Driver, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
 use crate::agent::{Options, Snapshot, Wanted};
 use crate::error;
-use crate::keeper::clock;
+use crate::keeper::{Now, client, clock};
 
 /// What callers of an agent get.
 #[derive(Debug)]
@@ -107,6 +108,7 @@ fn prepare(options: Options) -> Result<Host> {
         cgroup_parent: format!("{parent}/agent-{:.8}", sum),
         ports: Mutex::new(ports::Ports::default()),
         recorded: Mutex::new(None),
+        troubles: Troubles::default(),
         beginning: Arc::new(Semaphore::new(2 * processors)),
         writing: Arc::new(Semaphore::new(2 * processors)),
         open_files: raise_limit(),
@@ -174,7 +176,8 @@ impl Driver {
 }
 
 fn is_kept(directory: &Path) -> bool {
-    crate::keeper::client::find(directory).is_ok_and(|found| found.is_some())
+    // One that is stuck is one all the same, and nobody waits for it here.
+    client::find_now(directory).is_ok_and(|found| !matches!(found, Now::Nobody))
 }
 
 #[cfg(test)]
