@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::control::{Answer, Connection, Now, Refusal, Request};
+use super::control::{Answer, Connection, Refusal, Request};
 use super::door::{Command, Ran};
 use super::orders::{lock, open_directory};
 use super::policy::Phase;
@@ -133,6 +133,17 @@ fn has_run(number: u64, now: &Status) -> Result<bool> {
 /// There is no such directory; what the kernel answered.
 pub fn find(directory: &Path) -> Result<Option<Connection>> {
     Connection::open(open_directory(directory)?.as_fd())
+}
+
+/// Who is at the socket at this moment.
+#[derive(Debug)]
+pub enum Now {
+    /// A keeper, to which this is the connection.
+    Connected(Connection),
+    /// A keeper at which so many wait that no more may: it is stuck, or slow.
+    Full,
+    /// No keeper.
+    Nobody,
 }
 
 /// Looks for the keeper of the instance in this directory, and does not wait for it.

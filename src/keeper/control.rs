@@ -17,6 +17,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::client::Now;
 use super::door::{Command, Ran};
 use crate::lifecycle::process::wait_for_exit;
 use crate::sys::{Call, Errno, SysResult};
@@ -256,17 +257,6 @@ fn is_alive(socket: &OwnedFd) -> Result<bool> {
         Err(errno) => Err(errno).call(|| format!("pidfd_open({listener:?})"))?,
     };
     Ok(!wait_for_exit(pidfd.as_fd(), Some(Duration::ZERO))?)
-}
-
-/// Who is at the socket at this moment.
-#[derive(Debug)]
-pub enum Now {
-    /// A keeper, to which this is the connection.
-    Connected(Connection),
-    /// A keeper at which so many wait that no more may: it is stuck, or slow.
-    Full,
-    /// No keeper.
-    Nobody,
 }
 
 /// A keeper as seen from outside.

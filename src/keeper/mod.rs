@@ -24,7 +24,8 @@ pub mod status;
 mod written;
 
 pub use apart::{Apart, apart};
-pub use control::{Connection, Now, Request};
+pub use client::Now;
+pub use control::{Connection, Request};
 pub use helper::KEEPER;
 pub use logs::{FOLDER, STREAMS, place};
 pub use orders::{Ground, KeepRequest, Orders};

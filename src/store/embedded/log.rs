@@ -234,15 +234,12 @@ impl Log {
             self.note(&tried);
             return tried;
         }
-        match rewrite(&*self.medium, state, state.oldest()) {
-            Ok(tail) => self.end = End::Known(tail),
-            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => {
-                self.end = End::Failed(error.clone());
-                return Err(Error::ReadOnly(error));
-            }
+        self.end = match rewrite(&*self.medium, state, state.oldest()) {
+            Ok(tail) => End::Known(tail),
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => End::Failed(error),
             Err(error) => return Err(error),
-        }
-        Ok(())
+        };
+        self.tail().map(drop)
     }
 
     /// How many units the file has; None when the disk has failed.
