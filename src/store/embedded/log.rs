@@ -227,10 +227,7 @@ impl Log {
     /// acknowledged, and what was uncertain has not happened then.
     pub fn mend(&mut self, state: &State) -> Result<()> {
         if let End::Known(tail) = &mut self.end {
-            let tried = match self.refused {
-                Some(_) => tail.probe(),
-                None => Ok(()),
-            };
+            let tried = self.refused.as_ref().map_or(Ok(()), |_| tail.probe());
             self.note(&tried);
             return tried;
         }
