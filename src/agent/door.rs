@@ -116,6 +116,21 @@ impl Handle {
         Ok((self.host.options.root.clone(), id))
     }
 
+    /// What of the agent's state can not be written now, and why; None when all can. It is tried again by itself.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.host.troubles.in_words()
+    }
+
+    /// Returns when the agent's loop has turned.
+    ///
+    /// # Errors
+    ///
+    /// The agent has ended.
+    pub async fn turns(&self) -> Result<()> {
+        self.ask(Input::Ping).await
+    }
+
     /// Ends the agent; everything that runs goes on.
     pub async fn stop(self) {
         // One that has ended already is stopped.

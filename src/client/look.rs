@@ -13,6 +13,13 @@ pub async fn status(client: &Client, output: &Output, status: Status) -> Result<
     if output.json {
         return output.value(&instances);
     }
+    // What is known of instances is told also where nothing is known of hosts.
+    let hosts: Vec<Host> = client.get("/v1/hosts").await.unwrap_or_default();
+    for host in hosts {
+        if let Some(fault) = host.fault {
+            output.note(&format!("host {}: {fault}", host.name));
+        }
+    }
     if instances.is_empty() {
         output.note("no instance is here: parctl deploy JOB runs one, parctl jobs lists jobs");
         return Ok(());

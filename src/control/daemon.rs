@@ -3,11 +3,8 @@
 //!
 //! TERM and INT end it and leave everything running; USR2 and HUP make it the newer program at its path.
 
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +13,13 @@ use clap::Parser as _;
 use rustix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::upgrade::Successor;
-use super::{Agent, Control, Options, exec, expiry, jail, metrics, routes, server, socket, wanted};
+use super::{
+    Agent, Control, Options, exec, expiry, faults, jail, metrics, place, routes, server, socket,
+    wanted,
+};
 use crate::agent::{self, Handle};
 use crate::error::{self, Level, Log, LogFormat};
 use crate::job::JobId;
@@ -102,16 +102,19 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
     let mut signals = Signals::new()?;
     let host = options.host()?;
     let program = options.runtime()?;
-    directory(&options.state)?;
-    let path = options.state.join("store");
-    let store = Embedded::open(&path, Arc::new(Boottime))?;
+    place::own(&options.state).context("--state")?;
+    let places = faults::Places {
+        store: options.state.join("store"),
+        agent: options.state.join("agent"),
+    };
+    let store = Embedded::open(&places.store, Arc::new(Boottime))?;
     if let Some(torn) = store.torn() {
         error::warn(&format!("the store had an unfinished write: {torn:?}"));
     }
     let listener = socket::open(&options.socket)?;
     let agent = agent::start(agent::Options {
         host: host.clone(),
-        state: options.state.join("agent"),
+        state: places.agent.clone(),
         runtime: program.clone(),
         root: options.root.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
@@ -119,7 +122,10 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
     });
     let agent = agent.await.context("the agent")?;
     let run = options.state.join("terminals");
-    directory(&run)?;
+    if let Err(problem) = place::own(&run) {
+        // Only sessions with a terminal need it.
+        error::warn(&format!("for exec: {}", error::in_words(&problem)));
+    }
     let (door, sessions) = exec::door();
     let (stop, stopped) = watch::channel(false);
     let control = Control {
@@ -127,14 +133,21 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         agent: Arc::new(agent.clone()) as Arc<dyn Agent>,
         host,
         exec: door,
+        sessions: Arc::new(Semaphore::new(exec::SESSIONS)),
         health: wanted::Health::default(),
+        places: Arc::new(places),
+        refused: tokio::sync::Notify::new(),
         counts: metrics::Counts::default(),
         created: tokio::sync::Notify::new(),
         stop: stopped,
     };
     let kept = OwnedFd::from(listener.try_clone().context("the socket")?);
     let mut api = Api::start(control, listener)?;
-    tokio::spawn(exec::serve(program, run, sessions));
+    let runtime = exec::Runtime {
+        program,
+        open_files: successor.open_files(),
+    };
+    tokio::spawn(exec::serve(runtime, run, sessions));
     notify(&[NotifyState::Ready]);
     error::debug(|| format!("ready at {:?}", options.socket));
     let end = live(&mut signals, &mut api, successor).await?;
@@ -142,17 +155,6 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
     api.join().await?;
     agent.stop().await;
     Ok((end, kept))
-}
-
-/// Makes a directory that is for its owner only.
-fn directory(path: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    made.with_context(|| format!("{path:?}"))?;
-    let only = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    only.with_context(|| format!("{path:?}"))
 }
 
 /// The thread that reads requests.
@@ -203,6 +205,7 @@ fn api(
     let served = runtime.block_on(async {
         tokio::spawn(wanted::follow(Arc::clone(&control)));
         tokio::spawn(expiry::follow(Arc::clone(&control)));
+        tokio::spawn(faults::mend(Arc::clone(&control)));
         tokio::spawn(async move {
             while let Some(answer) = asked.recv().await {
                 // Who has asked may have waited too long.
@@ -275,6 +278,14 @@ impl super::Events for agent::Events {
 impl Agent for Handle {
     fn want(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
         Box::pin(Handle::want(self, wanted))
+    }
+
+    fn fault(&self) -> Option<String> {
+        Handle::fault(self)
+    }
+
+    fn turns(&self) -> super::Answer<'_, Result<()>> {
+        Box::pin(Handle::turns(self))
     }
 
     fn snapshots(&self) -> watch::Receiver<Arc<agent::Snapshot>> {

@@ -20,6 +20,12 @@ pub trait Agent: Send + Sync {
     /// Takes what is wanted; it is safe on disk when this returns.
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>>;
 
+    /// What of its state it can not write now, and why.
+    fn fault(&self) -> Option<String>;
+
+    /// Returns when its loop has turned.
+    fn turns(&self) -> Answer<'_, Result<()>>;
+
     /// All instances, now and with every change.
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>>;
 

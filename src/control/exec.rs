@@ -6,27 +6,32 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
+use rustix::process::Rlimit;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::program::{Files, Program, signal};
 use super::terminal;
 use crate::api::exec::{Frame, HEADER};
 use crate::error;
+use crate::sys::command::{Start, prepare};
 use crate::sys::polled::polled;
 
 /// How many sessions may wait to begin.
 const WAITING: usize = 16;
+
+/// How many sessions there may be at once: each is a connection, and some processes.
+pub const SESSIONS: usize = 128;
 
 /// How much output is read at once.
 const BLOCK: usize = 16 << 10;
@@ -61,6 +66,8 @@ pub struct Session {
     pub terminal: Option<(u16, u16)>,
     /// The connection, once it is upgraded.
     pub upgrade: hyper::upgrade::OnUpgrade,
+    /// One of the places that there are, for as long as it lasts.
+    pub place: OwnedSemaphorePermit,
 }
 
 /// The door and the sessions that come through it.
@@ -68,8 +75,32 @@ pub fn door() -> (Door, mpsc::Receiver<Session>) {
     mpsc::channel(WAITING)
 }
 
+/// What runs programs inside instances.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// The program.
+    pub program: PathBuf,
+    /// How many files it may have open, and so what it runs.
+    pub open_files: Rlimit,
+}
+
+impl Runtime {
+    fn command(&self) -> Command {
+        let mut command = std::process::Command::new(&self.program);
+        let start = Start {
+            open_files: Some(self.open_files),
+            ..Start::default()
+        };
+        prepare(&mut command, start);
+        for name in OWN {
+            command.env_remove(name);
+        }
+        Command::from(command)
+    }
+}
+
 /// Runs every session that comes; its files are below `run`.
-pub async fn serve(runtime: PathBuf, run: PathBuf, mut sessions: mpsc::Receiver<Session>) {
+pub async fn serve(runtime: Runtime, run: PathBuf, mut sessions: mpsc::Receiver<Session>) {
     let mut number = 0_u64;
     while let Some(session) = sessions.recv().await {
         number += 1;
@@ -91,22 +122,20 @@ type Connection = TokioIo<hyper::upgrade::Upgraded>;
 type To = WriteHalf<Connection>;
 type From<'a> = Frames<'a, ReadHalf<Connection>>;
 
-async fn run_session(runtime: &Path, files: Files, session: Session) -> Result<()> {
+async fn run_session(runtime: &Runtime, files: Files, session: Session) -> Result<()> {
     let Session {
         before,
         after,
         terminal,
         upgrade,
+        place: _place,
     } = session;
     let connection = TokioIo::new(upgrade.await.context("the upgrade")?);
     let (mut from, mut to) = tokio::io::split(connection);
     let mut from = frames(&mut from);
-    let mut command = Command::new(runtime);
+    let mut command = runtime.command();
     command.args(before).arg("--pid-file").arg(&files.pid);
     command.kill_on_drop(true);
-    for name in OWN {
-        command.env_remove(name);
-    }
     let ran = match terminal {
         None => without_terminal(command, &after, files, &mut from, &mut to).await,
         Some(size) => with_terminal(command, &after, files, size, &mut from, &mut to).await,

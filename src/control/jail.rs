@@ -14,6 +14,11 @@ use seccompiler::{
 
 /// What is refused with EPERM. None of it is needed to read requests, to write the store or to follow a log.
 const DENIED: &[i64] = &[
+    // The ways to another process that are no clone; other architectures have none of them.
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
     // Other programs, and other processes' memory.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -102,6 +107,8 @@ pub fn enter() -> Result<()> {
         BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
         libc::ENOSYS,
     )?;
+    #[cfg(target_arch = "x86_64")]
+    seccompiler::apply_filter(&without_x32()).context("the filter for x32")?;
     for program in [&unknown, &processes, &refused] {
         seccompiler::apply_filter(program).context("the filter for system calls")?;
     }
@@ -113,6 +120,28 @@ fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgr
     let action = SeccompAction::Errno(errno.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?;
     Ok(filter.try_into()?)
+}
+
+/// Refuses every call of the x32 ABI: the same calls under other numbers, of which lists know nothing. (Another
+/// architecture's calls end the process already: seccompiler looks at that.)
+#[cfg(target_arch = "x86_64")]
+fn without_x32() -> BpfProgram {
+    /// `__X32_SYSCALL_BIT` of asm/unistd.h.
+    const X32: u32 = 0x4000_0000;
+    let instruction = |code: u32, (jt, jf), k| seccompiler::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let errno = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    vec![
+        // The call's number is the first field of seccomp_data.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), 0),
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, (0, 1), X32),
+        instruction(libc::BPF_RET | libc::BPF_K, (0, 0), errno),
+        instruction(libc::BPF_RET | libc::BPF_K, (0, 0), libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 #[cfg(test)]
@@ -143,6 +172,21 @@ mod tests {
                 .success()
         );
         assert!(!rustix::thread::no_new_privs().unwrap());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn there_is_no_other_number_for_what_is_denied() {
+        let (forked, x32) = jailed(|| {
+            let forked = crate::sys::probe(libc::SYS_fork);
+            if forked == Ok(0) {
+                std::process::exit(1); // the copy that there must not be
+            }
+            (forked, crate::sys::probe(0x4000_0000 | libc::SYS_getpid))
+        });
+        let refused = Err(rustix::io::Errno::PERM);
+        assert_eq!((forked, x32), (refused, refused));
+        assert!(DENIED.contains(&libc::SYS_vfork));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::faults::{Fault, Part};
 use crate::agent::Snapshot;
 use crate::api::{Deployment, Instance};
 
@@ -44,6 +45,11 @@ struct Job {
     version: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    of: &'static str,
+}
+
 fn job(instance: &Instance) -> Job {
     Job {
         job: instance.job.name.clone(),
@@ -57,6 +63,16 @@ fn word<T: serde::Serialize>(value: T) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+fn faulty(faults: &[Fault]) -> Family<Of, Gauge> {
+    let faulty = Family::<Of, Gauge>::default();
+    for part in Part::ALL {
+        let is_faulty = faults.iter().any(|fault| fault.part == part);
+        let of = Of { of: part.name() };
+        faulty.get_or_create(&of).set(i64::from(is_faulty));
+    }
+    faulty
+}
+
 /// All figures.
 ///
 /// # Errors
@@ -66,7 +82,7 @@ pub fn text(
     snapshot: &Snapshot,
     deployments: &[Deployment],
     counts: &Counts,
-    reaches: bool,
+    faults: &[Fault],
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("parhelion");
     let instances = Family::<State, Gauge>::default();
@@ -113,6 +129,8 @@ pub fn text(
     registry.register("requests", "Requests that were answered", requests);
     let refused = ConstCounter::new(counts.refused.load(Ordering::Relaxed));
     registry.register("requests_refused", "Those with an error", refused);
+    registry.register("fault", "1 for what does not work", faulty(faults));
+    let reaches = faults.iter().all(|fault| fault.part != Part::Wanted);
     registry.register(
         "agent_reached",
         "1 if what is wanted has reached the agent",

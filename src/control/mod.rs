@@ -10,6 +10,7 @@ mod deployments;
 mod door;
 mod exec;
 mod expiry;
+mod faults;
 mod feed;
 mod find;
 mod follow;
@@ -19,6 +20,7 @@ mod keys;
 mod metrics;
 mod options;
 mod patient;
+mod place;
 mod problem;
 mod program;
 mod routes;
@@ -36,7 +38,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub use door::{Agent, Answer, Events};
 pub use options::Options;
@@ -55,8 +57,14 @@ pub struct Control {
     host: String,
     /// Where programs are run inside instances.
     exec: exec::Door,
+    /// How many more of them there may be.
+    sessions: Arc<Semaphore>,
     /// How well what is wanted reaches the agent.
     health: wanted::Health,
+    /// Where it is written.
+    places: Arc<faults::Places>,
+    /// Told of each change that the store's disk has refused.
+    refused: Notify,
     /// What was counted for the metrics.
     counts: metrics::Counts,
     /// Told of each new job: its end may come before all others'.
@@ -81,7 +89,12 @@ impl Control {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || call(&*store)).await;
         match done {
-            Ok(answer) => answer.map_err(Refusal::from),
+            Ok(answer) => answer.map_err(|error| {
+                if error.is_of_disk() {
+                    self.refused.notify_one();
+                }
+                Refusal::from(error)
+            }),
             Err(_) => Err(Refusal::from(crate::store::Error::Closed)),
         }
     }

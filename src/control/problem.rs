@@ -65,9 +65,12 @@ impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Refusal {
         let hint = match error {
             store::Error::Invalid(_) => return Refusal::bad(error.to_string(), "make it smaller"),
-            store::Error::NotWritten(_) => "make room on the disk of --state, and try again",
+            store::Error::NotWritten(_) => {
+                "make room on the disk of that directory (--state), and try again; instances run on meanwhile"
+            }
             store::Error::Uncertain(_) | store::Error::ReadOnly(_) => {
-                "look at the disk of --state, then restart parheliond: instances run on meanwhile"
+                "make room on the disk of that directory (--state), or make it writable: parheliond finds that out by \
+                 itself, and instances run on meanwhile"
             }
             store::Error::Compacted { .. }
             | store::Error::FutureRevision { .. }

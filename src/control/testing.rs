@@ -1,7 +1,7 @@
 //! A fake agent and a store in a directory of its own, for tests of what stands on both.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower_service::Service as _;
 
-use super::{Agent, Answer, Control, Events, exec, metrics, routes, wanted};
+use super::{Agent, Answer, Control, Events, exec, faults, metrics, routes, wanted};
 use crate::agent::{Snapshot, Wanted};
 use crate::api::{Event, Goal, Health, Instance, Phase, TaskStatus};
 use crate::job::JobId;
@@ -25,6 +25,8 @@ pub struct Fake {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     pub events: Mutex<Vec<Event>>,
     pub restarted: Mutex<Vec<String>>,
+    pub fault: Mutex<Option<String>>,
+    pub stands_still: AtomicBool,
     pub log: PathBuf,
 }
 
@@ -32,6 +34,17 @@ impl Agent for Fake {
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>> {
         self.wanted.send_replace(Some(wanted));
         Box::pin(async { Ok(()) })
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap().clone()
+    }
+
+    fn turns(&self) -> Answer<'_, Result<()>> {
+        match self.stands_still.load(Ordering::Relaxed) {
+            true => Box::pin(std::future::pending()),
+            false => Box::pin(async { Ok(()) }),
+        }
     }
 
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
@@ -123,6 +136,8 @@ impl World {
             snapshots: watch::Sender::new(Arc::default()),
             events: Mutex::default(),
             restarted: Mutex::default(),
+            fault: Mutex::default(),
+            stands_still: AtomicBool::new(false),
             log: folder.join("log"),
         });
         let (stop, stopped) = watch::channel(false);
@@ -132,7 +147,13 @@ impl World {
             agent: Arc::clone(&agent) as Arc<dyn Agent>,
             host: "here".to_owned(),
             exec: door,
+            sessions: Arc::new(tokio::sync::Semaphore::new(exec::SESSIONS)),
             health: wanted::Health::default(),
+            places: Arc::new(faults::Places {
+                store: folder.join("store"),
+                agent: folder.clone(),
+            }),
+            refused: tokio::sync::Notify::new(),
             counts: metrics::Counts::default(),
             created: tokio::sync::Notify::new(),
             stop: stopped,

@@ -153,6 +153,23 @@ async fn a_job_with_a_token_is_moved_by_who_knows_it() {
 }
 
 #[tokio::test]
+async fn an_instance_of_a_job_with_a_token_is_restarted_and_entered_by_who_knows_it() {
+    let world = World::new();
+    let id = world.job("1", &json!({ "token": "secret" })).await;
+    let name = instance(&id).name;
+    world.show(vec![instance(&id)]);
+    let path = format!("/v1/instances/{name}/restart");
+    let right = [(api::TOKEN_HEADER, "secret")];
+    for wrong in [&[][..], &[(api::TOKEN_HEADER, "secreT")]] {
+        let (status, told) = world.send_with("POST", &path, &Value::Null, wrong).await;
+        assert_eq!(status, 403, "{told}");
+    }
+    assert!(world.agent.restarted.lock().unwrap().is_empty());
+    let (status, told) = world.send_with("POST", &path, &Value::Null, &right).await;
+    assert_eq!(status, 200, "{told}");
+}
+
+#[tokio::test]
 async fn what_is_wanted_reaches_the_agent_with_every_change() {
     let world = World::new();
     let follow = tokio::spawn(wanted::follow(Arc::clone(&world.control)));

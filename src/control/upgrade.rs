@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::socket;
 
@@ -20,6 +21,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Successor {
     program: PathBuf,
+    /// How many files this process might have open when it was started: whatever it starts gets that, and not
+    /// what it has raised its own to.
+    open_files: Rlimit,
 }
 
 impl Successor {
@@ -30,7 +34,16 @@ impl Successor {
     /// procfs is not mounted.
     pub fn new() -> Result<Successor> {
         let program = std::env::current_exe().context("the path of this program")?;
-        Ok(Successor { program })
+        let open_files = getrlimit(Resource::Nofile);
+        Ok(Successor {
+            program,
+            open_files,
+        })
+    }
+
+    /// How many files a program that this daemon starts may have open.
+    pub fn open_files(&self) -> Rlimit {
+        self.open_files
     }
 
     /// Refuses a program that can not even tell its version: then this one goes on.
@@ -63,6 +76,8 @@ impl Successor {
         let number = socket::keep(listener)?;
         let mut command = std::process::Command::new(&self.program);
         command.args(std::env::args_os().skip(1));
+        // It raises its own again; keepers and containers are to have what this one was started with.
+        setrlimit(Resource::Nofile, self.open_files).context("setrlimit(NOFILE)")?;
         let failed = command.env(socket::KEPT, number).exec();
         Err(failed).with_context(|| format!("execve({:?})", self.program))
     }
@@ -79,7 +94,11 @@ mod tests {
         let program = std::env::temp_dir().join(name);
         std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let successor = Successor { program };
+        let open_files = getrlimit(Resource::Nofile);
+        let successor = Successor {
+            program,
+            open_files,
+        };
         let checked = tokio::time::timeout(ANSWER * 4, successor.check()).await;
         std::fs::remove_file(&successor.program).unwrap();
         let told = checked.unwrap().unwrap_err().to_string();

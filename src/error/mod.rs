@@ -13,7 +13,7 @@ pub mod fuzzing;
 mod log;
 
 use std::fmt::{self, Write as _};
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -145,19 +145,24 @@ pub fn set_log(log: Log) {
     let _ = LOG.set(log);
 }
 
+/// Prints a line. One that is not taken, as on a full disk, ends nothing: the keeper's and the daemon's work goes on.
+fn print(line: &str) {
+    let mut line = line.to_owned();
+    line.push('\n');
+    let _not_taken = io::stderr().write_all(line.as_bytes());
+}
+
 /// Tells a person, and the log, why the command failed: one line.
-#[allow(clippy::print_stderr, reason = "this is the only printing")]
 pub fn report(error: &anyhow::Error) {
     let message = one_line(&in_words(error));
-    eprintln!("{message}");
+    print(&message);
     report_to_log(&message);
 }
 
 /// Tells the log, if there is one, why the command failed, for who has told a person already.
-#[allow(clippy::print_stderr, reason = "this is the only printing")]
 pub fn report_to_log(message: &str) {
     if let Err(reason) = write_to_log(Level::Error, &one_line(message)) {
-        eprintln!("{reason}");
+        print(&reason);
     }
 }
 
@@ -187,13 +192,12 @@ fn is_written(level: Level) -> bool {
     level >= LOG.get().map_or(Level::Warning, |log| log.level)
 }
 
-#[allow(clippy::print_stderr, reason = "this is the only printing")]
 fn write_line(level: Level, message: &str) {
     let shown = || format!("{}: {}", level.name(), harmless(message));
     match write_to_log(level, message) {
         Ok(true) => {}
-        Ok(false) => eprintln!("{}", shown()),
-        Err(reason) => eprintln!("{reason}\n{}", shown()),
+        Ok(false) => print(&shown()),
+        Err(reason) => print(&format!("{reason}\n{}", shown())),
     }
 }
 

@@ -135,6 +135,26 @@ pub fn find(directory: &Path) -> Result<Option<Connection>> {
     Connection::open(open_directory(directory)?.as_fd())
 }
 
+/// Who is at the socket at this moment.
+#[derive(Debug)]
+pub enum Now {
+    /// A keeper, to which this is the connection.
+    Connected(Connection),
+    /// A keeper at which so many wait that no more may: it is stuck, or slow.
+    Full,
+    /// No keeper.
+    Nobody,
+}
+
+/// Looks for the keeper of the instance in this directory, and does not wait for it.
+///
+/// # Errors
+///
+/// There is no such directory; what the kernel answered.
+pub fn find_now(directory: &Path) -> Result<Now> {
+    Connection::open_now(open_directory(directory)?.as_fd())
+}
+
 /// Takes the lock that keeps keepers out of this directory, for as long as the descriptor is open. One that
 /// has just ended may have it for another moment.
 ///

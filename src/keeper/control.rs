@@ -17,6 +17,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::client::Now;
 use super::door::{Command, Ran};
 use crate::lifecycle::process::wait_for_exit;
 use crate::sys::{Call, Errno, SysResult};
@@ -338,6 +339,23 @@ impl Connection {
         let peer = rustix::net::sockopt::socket_peercred(socket);
         peer.map(|peer| peer.pid)
             .call(|| format!("getsockopt({SOCKET:?}, SO_PEERCRED)"))
+    }
+
+    /// Connects, if the keeper takes connections now.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answered otherwise.
+    pub fn open_now(directory: BorrowedFd<'_>) -> Result<Now> {
+        let call = || format!("connect({SOCKET:?})");
+        let (socket, address) = socket(directory).call(call)?;
+        rustix::io::ioctl_fionbio(&socket, true).call(call)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) if is_alive(&socket)? => Ok(Now::Connected(Connection(socket))),
+            Ok(()) | Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(Now::Nobody),
+            Err(Errno::AGAIN) => Ok(Now::Full),
+            Err(errno) => Ok(Err(errno).call(call)?),
+        }
     }
 
     /// Sends a request, if the keeper reads what it was sent before.

@@ -24,6 +24,7 @@ pub mod status;
 mod written;
 
 pub use apart::{Apart, apart};
+pub use client::Now;
 pub use control::{Connection, Request};
 pub use helper::KEEPER;
 pub use logs::{FOLDER, STREAMS, place};

@@ -31,9 +31,9 @@ pub enum Error {
     /// The disk did not take it. Nothing happened; the store goes on.
     NotWritten(SysError),
     /// The disk failed when it was to be made safe. It may be there when the store is opened again, all
-    /// of it or nothing. Until then the store can only be read.
+    /// of it or nothing. Until then, or until it is mended, the store can only be read.
     Uncertain(SysError),
-    /// The disk failed before, and the store can only be read until it is opened again.
+    /// The disk failed before, and the store can only be read until it is mended or opened again.
     ReadOnly(SysError),
     /// The file is not as it was written.
     Damaged {
@@ -71,6 +71,17 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether the disk has refused a change: [`Store::mend`](super::Store::mend) may help.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        matches!(
+            self,
+            Error::NotWritten(_) | Error::Uncertain(_) | Error::ReadOnly(_)
+        )
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,11 +105,11 @@ impl fmt::Display for Error {
             }
             Error::Uncertain(fault) => write!(
                 f,
-                "whether it was written shows when the store is opened again, look at the disk: {fault}"
+                "whether it was written shows when the store can be written again, look at the disk: {fault}"
             ),
             Error::ReadOnly(fault) => write!(
                 f,
-                "the store can only be read until it is opened again, look at the disk: {fault}"
+                "the store can only be read until its disk takes it again: {fault}"
             ),
             Error::Damaged {
                 file,

@@ -42,7 +42,7 @@ pub trait Store: Send + Sync {
     ///
     /// [`Error::Invalid`], [`Error::LeaseNotFound`]: nothing happened. [`Error::NotWritten`] and
     /// [`Error::ReadOnly`]: nothing happened, by the disk's fault. [`Error::Uncertain`]: whether it
-    /// happened shows when the store is opened again; all or nothing in any case.
+    /// happened shows when the store is opened again or mended; all or nothing in any case.
     fn txn(&self, txn: Txn) -> Result<TxnResponse>;
 
     /// Every change below a prefix from a revision on (the first is 2), in order, none twice, none lost.
@@ -86,6 +86,18 @@ pub trait Store: Send + Sync {
     /// [`Error::NotWritten`], and nothing is forgotten, or [`Error::ReadOnly`], and whether it is shows
     /// when the store is opened again.
     fn compact(&self, revision: Revision) -> Result<()>;
+
+    /// Why the next change would be refused, as far as is known without trying: [`Error::ReadOnly`], or
+    /// [`Error::NotWritten`] while there was no room for the last one.
+    fn fault(&self) -> Option<Error>;
+
+    /// Tries whether changes can be made again after [`Store::fault`]; does nothing where there is none. What was
+    /// [`Error::Uncertain`] has not happened when it succeeds.
+    ///
+    /// # Errors
+    ///
+    /// They can not: those of [`Store::txn`] about the disk.
+    fn mend(&self) -> Result<()>;
 }
 
 /// Where the time comes from: the daemon's clock, or a simulation's.

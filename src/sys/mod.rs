@@ -45,6 +45,9 @@ pub mod spawn;
 pub mod watched;
 pub mod weakened;
 
+#[cfg(all(test, feature = "supervisor", target_arch = "x86_64"))]
+pub(crate) use raw::probe;
+
 /// A system call that failed: the call as `strace` would print it, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysError {

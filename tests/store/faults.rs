@@ -25,7 +25,7 @@ pub fn all() -> Vec<Trial> {
 }
 
 /// What became of a story on a disk that fails.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// No store was made.
     NotBegun,
@@ -52,6 +52,15 @@ fn assert_found(disk: &Disk, losses: &[Loss], possible: &[Seen]) {
         let found = seen(disk.crash(disk.len(), names, *loss));
         assert!(possible.contains(&found), "{loss:?}: {found:#?}");
     }
+}
+
+/// What was uncertain has not happened, and what comes now is safe.
+fn goes_on_mended(disk: &Disk, store: &Embedded, model: &Model) {
+    assert_found(disk, LOSSES, &[model.seen()]);
+    let then = vec![put("a", "mended")];
+    let revision = committed(store, vec![], then.clone());
+    assert_eq!(revision, committed(model, vec![], then));
+    assert_found(disk, LOSSES, &[model.seen()]);
 }
 
 /// Tells a story to a store whose disk fails; returns how it ended and how many calls were asked for.
@@ -102,9 +111,18 @@ fn story(failure: Option<Failure>) -> (End, usize) {
         assert_eq!(store.get(&all).unwrap(), model.get(&all).unwrap());
     }
     assert_found(&disk, LOSSES, &possible);
+    assert!(end != End::ReadOnly || matches!(store.fault(), Some(Error::ReadOnly(_))));
+    let asked = disk.asked();
+    disk.fail(None);
+    store.mend().unwrap();
+    assert!(store.fault().is_none());
+    if end == End::ReadOnly {
+        goes_on_mended(&disk, &store, &model);
+        possible = vec![model.seen()];
+    }
     drop(store);
     assert_found(&disk, &[Loss::Nothing], &possible);
-    (end, disk.asked())
+    (end, asked)
 }
 
 fn any_call_may_fail_and_nothing_acknowledged_is_lost() {
@@ -154,7 +172,29 @@ fn a_full_disk_leaves_a_store_that_goes_on_when_there_is_room() {
         error.to_string().contains("nothing was changed, try again"),
         "{error}"
     );
-    assert_eq!(committed(&store, vec![], then), before.next());
+    assert!(matches!(store.fault(), Some(Error::NotWritten(_))));
+    assert_eq!(committed(&store, vec![], then.clone()), before.next());
+    assert!(store.fault().is_none());
+    // While there is none, each try finds that out and leaves the file as it was; then it shows without a change.
+    disk.fail(Some(Failure {
+        at: disk.asked(),
+        errno,
+        forever: false,
+        eighths,
+    }));
+    refused(&store, then);
+    let there = seen(disk.image(disk.len()));
+    disk.fail(Some(Failure {
+        at: disk.asked(),
+        errno,
+        forever: false,
+        eighths,
+    }));
+    assert!(matches!(store.mend(), Err(Error::NotWritten(_))));
+    assert_eq!(seen(disk.image(disk.len())), there);
+    store.mend().unwrap();
+    assert!(store.fault().is_none());
+    assert_eq!(seen(disk.image(disk.len())), there);
 }
 
 fn a_store_that_can_not_be_written_anew_can_be_read() {
@@ -183,9 +223,18 @@ fn a_store_that_can_not_be_written_anew_can_be_read() {
         let error = refused(&store, vec![put("a", "2")]);
         assert!(matches!(error, Error::ReadOnly(_)), "{error}");
         assert!(store.compact(revision).is_err());
-        drop(store);
+        assert!(matches!(store.mend(), Err(Error::ReadOnly(_))));
         let found = seen(disk.image(disk.len())).found;
         assert_eq!((found.revision, found.keys.len()), (revision, 1));
+        disk.fail(None);
+        store.mend().unwrap();
+        committed(&store, vec![], vec![put("a", "2")]);
+        drop(store);
+        let found = seen(disk.image(disk.len())).found;
+        assert_eq!(
+            (found.revision, &*found.keys[0].value),
+            (revision.next(), &b"2"[..])
+        );
         failed += 1;
     }
     assert!(failed >= 4, "{failed}");

@@ -228,6 +228,14 @@ impl Store for Model {
         self.told.lock().unwrap().revoke(id)
     }
 
+    fn fault(&self) -> Option<Error> {
+        None
+    }
+
+    fn mend(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn compact(&self, asked: Revision) -> Result<()> {
         let mut told = self.told.lock().unwrap();
         let (oldest, newest) = (Revision(told.oldest), told.revision());

@@ -44,14 +44,20 @@ impl Host {
 
     /// As [`Host::new`], with its daemon in this network namespace.
     pub fn in_network(script: &str, network: Option<PathBuf>) -> Host {
-        let mut host = Host {
-            bundle: Bundle::new(script),
-            daemon: None,
-            network,
-            program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
-        };
+        let mut host = Host::without_daemon(script);
+        host.network = network;
         host.start();
         host
+    }
+
+    /// As [`Host::new`], with the daemon yet to be started.
+    pub fn without_daemon(script: &str) -> Host {
+        Host {
+            bundle: Bundle::new(script),
+            daemon: None,
+            network: None,
+            program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -205,6 +211,9 @@ impl Drop for Host {
         }
         self.end_everything();
         remove_cgroups(&PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup())));
+        // A disk of its own, if a test has given it one.
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        while rustix::mount::unmount(self.path("supervisor"), flags).is_ok() {}
     }
 }
 

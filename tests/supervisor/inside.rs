@@ -21,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         a_client_that_vanishes_leaves_no_program,
         the_terminal_is_given_back_when_parctl_is_told_to_end,
         an_interrupt_is_heard_however_much_is_printed,
+        a_token_is_needed_to_enter_and_to_restart,
     ]
 }
 
@@ -50,6 +51,26 @@ fn much_goes_in_and_out_at_once() {
     parctl.wait().unwrap();
     assert_eq!(count, Ok(2 * MUCH));
     typing.join().unwrap().unwrap();
+}
+
+fn a_token_is_needed_to_enter_and_to_restart() {
+    let host = Host::new(SLEEP);
+    let file = host.job("1", &json!({ "token": "secret" }));
+    host.parctl(&["create", &file]).success();
+    host.parctl(&["deploy", "web", "--wait", "--token", "secret"])
+        .success();
+    let name = host.instance()["name"].as_str().unwrap().to_owned();
+    let pid = host.pid();
+    for words in [&["exec", &name, "--", "true"][..], &["restart", &name]] {
+        let told = host.parctl(words).failure();
+        assert!(told.contains("has a token, and none was given"), "{told}");
+        let with = [&["--token", "secret"], words].concat();
+        assert_eq!(host.pid(), pid);
+        host.parctl(&with).success();
+    }
+    assert_ne!(host.pid(), pid);
+    host.parctl(&["undeploy", "web", "--wait", "--token", "secret"])
+        .success();
 }
 
 /// Whether a process has this among its words.

@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/caller.rs"]
 mod caller;
+mod disk;
 mod errors;
 mod host;
 mod inside;
@@ -34,6 +35,7 @@ fn main() {
         looking::all(),
         inside::all(),
         errors::all(),
+        disk::all(),
         takeover::all(),
         network::all(),
         storm::all(),

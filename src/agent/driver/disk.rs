@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agent::Wanted;
 use crate::cgroups::Deadline;
+use crate::error;
 use crate::sys::lock::wait_a_moment;
 
 /// How long the lock is waited for: what an agent that was killed had just begun to start has it, too, until
@@ -53,6 +54,10 @@ pub fn renew(path: &Path, content: &[u8]) -> Result<()> {
     let written = fs::create_dir_all(folder)
         .and_then(|()| write(&new, content, false))
         .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // Half a file takes room that there may be none of.
+        let _never_made = fs::remove_file(&new);
+    }
     written.with_context(|| format!("write {path:?}"))
 }
 
@@ -141,15 +146,7 @@ pub fn checksum(text: &[u8]) -> String {
 /// Another agent has it.
 pub fn lock(state: &Path) -> Result<File> {
     let path = state.join("lock");
-    let mut options = OpenOptions::new();
-    let opened = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path);
-    let mut file = opened.with_context(|| format!("open {path:?}"))?;
+    let mut file = open_lock(&path).with_context(|| format!("open {path:?}"))?;
     let end = Deadline::after(LOCK_LIMIT);
     while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         if end.left().is_some() {
@@ -159,15 +156,30 @@ pub fn lock(state: &Path) -> Result<File> {
         let mut owner = String::new();
         file.read_to_string(&mut owner)
             .with_context(|| format!("read {path:?}"))?;
-        bail!(
-            "another agent has {state:?}, process {}: stop it first, or use another directory",
-            owner.trim()
-        );
+        let owner = match owner.trim() {
+            "" => String::new(),
+            number => format!(", process {number}"),
+        };
+        bail!("another agent has {state:?}{owner}: stop it first, or use another directory");
     }
-    file.set_len(0)
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-        .with_context(|| format!("write {path:?}"))?;
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    if let Err(error) = written {
+        // The number is for people; the lock holds without it.
+        error::warn(&format!("write {path:?}: {error}"));
+    }
     Ok(file)
+}
+
+/// On a file system that is read-only, one that is there can be locked as well.
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    match options.mode(0o600).open(path) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(path),
+        opened => opened,
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What has happened on this host: numbered lines of JSON on disk, and the last of them in memory.
 //!
 //! Two files of [`LINES`] lines at most: `events`, and `events.1` from before. A line is written with one
-//! call; the last one may be torn by a crash, and is left out. Numbers are reserved on disk in blocks before
-//! they are used, so that none comes twice although lines are not synchronised.
+//! call; one that was torn by a crash or a full disk is left out when they are read. Numbers are reserved on disk in
+//! blocks before they are used, so that none comes twice although lines are not synchronised. What the disk does not
+//! take waits in memory, and is told all the same.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -65,7 +66,14 @@ pub type Told = HashMap<String, (u64, u64)>;
 pub struct Log {
     directory: PathBuf,
     host: String,
-    file: File,
+    /// None until it could be opened.
+    file: Option<File>,
+    /// Whether what was written last may have no end.
+    is_torn: bool,
+    /// Lines that are not on disk yet, the oldest first.
+    behind: VecDeque<Vec<u8>>,
+    /// Why not.
+    fault: Option<String>,
     lines: usize,
     next: u64,
     reserved: u64,
@@ -97,7 +105,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// It can not be read or written.
+    /// It can not be read. One that can not be written is written later: [`Log::fault`].
     pub fn open(directory: &Path, host: &str) -> Result<(Log, Told)> {
         let ring = Ring::default();
         let mut told = Told::new();
@@ -106,6 +114,10 @@ impl Log {
             lines = 0;
             for line in read(&directory.join(name))? {
                 lines += 1;
+                let last = ring.lock().back().map_or(0, |event| event.number);
+                if line.event.number <= last {
+                    continue; // written once more, after a line that had all but its end
+                }
                 note(&mut told, &line);
                 ring.push(line.event);
             }
@@ -119,17 +131,33 @@ impl Log {
         let mut log = Log {
             directory: directory.to_owned(),
             host: host.to_owned(),
-            file: open(directory)?,
+            file: None,
+            is_torn: true,
+            behind: VecDeque::new(),
+            fault: None,
             lines,
             next,
             reserved: 0,
             ring: Arc::new(ring),
             last: watch::Sender::new(last),
         };
-        // After a torn line.
-        log.file.write_all(b"\n").context("write events")?;
-        log.reserve()?;
+        log.catch_up();
         Ok((log, told))
+    }
+
+    /// Why what has happened last is not on disk, if it is not.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    /// Writes what is not on disk yet, as far as the disk takes it.
+    pub fn catch_up(&mut self) {
+        let written = self.write();
+        let fault = written.err().map(|error| error::in_words(&error));
+        if let Some(fault) = fault.as_ref().filter(|_| self.fault.is_none()) {
+            error::warn(&format!("events are not on disk: {fault}"));
+        }
+        self.fault = fault;
     }
 
     fn reserve(&mut self) -> Result<()> {
@@ -157,34 +185,59 @@ impl Log {
             event,
             attempt: note.attempt,
         };
-        if let Err(error) = self.write(&line) {
-            error::warn(&format!(
-                "an event is not on disk: {}",
-                error::in_words(&error)
-            ));
+        // It can be put into JSON; if it could not, it would be told all the same.
+        if let Ok(mut text) = serde_json::to_vec(&line) {
+            text.push(b'\n');
+            self.behind.push_back(text);
+        }
+        if self.behind.len() > LINES {
+            self.behind.pop_front();
         }
         self.next += 1;
+        self.catch_up();
         self.ring.push(line.event);
         self.last.send_replace(self.next - 1);
     }
 
-    fn write(&mut self, line: &Line) -> Result<()> {
+    fn write(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            self.file = Some(open(&self.directory)?);
+        }
         if self.next > self.reserved {
             self.reserve()?;
         }
-        if self.lines >= LINES {
-            let (now, before) = (
-                self.directory.join("events"),
-                self.directory.join("events.1"),
-            );
-            std::fs::rename(&now, &before).with_context(|| format!("rename {now:?}"))?;
-            self.file = open(&self.directory)?;
-            self.lines = 0;
+        while let Some(text) = self.behind.front() {
+            if self.lines >= LINES {
+                self.turn()?;
+                continue;
+            }
+            let mut line = if self.is_torn {
+                vec![b'\n']
+            } else {
+                Vec::new()
+            };
+            line.extend(text);
+            // A part of it may be there when it fails.
+            self.is_torn = true;
+            let file = self.file.as_mut().context("open events")?;
+            let written = file.write_all(&line);
+            written.with_context(|| format!("write {:?}", self.directory.join("events")))?;
+            self.is_torn = false;
+            self.lines += 1;
+            self.behind.pop_front();
         }
-        let mut text = serde_json::to_vec(line).context("put an event into JSON")?;
-        text.push(b'\n');
-        self.file.write_all(&text).context("write events")?;
-        self.lines += 1;
+        Ok(())
+    }
+
+    /// Begins a new file.
+    fn turn(&mut self) -> Result<()> {
+        let (now, before) = (
+            self.directory.join("events"),
+            self.directory.join("events.1"),
+        );
+        std::fs::rename(&now, &before).with_context(|| format!("rename {now:?}"))?;
+        (self.file, self.lines, self.is_torn) = (None, 0, false);
+        self.file = Some(open(&self.directory)?);
         Ok(())
     }
 
@@ -359,6 +412,47 @@ mod tests {
         drop(log);
         let (_, told) = Log::open(&folder, "host").unwrap();
         assert_eq!(told["web"], (1, 0));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_is_told_and_written_later_in_its_order() {
+        let folder = folder("full");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        // Nothing can be written there, as where there is no room.
+        log.file = Some(File::options().write(true).open("/dev/full").unwrap());
+        add(&mut log, "started", Some(1));
+        add(&mut log, "ended", Some(1));
+        assert_eq!(numbers(&log), [1, 2]);
+        let fault = log.fault().unwrap();
+        assert!(
+            fault.contains("events") && fault.contains("no space left"),
+            "{fault}"
+        );
+        // A half of the first line was taken.
+        let half = &log.behind[0][..20];
+        std::fs::write(folder.join("events"), half).unwrap();
+        log.file = Some(super::open(&folder).unwrap());
+        add(&mut log, "started", Some(2));
+        assert_eq!(log.fault(), None);
+        drop(log);
+        let (log, told) = Log::open(&folder, "host").unwrap();
+        assert_eq!(numbers(&log), [1, 2, 3]);
+        assert_eq!(told["web"], (2, 1));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_lacked_only_its_end_is_not_told_twice() {
+        let folder = folder("twice");
+        let (mut log, _) = Log::open(&folder, "host").unwrap();
+        add(&mut log, "started", Some(1));
+        drop(log);
+        let path = folder.join("events");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..whole.len() - 1], &whole[..]].concat()).unwrap();
+        let (log, _) = Log::open(&folder, "host").unwrap();
+        assert_eq!(numbers(&log), [1]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

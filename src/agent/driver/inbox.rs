@@ -33,6 +33,8 @@ pub enum Input {
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
     /// Something was done with a job: which word says what, and why.
     Note(JobId, &'static str, String),
+    /// Somebody asks whether the loop turns.
+    Ping(oneshot::Sender<()>),
     /// Somebody asks the agent to end.
     Stop(oneshot::Sender<()>),
 }

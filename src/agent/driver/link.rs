@@ -24,7 +24,7 @@ use crate::agent::report::Told;
 use crate::api::Phase;
 use crate::error;
 use crate::keeper::status::Status;
-use crate::keeper::{Connection, FOLDER, Request, STREAMS, client};
+use crate::keeper::{Connection, FOLDER, Now, Request, STREAMS, client};
 use crate::sys::Errno;
 use crate::sys::command::{Start, prepare};
 use crate::sys::watched::Watched;
@@ -37,6 +37,10 @@ const WORDS_SIZE: u64 = 64 << 10;
 
 /// How long a keeper may take until it answers: it waits up to 10 seconds for the lock of one that was killed.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long one at which too many wait may take until it takes another connection, and how often it is tried.
+const CONNECT: Duration = Duration::from_secs(5);
+const FULL: Duration = Duration::from_millis(50);
 
 /// How long one that begins an instance counts as doing so, where its container takes its time.
 const BEGINNING: Duration = Duration::from_secs(10);
@@ -72,10 +76,8 @@ pub async fn run(
     mut commands: mpsc::UnboundedReceiver<Order>,
     inbox: Inbox,
 ) {
-    // Closed only when the whole agent is.
-    let permit = host.beginning.clone().acquire_owned().await.ok();
     let directory = host.directory(&name);
-    let mut kept = match keep(&host, &directory, begin).await {
+    let (mut kept, permit) = match keep(&host, &directory, begin).await {
         Ok(kept) => kept,
         Err(error) => {
             let why = error::in_words(&error);
@@ -164,20 +166,25 @@ async fn hear(socket: &Watched) -> Option<Status> {
 }
 
 /// Finds the keeper of a directory, or starts one.
-async fn keep(host: &Arc<Host>, directory: &Path, begin: Begin) -> Result<Kept> {
+async fn keep(
+    host: &Arc<Host>,
+    directory: &Path,
+    begin: Begin,
+) -> Result<(Kept, Option<OwnedSemaphorePermit>)> {
+    // All at once: nobody waits for a keeper that is stuck but its own instance.
     if let Some(socket) = connect(directory).await? {
-        return Ok(Kept {
-            socket,
-            child: None,
-        });
+        let child = None;
+        return Ok((Kept { socket, child }, None));
     }
+    // Closed only when the whole agent is.
+    let permit = host.beginning.clone().acquire_owned().await.ok();
     let mut child = start(host, directory, begin)?;
     let answers = timeout(ANSWER, until_it_answers(directory, &mut child)).await;
     match answers {
-        Ok(Ok(socket)) => Ok(Kept {
-            socket,
-            child: Some(child),
-        }),
+        Ok(Ok(socket)) => {
+            let child = Some(child);
+            Ok((Kept { socket, child }, permit))
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => {
             // It may be about to begin: two of them would be no better.
@@ -208,14 +215,21 @@ async fn until_it_answers(directory: &Path, child: &mut Child) -> Result<Watched
 }
 
 async fn connect(directory: &Path) -> Result<Option<Watched>> {
-    let directory = directory.to_owned();
-    // It blocks where many wait for a keeper that is stuck.
-    let found = tokio::task::spawn_blocking(move || client::find(&directory)).await;
-    let found = found.context("connect to a keeper")??;
-    found
-        .map(|found| Watched::new(found.into()))
-        .transpose()
-        .context("watch a keeper's socket")
+    let connecting = async {
+        loop {
+            match client::find_now(directory)? {
+                Now::Connected(found) => {
+                    let socket = Watched::new(found.into());
+                    return socket.context("watch a keeper's socket").map(Some);
+                }
+                Now::Nobody => return Ok(None),
+                // There is no event for a place in a socket's queue.
+                Now::Full => sleep(FULL).await,
+            }
+        }
+    };
+    let connected = timeout(CONNECT, connecting).await;
+    connected.context("its keeper is stuck: it takes no connection")?
 }
 
 fn start(host: &Host, directory: &Path, begin: Begin) -> Result<Child> {

@@ -11,6 +11,7 @@ mod place;
 mod ports;
 mod reaper;
 mod start;
+mod troubles;
 mod wanted;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Rlimit;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use super::health::{self, Checks};
 use super::reconcile::{Action, Begin, Event, Name, Stage, State};
@@ -35,6 +37,7 @@ use crate::network::Network;
 pub use events::Reader;
 pub use inbox::{Inbox, Input};
 pub use start::start;
+use troubles::Trouble;
 
 /// What does not change while an agent works.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct Host {
     pub network: Network,
     /// The revision that was written down last by this agent.
     pub recorded: Mutex<Option<u64>>,
+    /// What of its state can not be written.
+    pub troubles: troubles::Troubles,
     /// How many keepers may begin at once.
     pub beginning: Arc<Semaphore>,
     /// How many directories may be written or removed at once.
@@ -60,6 +65,9 @@ pub struct Host {
     /// How many files a keeper may have open.
     pub open_files: Rlimit,
 }
+
+/// When the disk is tried again that has not taken what has happened.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// How soon after something new has appeared it is looked whose it is.
 const LOOK: Duration = Duration::from_secs(1);
@@ -85,6 +93,8 @@ struct Driver {
 impl Driver {
     /// Works until somebody asks for the end: who that was.
     async fn run(mut self) {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             let wake = self.state.wake_at();
             let pause = wake.map(|moment| moment.saturating_sub(clock::now()));
@@ -92,6 +102,11 @@ impl Driver {
                 input = self.outbox.recv() => input,
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                     Some(Input::Event(Event::Time))
+                }
+                _ = again.tick(), if self.log.fault().is_some() => {
+                    self.log.catch_up();
+                    self.host.troubles.set(Trouble::History, self.log.fault());
+                    continue;
                 }
             };
             let Some(input) = input else { break None };
@@ -105,6 +120,7 @@ impl Driver {
             {
                 end = self.take(input);
             }
+            self.host.troubles.set(Trouble::History, self.log.fault());
             self.publish();
             if end.is_some() {
                 break end;
@@ -135,6 +151,8 @@ impl Driver {
                 let _gone = answer.send(done);
             }
             Input::Note(job, kind, cause) => self.note_job(&job, kind, cause),
+            // Who has asked may have waited too long.
+            Input::Ping(answer) => drop(answer.send(())),
             Input::Stop(end) => return Some(end),
         }
         None

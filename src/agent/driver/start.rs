@@ -10,13 +10,14 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
+use super::troubles::Troubles;
 use super::wanted::plan;
 use super::{Driver, Flatten as _, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
 use crate::agent::{Options, Snapshot, Wanted};
 use crate::error;
-use crate::keeper::clock;
+use crate::keeper::{Now, client, clock};
 use crate::network::Network;
 
 /// How often it is looked whether networks are as they should be.
@@ -141,6 +142,7 @@ fn prepare(options: Options) -> Result<Host> {
         ports: Mutex::new(ports::Ports::default()),
         network: Network::new(options.network.clone(), &options.state),
         recorded: Mutex::new(None),
+        troubles: Troubles::default(),
         beginning: Arc::new(Semaphore::new(2 * processors)),
         writing: Arc::new(Semaphore::new(2 * processors)),
         open_files: raise_limit(),
@@ -209,7 +211,8 @@ impl Driver {
 }
 
 fn is_kept(directory: &Path) -> bool {
-    crate::keeper::client::find(directory).is_ok_and(|found| found.is_some())
+    // One that is stuck is one all the same, and nobody waits for it here.
+    client::find_now(directory).is_ok_and(|found| !matches!(found, Now::Nobody))
 }
 
 #[cfg(test)]

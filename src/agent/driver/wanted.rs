@@ -6,9 +6,11 @@ use std::sync::PoisonError;
 use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
+use super::troubles::Trouble;
 use super::{Driver, Flatten as _, Host, Input, disk, instance_name, place};
 use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name, Want, WantedSlot};
+use crate::error;
 
 /// What is to be followed: how each instance is made, and which are wanted.
 pub type Plan = (HashMap<Name, place::Recipe>, Want);
@@ -50,9 +52,25 @@ impl Host {
     fn record(&self, wanted: &Wanted) -> Result<()> {
         let mut last = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         not_older(*last, wanted.revision)?;
-        disk::write_wanted(&self.options.state, wanted)?;
+        let written = match *last {
+            Some(_) => disk::write_wanted(&self.options.state, wanted),
+            None => self.write_first(wanted),
+        };
+        let why = written.as_ref().err().map(error::in_words);
+        self.troubles.set(Trouble::Wanted, why.as_deref());
+        written?;
         *last = Some(wanted.revision);
         Ok(())
+    }
+
+    /// Writes what is wanted first after a start, unless it is there already: then no room is needed.
+    fn write_first(&self, wanted: &Wanted) -> Result<()> {
+        let state = &self.options.state;
+        match disk::read_wanted(state) {
+            // Whoever wrote it may not have been able to make its name safe.
+            Ok(Some(there)) if there == *wanted => disk::keep_names(state),
+            Ok(_) | Err(_) => disk::write_wanted(state, wanted),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use crate::api::{Problem, Version};
-use crate::control::metrics;
 use crate::control::problem::Refusal;
+use crate::control::{faults, metrics};
 
 /// The daemon's version.
 #[utoipa::path(get, path = "/v1/version", responses((status = 200, body = Version)))]
@@ -20,18 +20,17 @@ pub async fn version(State(control): Shared) -> Json<Version> {
     })
 }
 
-/// Whether the store answers and what is wanted reaches the agent.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, content_type = "text/plain"), (status = 503, body = Problem)))]
+/// Whether the store can be read and written, what is wanted reaches the agent, the agent can write its state, and
+/// its loop turns.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, content_type = "text/plain"), (status = 503, body = Problem, description = "All that does not work, with reasons; instances run on")))]
 pub async fn healthz(State(control): Shared) -> Result<&'static str, Refusal> {
     control.deployments().await?;
-    match control.health.fault() {
-        None => Ok("ok\n"),
-        Some(fault) => Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("what is wanted does not reach the agent: {fault}"),
-            "instances run on as they are; it is tried again by itself",
-        )),
-    }
+    let faults = control.faults().await;
+    let (Some(first), Some(words)) = (faults.first(), faults::in_words(&faults)) else {
+        return Ok("ok\n");
+    };
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Err(Refusal::new(status, words, first.hint()))
 }
 
 /// Figures for Prometheus.
@@ -39,8 +38,8 @@ pub async fn healthz(State(control): Shared) -> Result<&'static str, Refusal> {
 pub async fn metrics(State(control): Shared) -> Result<Response, Refusal> {
     let deployments = control.deployments().await?;
     let snapshot = control.agent.snapshots().borrow().clone();
-    let reaches = control.health.fault().is_none();
-    let text = metrics::text(&snapshot, &deployments, &control.counts, reaches);
+    let faults = control.faults().await;
+    let text = metrics::text(&snapshot, &deployments, &control.counts, &faults);
     let text = text.map_err(|problem| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Refusal::new(status, problem.to_string(), "see the log of parheliond")

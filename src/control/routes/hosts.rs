@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, StatusCode};
 
 use super::{Shared, token};
 use crate::api::{Deploy, Deployment, Host, Patch, Phase, Problem};
-use crate::control::Control;
 use crate::control::caller::{Who, by};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
+use crate::control::{Control, faults};
 
 /// The hosts that there are.
 #[utoipa::path(get, path = "/v1/hosts", responses((status = 200, body = Vec<Host>)))]
@@ -35,7 +35,7 @@ async fn here(control: &Control) -> Result<Host, Refusal> {
     Ok(Host {
         name: control.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        fault: control.health.fault(),
+        fault: faults::in_words(&control.faults().await),
         jobs,
         instances: snapshot.instances.len(),
         running: snapshot.instances.iter().filter(runs).count(),

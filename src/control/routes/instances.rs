@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
-use super::{BODY, Shared};
+use super::{BODY, Shared, token};
 use crate::api::exec::PROTOCOL;
 use crate::api::{Exec, Instance, Phase, Problem, Service};
 use crate::control::caller::{Who, by};
-use crate::control::exec::Session;
+use crate::control::exec::{SESSIONS, Session};
 use crate::control::feed::Feed;
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
@@ -50,6 +51,19 @@ impl Control {
             let error = format!("there is no instance {name:?}");
             Refusal::missing(error, "parctl status lists those that there are")
         })
+    }
+}
+
+impl Control {
+    /// Refuses who does not know the token of an instance's job. That of a job that is not kept any more was needed
+    /// to remove it: nobody can be asked for it.
+    async fn check_token(&self, instance: &Instance, given: Option<&str>) -> Result<(), Refusal> {
+        let meant = Meant::parse(&instance.job.to_string())?;
+        match self.job(&meant).await {
+            Ok(job) => job.check_token(given),
+            Err(refusal) if refusal.status == StatusCode::NOT_FOUND => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
     }
 }
 
@@ -94,14 +108,16 @@ pub struct RestartQuery {
 
 /// Stops an instance and starts it at once.
 #[utoipa::path(post, path = "/v1/instances/{name}/restart", params(("name" = String, Path), RestartQuery),
-    responses((status = 200, body = Instance), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = Instance), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub async fn restart(
     State(control): Shared,
     Path(name): Path<String>,
     Query(query): Query<RestartQuery>,
     who: Who,
+    headers: HeaderMap,
 ) -> Result<Json<Instance>, Refusal> {
-    control.instance(&name)?;
+    let instance = control.instance(&name)?;
+    control.check_token(&instance, token(&headers)).await?;
     let by = by(&who);
     let reason = match query.reason {
         Some(reason) => format!("{reason}, {by}"),
@@ -168,7 +184,7 @@ pub async fn logs(
 /// Runs a further program inside a task. The request asks for an upgrade to `parhelion-exec`; frames follow
 /// (docs/api.md).
 #[utoipa::path(post, path = "/v1/instances/{name}/exec", params(("name" = String, Path)), request_body = Exec,
-    responses((status = 101, description = "Frames follow"), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem, description = "It does not run")))]
+    responses((status = 101, description = "Frames follow"), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem, description = "It does not run"), (status = 503, body = Problem, description = "There are too many")))]
 pub async fn exec(
     State(control): Shared,
     Path(name): Path<String>,
@@ -181,12 +197,15 @@ pub async fn exec(
         let hint = format!("send Connection: Upgrade and Upgrade: {PROTOCOL}, or use parctl exec");
         Refusal::new(StatusCode::UPGRADE_REQUIRED, "exec needs an upgrade", hint)
     })?;
+    let instance = control.instance(&name)?;
+    control
+        .check_token(&instance, token(request.headers()))
+        .await?;
     let body = axum::body::to_bytes(request.into_body(), BODY).await;
     let body = body.map_err(|problem| Refusal::bad(problem.to_string(), "send less"))?;
     let exec: Exec = serde_json::from_slice(&body).map_err(|problem| {
         Refusal::bad(problem.to_string(), "GET /openapi.json says what Exec is")
     })?;
-    let instance = control.instance(&name)?;
     let task = task(&instance, exec.task.clone())?;
     if exec.command.is_empty() {
         return Err(Refusal::bad(
@@ -206,7 +225,16 @@ pub async fn exec(
     let (root, id) = control.agent.container(&name, &task).map_err(|problem| {
         Refusal::conflict(error::in_words(&problem), "look again: parctl status")
     })?;
-    let session = session(&exec, &root.to_string_lossy(), id, upgrade);
+    let place = Arc::clone(&control.sessions).try_acquire_owned();
+    let place = place.map_err(|_| {
+        let error = format!("there are {SESSIONS} programs inside instances for clients already");
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error,
+            "end one of them, and try again",
+        )
+    })?;
+    let session = session(&exec, &root.to_string_lossy(), id, upgrade, place);
     let sent = control.exec.try_send(session);
     sent.map_err(|_| {
         let error = "too many programs are being started inside instances";
@@ -219,7 +247,13 @@ pub async fn exec(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-fn session(exec: &Exec, root: &str, id: String, upgrade: OnUpgrade) -> Session {
+fn session(
+    exec: &Exec,
+    root: &str,
+    id: String,
+    upgrade: OnUpgrade,
+    place: OwnedSemaphorePermit,
+) -> Session {
     let mut before = vec!["--root".to_owned(), root.to_owned(), "exec".to_owned()];
     for (name, value) in &exec.env {
         before.push(format!("--env={name}={value}"));
@@ -238,6 +272,7 @@ fn session(exec: &Exec, root: &str, id: String, upgrade: OnUpgrade) -> Session {
         after,
         terminal: exec.terminal,
         upgrade,
+        place,
     }
 }
 

@@ -28,6 +28,9 @@ const STORE_NEW: &str = "store.new";
 /// How many bytes of records a unit has at the beginning of a file, about.
 const CHUNK: usize = 256 << 10;
 
+/// For how many bytes there has to be room until a store that had none takes changes again.
+const PROBE: usize = 64 << 10;
+
 /// The end of a file that was left out: a write that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Torn {
@@ -148,6 +151,8 @@ impl<'a> Reader<'a> {
 pub struct Log {
     medium: Box<dyn Medium>,
     end: End,
+    /// Why the last records were not taken, where the end is known all the same: there was no room.
+    refused: Option<SysError>,
 }
 
 /// Where the file ends.
@@ -181,7 +186,11 @@ impl Log {
             Err(Error::NotWritten(error) | Error::ReadOnly(error)) => End::Failed(error),
             other => other?,
         };
-        Ok(Log { medium, end })
+        Ok(Log {
+            medium,
+            end,
+            refused: None,
+        })
     }
 
     /// Adds records as one unit, and returns when they are safe.
@@ -189,10 +198,45 @@ impl Log {
     /// After [`Error::Uncertain`] the store can only be read.
     pub fn append(&mut self, records: &[Record]) -> Result<()> {
         let appended = self.tail()?.append(records);
-        if let Err(Error::Uncertain(error)) = &appended {
-            self.end = End::Failed(error.clone());
-        }
+        self.note(&appended);
         appended
+    }
+
+    /// Remembers how the last write has ended.
+    fn note(&mut self, written: &Result<()>) {
+        self.refused = None;
+        match written {
+            Err(Error::Uncertain(error)) => self.end = End::Failed(error.clone()),
+            Err(Error::NotWritten(error)) => self.refused = Some(error.clone()),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Why the next records may not be taken: the disk has failed, or had no room for the last ones.
+    pub fn fault(&self) -> Option<Error> {
+        match (&self.end, &self.refused) {
+            (End::Failed(error), _) => Some(Error::ReadOnly(error.clone())),
+            (End::Known(_), Some(error)) => Some(Error::NotWritten(error.clone())),
+            (End::Known(_), None) => None,
+        }
+    }
+
+    /// Tries whether the disk takes records again.
+    ///
+    /// Where nobody knows the file's end, a new one takes its place, with what is in memory: that is what was
+    /// acknowledged, and what was uncertain has not happened then.
+    pub fn mend(&mut self, state: &State) -> Result<()> {
+        if let End::Known(tail) = &mut self.end {
+            let tried = self.refused.as_ref().map_or(Ok(()), |_| tail.probe());
+            self.note(&tried);
+            return tried;
+        }
+        self.end = match rewrite(&*self.medium, state, state.oldest()) {
+            Ok(tail) => End::Known(tail),
+            Err(Error::NotWritten(error) | Error::ReadOnly(error)) => End::Failed(error),
+            Err(error) => return Err(error),
+        };
+        self.tail().map(drop)
     }
 
     /// How many units the file has; None when the disk has failed.
@@ -228,6 +272,7 @@ impl Log {
     /// After [`Error::NotWritten`] the old one is in use as before.
     pub fn compact(&mut self, state: &State, oldest: Revision) -> Result<()> {
         self.tail()?;
+        self.refused = None;
         self.end = match rewrite(&*self.medium, state, oldest) {
             Ok(tail) => End::Known(tail),
             Err(Error::ReadOnly(error)) => End::Failed(error),
@@ -241,20 +286,38 @@ impl Tail {
     fn append(&mut self, records: &[Record]) -> Result<()> {
         let records: Vec<_> = records.iter().map(Record::to_bytes).collect();
         let unit = unit::unit(self.sequence, &records.concat());
-        self.sealed = false;
-        if let Err(error) = self.file.write_at(&unit, self.length) {
-            // Part of it may be there. When it is gone for certain, nothing has happened.
-            let cut = self.file.truncate(self.length);
-            return Err(match cut.and_then(|()| self.file.sync()) {
-                Ok(()) => Error::NotWritten(error),
-                Err(_) => Error::Uncertain(error),
-            });
-        }
+        self.write(&unit)?;
         // Asked again, the kernel would say that all is well (fsync(2), EIO).
         self.file.sync().map_err(Error::Uncertain)?;
         self.length += unit.len() as u64;
         self.sequence += 1;
         Ok(())
+    }
+
+    /// Writes at the end, or leaves the file as it was.
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.sealed = false;
+        let Err(error) = self.file.write_at(bytes, self.length) else {
+            return Ok(());
+        };
+        // Part of it may be there. When it is gone for certain, nothing has happened.
+        Err(match self.cut() {
+            Ok(()) => Error::NotWritten(error),
+            Err(_) => Error::Uncertain(error),
+        })
+    }
+
+    /// Takes away, for certain, what is behind the end.
+    fn cut(&mut self) -> SysResult<()> {
+        self.file.truncate(self.length)?;
+        self.file.sync()
+    }
+
+    /// Whether there is room for more. What it writes is no unit, and is taken away again.
+    fn probe(&mut self) -> Result<()> {
+        self.write(&[0; PROBE])?;
+        self.file.sync().map_err(Error::Uncertain)?;
+        self.cut().map_err(Error::Uncertain)
     }
 
     fn seal(&mut self) {

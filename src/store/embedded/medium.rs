@@ -203,6 +203,8 @@ impl Medium for Directory {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
             .call(|| format!("open({path:?}, O_CREAT)"))?;
+        // As its directory is called when it is written later.
+        let path = self.path.join(name);
         Ok(Box::new(OpenFile { path, fd }))
     }
 

@@ -86,7 +86,7 @@ impl Embedded {
     ///
     /// [`Error::Locked`], [`Error::Damaged`], [`Error::Missing`], [`Error::Version`], or what the
     /// operating system refused. A store that can be read but not be written anew is opened, and answers
-    /// [`Error::ReadOnly`] to writes.
+    /// [`Error::ReadOnly`] to writes until [`Store::mend`] succeeds.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Embedded> {
         Embedded::on(Box::new(Directory::open(directory)?), clock)
     }
@@ -294,6 +294,15 @@ impl Store for Embedded {
 
     fn revoke(&self, id: LeaseId) -> Result<Revision> {
         self.submit(move |batch| batch.revoke(id))
+    }
+
+    fn fault(&self) -> Option<Error> {
+        lock(&self.log).fault()
+    }
+
+    fn mend(&self) -> Result<()> {
+        let mut log = lock(&self.log);
+        self.feed.read(|state| log.mend(state))?
     }
 
     fn compact(&self, revision: Revision) -> Result<()> {

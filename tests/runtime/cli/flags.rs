@@ -14,6 +14,7 @@ pub fn all() -> Vec<Trial> {
         the_version_has_three_lines,
         help_names_every_verb,
         a_wrong_command_line_ends_with_1_and_says_what_is_wrong,
+        an_error_that_nobody_can_be_told_is_an_error_all_the_same,
         values_are_taken_with_a_blank_or_an_equals_sign,
         an_id_that_could_leave_its_directory_is_refused,
         the_root_directory_holds_all_state,
@@ -72,6 +73,14 @@ fn a_wrong_command_line_ends_with_1_and_says_what_is_wrong() {
         );
         assert!(ran.0.stdout.is_empty());
     }
+}
+
+fn an_error_that_nobody_can_be_told_is_an_error_all_the_same() {
+    let bundle = Bundle::new("true");
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut state = command(&bundle, &["state", "nobody"]);
+    let status = state.stderr(full.unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(1), "{status}");
 }
 
 fn values_are_taken_with_a_blank_or_an_equals_sign() {
