@@ -100,6 +100,11 @@ pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<
     let pid = made.init.pid().as_raw_nonzero().get();
     start::run_poststart_hooks(&made.record, pid);
     let id = made.record.id.clone();
+    // The program is at work, so this is nobody's time.
+    let prepared = match foreground.is_some() && !options.keep {
+        true => Some(delete::Prepared::of(&made.record)),
+        false => None,
+    };
     let pidfd = made.keep();
     let Some(foreground) = foreground else {
         if let Some(notify) = notify {
@@ -109,8 +114,8 @@ pub fn run(request: &CreateRequest, options: &RunOptions, sown: Sown) -> Result<
     };
     let pidfd = Rc::try_unwrap(pidfd).map_or_else(|shared| shared.try_clone(), Ok)?;
     let code = foreground.supervise(&Child { pid, pidfd }, relay, notify)?;
-    if !options.keep {
-        delete::delete(&request.root, &id, delete::Force::Yes)?;
+    if let Some(prepared) = prepared {
+        delete::delete_prepared(&request.root, &id, prepared)?;
     }
     Ok(code)
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, bail};
 
 use super::id::ContainerId;
 use super::process::{END_LIMIT, Process, send_signal, wait_for_exit};
-use super::record::{Record, Snapshot, Unread};
+use super::record::{Known, Record, Snapshot, Unread};
 use super::{Status, Verb, hooks, permit, query};
 use crate::cgroups::{Cgroup, Unit};
 use crate::error::{self, Kind};
@@ -33,11 +33,47 @@ pub enum Force {
 ///
 /// [`Kind::NotFound`], [`Kind::WrongStatus`]; or everything that could not be removed.
 pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
+    delete_known(root, id, force, Prepared::default())
+}
+
+/// What a container's deletion needs to know, found while the container runs: its caller waits for the deletion.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    known: Option<Known>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Prepared {
+    /// For the container of `record`. What can not be found now is looked for when it is deleted, and told then.
+    #[must_use]
+    pub fn of(record: &Record) -> Prepared {
+        Prepared {
+            known: record.known().ok(),
+            cgroup: query::cgroup(record).unwrap_or_default(),
+        }
+    }
+}
+
+/// As [`delete`], by force, for who has made the container. What others have done to it since is not overlooked.
+///
+/// # Errors
+///
+/// As for [`delete`].
+pub fn delete_prepared(root: &Path, id: &ContainerId, prepared: Prepared) -> Result<()> {
+    delete_known(root, id, Force::Yes, prepared)
+}
+
+fn delete_known(
+    root: &Path,
+    id: &ContainerId,
+    force: Force,
+    Prepared { known, cgroup }: Prepared,
+) -> Result<()> {
     let unread = match lock(root, id, force) {
         Err(error) if force == Force::Yes && Kind::is_not_found(&error) => return Ok(()),
         other => other?,
     };
-    let record = match unread.read() {
+    let record = match unread.read(known) {
         Ok(record) => record,
         Err((error, unread)) if force == Force::Yes => {
             if !unread.remove()? {
@@ -60,7 +96,15 @@ pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
     if force == Force::No {
         permit(Verb::Delete, id, &query::status(&record)?)?;
     }
-    destroy(record)
+    // Where it is not empty it is opened anew: another one may be in its place.
+    let is_gone = record.facts.unit.is_none()
+        && cgroup.is_some_and(|cgroup| {
+            record.facts.cgroup.as_deref() == Some(cgroup.path()) && cgroup.remove_at_once()
+        });
+    match is_gone {
+        true => destroy_beside(record, Ok(None)),
+        false => destroy(record),
+    }
 }
 
 /// Ends and removes everything that the record speaks of, and the record.
@@ -69,7 +113,12 @@ pub fn delete(root: &Path, id: &ContainerId, force: Force) -> Result<()> {
 ///
 /// Everything that could not be removed; the record stays then.
 pub fn destroy(record: Record) -> Result<()> {
-    let (cgroup, found) = match query::cgroup(&record) {
+    let cgroup = query::cgroup(&record);
+    destroy_beside(record, cgroup)
+}
+
+fn destroy_beside(record: Record, cgroup: Result<Option<Cgroup>>) -> Result<()> {
+    let (cgroup, found) = match cgroup {
         Ok(cgroup) => (cgroup, Ok(())),
         Err(error) => (None, Err(error)),
     };
@@ -215,6 +264,31 @@ mod tests {
         delete(root.path(), &id("web"), Force::Yes).unwrap();
         assert_eq!(child.ended_by(), Some(9));
         assert!(!root.path().join("web").exists());
+    }
+
+    #[test]
+    fn what_was_prepared_is_deleted_as_it_is_by_then() {
+        let root = Root::new();
+        for is_changed in [false, true] {
+            let (before, after) = (Sleeper::new(), Sleeper::new());
+            let mut record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
+            record.created(before.process()).unwrap();
+            let prepared = Prepared::of(&record);
+            if is_changed {
+                record.created(after.process()).unwrap();
+            }
+            record.keep();
+            delete_prepared(root.path(), &id("web"), prepared).unwrap();
+            assert!(!root.path().join("web").exists());
+            let named = if is_changed { after } else { before };
+            assert_eq!(named.ended_by(), Some(9), "changed: {is_changed}");
+        }
+        // Somebody else was first.
+        let record = Record::reserve(root.path(), &id("web"), facts()).unwrap();
+        let prepared = Prepared::of(&record);
+        record.keep();
+        delete(root.path(), &id("web"), Force::Yes).unwrap();
+        delete_prepared(root.path(), &id("web"), prepared).unwrap();
     }
 
     #[test]

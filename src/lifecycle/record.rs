@@ -56,7 +56,7 @@ impl Snapshot {
     }
 
     fn load(id: &ContainerId, directory: Directory) -> Result<Snapshot> {
-        let (facts, init) = read_contents(&directory)?;
+        let (facts, init) = read_contents(&directory, None)?;
         Ok(Snapshot {
             id: id.clone(),
             facts,
@@ -160,7 +160,7 @@ impl Record {
     /// [`Kind::NotFound`]; what the file system answered; or a record that is none.
     pub fn open(root: &Path, id: &ContainerId) -> Result<Record> {
         Unread::wait(root, id)?
-            .read()
+            .read(None)
             .map_err(|(error, _unread)| error)
     }
 
@@ -232,11 +232,30 @@ impl Record {
         Ok(self.directory.remove()?)
     }
 
+    /// What is written, for who deletes the container later: [`Unread::read`].
+    ///
+    /// # Errors
+    ///
+    /// What can not be written as JSON.
+    pub fn known(&self) -> Result<Known> {
+        let (facts, init) = (self.facts.clone(), self.init.clone());
+        let text = text(self.id.as_str(), facts.clone(), init.clone()).context(STATE)?;
+        Ok(Known { text, facts, init })
+    }
+
     fn write(&self) -> Result<()> {
         let (facts, init) = (self.facts.clone(), self.init.clone());
         let text = text(self.id.as_str(), facts, init).context(STATE)?;
         Ok(self.directory.write_state(&text)?)
     }
+}
+
+/// What a record has said before its lock was given back, and the text that says so.
+#[derive(Debug)]
+pub struct Known {
+    text: Vec<u8>,
+    facts: Facts,
+    init: Option<Process>,
 }
 
 impl Drop for Record {
@@ -294,13 +313,13 @@ impl Unread {
         }
     }
 
-    /// Reads the container under its lock.
+    /// Reads the container under its lock. What is `known` is not parsed again unless it was changed.
     ///
     /// # Errors
     ///
     /// What is wrong with the record, and the container, still locked.
-    pub fn read(self) -> std::result::Result<Record, (anyhow::Error, Unread)> {
-        match read_contents(&self.directory) {
+    pub fn read(self, known: Option<Known>) -> Result<Record, (anyhow::Error, Unread)> {
+        match read_contents(&self.directory, known) {
             Ok((facts, init)) => {
                 let snapshot = Snapshot {
                     id: self.id,
@@ -348,22 +367,18 @@ pub(super) fn text(id: &str, facts: Facts, init: Option<Process>) -> serde_json:
 }
 
 /// What a state directory says; without a record, only when it was made.
-fn read_contents(directory: &Directory) -> Result<(Facts, Option<Process>)> {
-    match directory.read_state()? {
-        Some(text) => {
-            let read = parse(&text);
-            read.with_context(|| {
-                format!(
-                    "{}: not a record of a container",
-                    directory.file(STATE).display()
-                )
-            })
+fn read_contents(directory: &Directory, known: Option<Known>) -> Result<(Facts, Option<Process>)> {
+    match (directory.read_state()?, known) {
+        (Some(text), Some(known)) if text == known.text => Ok((known.facts, known.init)),
+        (Some(text), _) => {
+            let file = directory.file(STATE);
+            parse(&text).with_context(|| format!("{}: not a record of a container", file.display()))
         }
-        None if trail::find(directory)?.is_some() => {
+        (None, _) if trail::find(directory)?.is_some() => {
             let lost = directory.file(STATE);
             bail!("{}: missing: the record of a container", lost.display())
         }
-        None => {
+        (None, _) => {
             let created = rfc3339(directory.modified()?);
             Ok((
                 Facts {
@@ -504,7 +519,7 @@ mod tests {
         );
         let (_error, unread) = Unread::wait(root.path(), &id("web"))
             .unwrap()
-            .read()
+            .read(None)
             .unwrap_err();
         unread.remove().unwrap();
     }
