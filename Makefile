@@ -107,7 +107,7 @@ SUPERVISOR_IN_VHOST := PARHELION=$(abspath $(PROGRAM)) VHOST_SHARE="$(abspath $(
 
 test-vhost-supervisor: build supervisor
 	$(SUPERVISOR_IN_VHOST) --test agent -- $(or $(FILTER),--skip life:: --skip lost:: --skip health::)
-	$(SUPERVISOR_IN_VHOST) --test supervisor -- $(or $(FILTER),--skip life:: --skip looking:: --skip inside:: --skip errors:: --skip takeover:: --skip storm::)
+	$(SUPERVISOR_IN_VHOST) --test supervisor -- $(or $(FILTER),--skip life:: --skip disk:: --skip looking:: --skip inside:: --skip errors:: --skip takeover:: --skip storm::)
 
 # What was deployed runs again by itself after a crash of the host, and after an orderly reboot.
 test-reboot: build supervisor
