@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,16 @@ use crate::agent::{self, Handle};
 use crate::error::{self, Level, Log, LogFormat};
 use crate::job::JobId;
 use crate::store::embedded::Embedded;
-use crate::store::{Clock, Store};
+use crate::store::{self, Clock, Store};
 
 /// How long the thread that reads requests may take to answer that it lives.
 const ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a lock of the store is waited for.
+const LOCK_LIMIT: Duration = Duration::from_millis(500);
+
+/// How soon it is tried again: `sys::lock` says why there is no event to wait for.
+const LOCK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The store's clock: the time since the host has booted, in which sleep counts.
 struct Boottime;
@@ -38,6 +45,22 @@ impl Clock for Boottime {
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
     }
+}
+
+/// Opens the store. One whose daemon was just killed is locked for a moment yet, where that was starting a program: the
+/// other process has a copy of the descriptor up to its execve.
+async fn open(place: &Path) -> Result<Embedded, store::Error> {
+    let open = || Embedded::open(place, Arc::new(Boottime));
+    let unlocked = async {
+        loop {
+            match open() {
+                Err(store::Error::Locked { .. }) => tokio::time::sleep(LOCK_AGAIN).await,
+                opened => return opened,
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(LOCK_LIMIT, unlocked).await;
+    in_time.unwrap_or_else(|_| open())
 }
 
 /// Why the loop has ended.
@@ -107,7 +130,7 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         store: options.state.join("store"),
         agent: options.state.join("agent"),
     };
-    let store = Embedded::open(&places.store, Arc::new(Boottime))?;
+    let store = open(&places.store).await?;
     if let Some(torn) = store.torn() {
         error::warn(&format!("the store had an unfinished write: {torn:?}"));
     }

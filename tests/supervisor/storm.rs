@@ -151,20 +151,21 @@ fn runs_another(cgroup: &Path, old: i32) -> bool {
 
 fn all_are_there_once(host: &Host, count: usize) {
     let is_calm = |one: &Value| one["phase"] == "running" && one["fault"].is_null();
-    host.until("all run", || {
+    // Together: what a killed keeper has told last is told on until the next one tells more.
+    host.until("all run, each of them once", || {
         let all = host.json(&["status"]);
         let all = all.as_array().unwrap();
-        all.len() == count && all.iter().all(is_calm)
+        let known: BTreeSet<i64> = all
+            .iter()
+            .filter_map(|one| one["tasks"]["main"]["pid"].as_i64())
+            .collect();
+        let there = programs_of(host).into_iter().map(i64::from);
+        let is_once = known.len() == count && there.collect::<BTreeSet<i64>>() == known;
+        all.len() == count && all.iter().all(is_calm) && is_once
     });
-    let known = host.json(&["status"]);
-    let known = known.as_array().unwrap().iter();
-    let known: BTreeSet<i64> = known
-        .map(|one| one["tasks"]["main"]["pid"].as_i64().unwrap())
-        .collect();
-    let there: BTreeSet<i64> = programs_of(host).into_iter().map(i64::from).collect();
-    assert_eq!((&there, there.len()), (&known, count));
-    let keepers = keepers(&host.path("supervisor/agent/instances"));
-    assert_eq!(keepers.len(), count);
+    host.until("each has a keeper", || {
+        keepers(&host.path("supervisor/agent/instances")).len() == count
+    });
     let containers = host.bundle.parhelion(&["list", "--quiet"]).success();
     assert_eq!(containers.lines().count(), count, "{containers}");
 }
