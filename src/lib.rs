@@ -35,6 +35,9 @@
 #![cfg_attr(not(feature = "runtime"), no_std)]
 
 extern crate alloc;
+// As the disk of tests/store, which the simulation has too, calls it.
+#[cfg(all(test, feature = "supervisor"))]
+extern crate self as parhelion;
 
 #[cfg(feature = "supervisor")]
 pub mod agent;
@@ -68,6 +71,8 @@ pub mod network;
 pub mod rootfs;
 #[cfg(feature = "runtime")]
 pub mod seccomp;
+#[cfg(all(test, feature = "supervisor"))]
+mod simulation;
 #[cfg(feature = "supervisor")]
 pub mod store;
 pub mod sys;

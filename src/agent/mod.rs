@@ -19,6 +19,10 @@ use crate::job::Job;
 use crate::network;
 
 pub use door::{Events, Handle, start};
+#[cfg(test)]
+pub(crate) use driver::{Ports, plan};
+#[cfg(test)]
+pub(crate) use report::Told;
 
 /// Where an agent works.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Control;
+use super::changes;
 use super::find::Meant;
 use super::jobs::{Stored, TRIES, damaged, text};
 use super::keys;
@@ -10,7 +11,7 @@ use super::problem::Refusal;
 use crate::api::{Deploy, Deployment, Goal, Patch};
 use crate::job::JobId;
 use crate::lifecycle::facts;
-use crate::store::{Compare, KeyValue, Operation, Range, Revision, Txn};
+use crate::store::{KeyValue, Range, Revision};
 
 /// How many instances of a job there may be on a host.
 const MOST: u32 = 10_000;
@@ -61,15 +62,14 @@ impl Control {
             job.check_token(token)?;
             let key = keys::deployment(host, &job.id);
             let before = self.pairs(key.clone()).await?.pop();
-            let (compare, created) = match &before {
-                None => (Compare::Absent(key.clone()), facts::now()),
+            let (revision, created) = match &before {
+                None => (None, facts::now()),
                 Some((before, revision)) => {
                     let same = before.goal == wish.goal && before.count == wish.count;
                     if same {
                         return Ok((before.clone(), false));
                     }
-                    let compare = Compare::ModRevision(key.clone(), *revision);
-                    (compare, before.created.clone())
+                    (Some(*revision), before.created.clone())
                 }
             };
             let deployment = Deployment {
@@ -79,34 +79,13 @@ impl Control {
                 count: wish.count,
                 created,
             };
-            if self.put(compare, key, &deployment, &job).await? {
+            let txn = changes::deploy(key, revision, text(&deployment)?, &job);
+            if self.commit(txn).await? {
                 self.note_wanted(before.as_ref().map(|(before, _)| before), &deployment, by);
                 return Ok((deployment, before.is_none()));
             }
         }
         Err(Refusal::raced(&meant.to_string()))
-    }
-
-    /// Puts a deployment, and its job again as it is: who has looked for deployments of the job before, to remove
-    /// it, has to look once more.
-    async fn put(
-        &self,
-        compare: Compare,
-        key: Vec<u8>,
-        deployment: &Deployment,
-        job: &Stored,
-    ) -> Result<bool, Refusal> {
-        let job_key = keys::job(&job.id);
-        let put = |key, value| Operation::Put {
-            key,
-            value,
-            lease: None,
-        };
-        let txn = Txn {
-            compare: vec![compare, Compare::ModRevision(job_key.clone(), job.revision)],
-            then: vec![put(key, text(deployment)?), put(job_key, job.text.clone())],
-        };
-        self.commit(txn).await
     }
 
     /// Changes how a job is wanted on a host.
@@ -126,11 +105,11 @@ impl Control {
             after.count = patch.count.unwrap_or(before.count);
             check_count(after.count)?;
             let key = keys::deployment(host, &job.id);
-            let compare = Compare::ModRevision(key.clone(), revision);
             if after == before {
                 return Ok(after);
             }
-            if self.put(compare, key, &after, &job).await? {
+            let txn = changes::deploy(key, Some(revision), text(&after)?, &job);
+            if self.commit(txn).await? {
                 self.note_wanted(Some(&before), &after, by);
                 return Ok(after);
             }
@@ -179,12 +158,7 @@ impl Control {
         deployment: &Deployment,
         revision: Revision,
     ) -> Result<bool, Refusal> {
-        let key = keys::deployment(&deployment.host, &deployment.job);
-        let txn = Txn {
-            compare: vec![Compare::ModRevision(key.clone(), revision)],
-            then: vec![Operation::Delete { key }],
-        };
-        self.commit(txn).await
+        self.commit(changes::undeploy(deployment, revision)).await
     }
 
     /// All deployments of a job, with the revisions that changed them last.

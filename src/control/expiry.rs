@@ -8,7 +8,7 @@ use super::find::Meant;
 use super::jobs::TRIES;
 use super::problem::Refusal;
 use crate::error;
-use crate::job::JobId;
+use crate::job::{JobId, Moment};
 
 /// How long it sleeps at most: a clock that is set forward brings ends nearer, and sleep does not see that.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -34,6 +34,12 @@ pub async fn follow(control: Arc<Control>) {
     }
 }
 
+/// How long it is until a job's end; None when that has come.
+pub fn left(expires: &Moment, now: SystemTime) -> Option<Duration> {
+    let left = expires.system_time().duration_since(now).ok();
+    left.filter(|left| !left.is_zero())
+}
+
 impl Control {
     /// Ends the jobs whose time is over; answers when the next one's is.
     pub(super) async fn expire(&self, now: SystemTime) -> Result<Duration, Refusal> {
@@ -42,9 +48,9 @@ impl Control {
             let Some(expires) = &job.record.job.expires else {
                 continue;
             };
-            match expires.system_time().duration_since(now) {
-                Ok(left) if !left.is_zero() => next = next.min(left),
-                Ok(_) | Err(_) => {
+            match left(expires, now) {
+                Some(left) => next = next.min(left),
+                None => {
                     let end = error::rfc3339(expires.system_time());
                     let why = format!("as its end was {end}");
                     self.end(&job.id, &why).await?;

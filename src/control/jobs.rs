@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::Control;
+use super::changes;
 use super::find::Meant;
 use super::keys::{self, JobRecord};
 use super::problem::Refusal;
@@ -11,7 +12,7 @@ use crate::api::{Deployment, JobInfo};
 use crate::error;
 use crate::job::{Job, JobId};
 use crate::lifecycle::facts;
-use crate::store::{Compare, Operation, Range, Revision, Txn, TxnResponse};
+use crate::store::{KeyValue, Range, Revision, Txn, TxnResponse};
 
 /// How often a change is tried anew when somebody else was faster.
 pub const TRIES: usize = 16;
@@ -39,15 +40,7 @@ impl Control {
         let id = job.id();
         let created = facts::now();
         let value = text(&JobRecord { created, job })?;
-        let key = keys::job(&id);
-        let txn = Txn {
-            compare: vec![Compare::Absent(key.clone())],
-            then: vec![Operation::Put {
-                key,
-                value,
-                lease: None,
-            }],
-        };
+        let txn = changes::create(&id, value);
         match self.store(move |store| store.txn(txn)).await? {
             TxnResponse::Committed { .. } => {
                 self.created.notify_one();
@@ -68,20 +61,9 @@ impl Control {
     pub(super) async fn jobs(&self, prefix: &str) -> Result<Vec<Stored>, Refusal> {
         let range = Range::Prefix(format!("{}{prefix}", keys::JOBS).into_bytes());
         let found = self.store(move |store| store.get(&range)).await?;
-        let read = |pair: &std::sync::Arc<crate::store::KeyValue>| {
-            let record = keys::read_job(pair)?;
-            let name = String::from_utf8_lossy(&pair.key);
-            anyhow::Ok(Stored {
-                id: name.trim_start_matches(keys::JOBS).parse()?,
-                record,
-                revision: pair.mod_revision,
-                text: pair.value.to_vec(),
-            })
-        };
-        found
-            .keys
-            .iter()
-            .map(|pair| read(pair).map_err(|e| damaged(&e)))
+        let pairs = found.keys.iter();
+        pairs
+            .map(|pair| Stored::read(pair).map_err(|e| damaged(&e)))
             .collect()
     }
 
@@ -123,11 +105,7 @@ impl Control {
                 let hint = format!("undeploy it first: parctl undeploy {short}");
                 return Err(Refusal::conflict(error, hint));
             }
-            let key = keys::job(&job.id);
-            let txn = Txn {
-                compare: vec![Compare::ModRevision(key.clone(), job.revision)],
-                then: vec![Operation::Delete { key }],
-            };
+            let txn = changes::remove(&job.id, job.revision);
             if self.commit(txn).await? {
                 return Ok(job.id);
             }
@@ -144,6 +122,17 @@ impl Control {
 }
 
 impl Stored {
+    /// The job that a key holds.
+    pub fn read(pair: &KeyValue) -> anyhow::Result<Stored> {
+        let name = String::from_utf8_lossy(&pair.key);
+        Ok(Stored {
+            id: name.trim_start_matches(keys::JOBS).parse()?,
+            record: keys::read_job(pair)?,
+            revision: pair.mod_revision,
+            text: pair.value.to_vec(),
+        })
+    }
+
     /// What is told of it. A token is a secret of whoever deploys, and not shown.
     pub fn info(&self, deployments: &[Deployment]) -> Result<JobInfo, Refusal> {
         let mut job =

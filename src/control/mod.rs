@@ -5,6 +5,7 @@
 //! never stored here. The API is HTTP with JSON on a unix socket ([`server`], [`routes`]).
 
 mod caller;
+pub(crate) mod changes;
 pub mod daemon;
 mod deployments;
 mod door;
@@ -16,7 +17,7 @@ mod find;
 mod follow;
 pub mod jail;
 mod jobs;
-mod keys;
+pub(crate) mod keys;
 mod metrics;
 mod options;
 mod patient;
@@ -30,6 +31,14 @@ mod socket;
 mod terminal;
 mod upgrade;
 mod wanted;
+
+/// What the simulation of a whole host is made of.
+#[cfg(test)]
+pub(crate) mod pure {
+    pub use super::expiry::left;
+    pub use super::jobs::Stored;
+    pub use super::wanted::Intent;
+}
 
 #[cfg(test)]
 mod testing;

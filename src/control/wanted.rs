@@ -44,14 +44,15 @@ impl Health {
 
 /// What the store wants of one host.
 #[derive(Debug)]
-struct Intent {
+pub struct Intent {
     host: String,
     jobs: BTreeMap<JobId, Arc<Job>>,
     deployments: BTreeMap<JobId, Deployment>,
 }
 
 impl Intent {
-    fn new(host: &str) -> Intent {
+    /// Nothing.
+    pub fn new(host: &str) -> Intent {
         Intent {
             host: host.to_owned(),
             jobs: BTreeMap::new(),
@@ -59,7 +60,12 @@ impl Intent {
         }
     }
 
-    fn apply(&mut self, event: &Event) -> Result<()> {
+    /// Goes on with a change.
+    ///
+    /// # Errors
+    ///
+    /// It can not be read.
+    pub fn apply(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Put(pair) => self.put(pair),
             Event::Delete(key) => {
@@ -74,7 +80,12 @@ impl Intent {
         }
     }
 
-    fn put(&mut self, pair: &KeyValue) -> Result<()> {
+    /// Goes on with what a key holds.
+    ///
+    /// # Errors
+    ///
+    /// It can not be read.
+    pub fn put(&mut self, pair: &KeyValue) -> Result<()> {
         let Some((place, id)) = self.place(&pair.key)? else {
             return Ok(());
         };
@@ -107,7 +118,12 @@ impl Intent {
         Ok(Some((parsed.0, id)))
     }
 
-    fn wanted(&self, revision: Revision) -> Result<Wanted> {
+    /// All that is wanted, as it was at a revision.
+    ///
+    /// # Errors
+    ///
+    /// A job is deployed and not stored.
+    pub fn wanted(&self, revision: Revision) -> Result<Wanted> {
         let jobs = self.deployments.values().map(|deployment| {
             let job = self.jobs.get(&deployment.job);
             let job =

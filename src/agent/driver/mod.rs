@@ -38,6 +38,8 @@ pub use events::Reader;
 pub use inbox::{Inbox, Input};
 pub use start::start;
 use troubles::Trouble;
+#[cfg(test)]
+pub(crate) use {ports::Ports, wanted::plan};
 
 /// What does not change while an agent works.
 #[derive(Debug)]

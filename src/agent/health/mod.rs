@@ -31,7 +31,7 @@ use policy::{Action, Moment, State};
 pub use probe::{Exec, ExecAnswer, Keepers};
 
 /// A change is on disk within this time.
-const SAVED_WITHIN: Duration = Duration::from_millis(500);
+pub const SAVED_WITHIN: Duration = Duration::from_millis(500);
 
 /// An instance whose programs run.
 #[derive(Debug, Clone)]
