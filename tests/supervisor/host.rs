@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::caller::{Running, wait_for_exit};
 use crate::support::{Bundle, Ran, program};
+use crate::victims::{keepers, try_kill};
 
 /// How long something is waited for: the virtual host is slow.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -188,8 +189,15 @@ impl Host {
     /// Ends all keepers and containers.
     pub fn end_everything(&self) {
         let instances = self.path("supervisor/agent/instances");
-        for entry in fs::read_dir(&instances).into_iter().flatten().flatten() {
-            end_keeper(&entry.path());
+        // As the kernel knows them: one that was just started has written nothing of itself.
+        loop {
+            let there = keepers(&instances);
+            if there.is_empty() {
+                break;
+            }
+            for pid in there.into_values().filter(|pid| try_kill(*pid)) {
+                wait_for_exit(pid);
+            }
         }
         for entry in fs::read_dir(self.path("state"))
             .into_iter()
@@ -214,25 +222,6 @@ impl Drop for Host {
         // A disk of its own, if a test has given it one.
         let flags = rustix::mount::UnmountFlags::DETACH;
         while rustix::mount::unmount(self.path("supervisor"), flags).is_ok() {}
-    }
-}
-
-/// Kills the keeper of an instance, so that its containers stay deleted.
-fn end_keeper(instance: &Path) {
-    let status = fs::read(instance.join("status.json")).unwrap_or_default();
-    let status: Value = serde_json::from_slice(&status).unwrap_or_default();
-    let keeper = status["keeper"]
-        .as_i64()
-        .and_then(|pid| i32::try_from(pid).ok());
-    let Some(pid) = keeper.filter(|pid| *pid > 1) else {
-        return;
-    };
-    // Another process may have its number by now.
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let instance = instance.to_str().unwrap();
-    if String::from_utf8_lossy(&words).contains(instance) {
-        let _ended = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-        wait_for_exit(pid);
     }
 }
 
