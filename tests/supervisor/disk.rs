@@ -2,15 +2,14 @@
 //! when there is room again all goes on by itself.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::Write as _;
 
 use libtest_mimic::Trial;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use serde_json::{Value, json};
 
 use crate::caller::wait_for_exit;
-use crate::host::{Host, PATIENCE};
+use crate::host::Host;
 use crate::support::tests;
 use crate::victims::try_kill;
 
@@ -43,28 +42,13 @@ fn fill(host: &Host) {
     }
 }
 
-/// An answer of HTTP: its status and its body.
-fn get(host: &Host, path: &str) -> (u16, String) {
-    let mut stream = UnixStream::connect(host.path("socket")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
-}
-
 fn until_well(host: &Host) {
-    host.until("all is well", || get(host, "/healthz").0 == 200);
+    host.until("all is well", || host.get("/healthz").0 == 200);
 }
 
 /// What each of these says while nothing can be written.
 fn assert_told(host: &Host, reason: &str) {
-    let (status, told) = get(host, "/healthz");
+    let (status, told) = host.get("/healthz");
     assert_eq!(status, 503, "{told}");
     let told: Value = serde_json::from_str(&told).unwrap();
     let (error, hint) = (
@@ -79,7 +63,7 @@ fn assert_told(host: &Host, reason: &str) {
         assert!(error.contains(words), "{words}: {error}");
     }
     assert!(hint.contains("make room on the disk of --state"), "{hint}");
-    let (_, figures) = get(host, "/metrics");
+    let (_, figures) = host.get("/metrics");
     for part in ["store", "agent"] {
         let line = format!("parhelion_fault{{of=\"{part}\"}} 1\n");
         assert!(figures.contains(&line), "{figures}");
@@ -131,19 +115,24 @@ fn assert_comes_back(host: &Host) {
     });
 }
 
+/// The daemon comes up, finds the program that runs, tells what is wrong and refuses changes.
+fn assert_starts_without_a_disk(host: &mut Host, pid: i32, why: &str) {
+    host.start();
+    host.until("its keeper is found", || {
+        host.instance()["phase"] == "running"
+    });
+    assert_eq!(host.pid(), pid);
+    assert_told(host, why);
+    assert_only_read(host, why);
+}
+
 fn a_daemon_starts_on_a_full_disk_and_takes_changes_when_there_is_room() {
     let mut host = with_a_disk();
     host.deploy(&json!({}));
     let pid = host.pid();
     host.lose_daemon();
     fill(&host);
-    host.start();
-    host.until("its keeper is found", || {
-        host.instance()["phase"] == "running"
-    });
-    assert_eq!(host.pid(), pid);
-    assert_told(&host, "no space left on device");
-    assert_only_read(&host, "no space left on device");
+    assert_starts_without_a_disk(&mut host, pid, "no space left on device");
     assert_comes_back(&host);
     let daemon = host.daemon.as_ref().unwrap().pid();
     fs::remove_file(host.path("supervisor/filler")).unwrap();
@@ -178,13 +167,7 @@ fn a_daemon_starts_on_a_read_only_disk_and_takes_changes_when_it_is_writable() {
     mount_bind(&state, &state).unwrap();
     let read_only = MountFlags::BIND | MountFlags::RDONLY;
     mount_remount(&state, read_only, c"").unwrap();
-    host.start();
-    host.until("its keeper is found", || {
-        host.instance()["phase"] == "running"
-    });
-    assert_eq!(host.pid(), pid);
-    assert_told(&host, "read-only file system");
-    assert_only_read(&host, "read-only file system");
+    assert_starts_without_a_disk(&mut host, pid, "read-only file system");
     mount_remount(&state, MountFlags::BIND, c"").unwrap();
     until_well(&host);
     assert_comes_back(&host);
@@ -197,7 +180,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_is_told_and_no_event_is_lost() {
     until_well(&host);
     fill(&host);
     // Before anything was written.
-    let (status, told) = get(&host, "/healthz");
+    let (status, told) = host.get("/healthz");
     assert_eq!(status, 503, "{told}");
     assert!(told.contains("without room"), "{told}");
     // Until what is left of the file's last page is used as well.
@@ -209,7 +192,7 @@ fn a_disk_that_fills_up_while_the_daemon_runs_is_told_and_no_event_is_lost() {
     let told = refused.unwrap();
     assert!(told.contains("nothing was changed"), "{told}");
     // Some fit into what is left of the file's last page, and one in part.
-    let not_kept = || get(&host, "/healthz").1.contains("supervisor/agent/events");
+    let not_kept = || host.get("/healthz").1.contains("supervisor/agent/events");
     while !not_kept() {
         host.parctl(&["restart", "web"]).success();
     }

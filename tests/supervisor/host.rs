@@ -1,6 +1,8 @@
 //! A daemon with its state, and jobs for it; all of it gone at the end.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -59,6 +61,21 @@ impl Host {
             network: None,
             program: built("PARHELIOND", env!("CARGO_BIN_EXE_parheliond")),
         }
+    }
+
+    /// An answer of HTTP: its status and its body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.path("socket")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -206,22 +206,12 @@ fn services_have_the_ports_of_instances() {
 fn figures_and_the_document_are_served() {
     let host = Host::new(COUNTS);
     host.deploy(&json!({}));
-    let get = |path: &str| {
-        let mut stream = UnixStream::connect(host.path("socket")).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
+    let get = |path: &str| host.get(path).1;
     let figures = get("/metrics");
     let line =
         "parhelion_instances{job=\"web\",version=\"1\",phase=\"running\",health=\"unknown\"} 1";
     assert!(figures.contains(line), "{figures}");
-    assert!(get("/healthz").ends_with("ok\n"));
+    assert_eq!(host.get("/healthz"), (200, "ok\n".to_owned()));
     assert!(get("/openapi.json").contains("/v1/instances/{name}/exec"));
 }
 

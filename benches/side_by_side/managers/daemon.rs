@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::stage::{INSIDE, Stage};
-use super::{Counts, Manager, keepers};
+use super::{Manager, keepers};
 use crate::host::Host;
 use crate::os;
 
@@ -108,10 +108,6 @@ impl Daemon {
 impl Manager for Daemon {
     fn name(&self) -> &str {
         NAME
-    }
-
-    fn counts<'a>(&self, all: &'a Counts) -> &'a [usize] {
-        &all.ours
     }
 
     fn good_run(&self) -> Duration {

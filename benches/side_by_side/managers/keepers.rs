@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::Manager;
 use super::stage::{INSIDE, Stage};
-use super::{Counts, Manager};
 use crate::bundle::{self, Variant};
 use crate::host::{self, Host};
 use crate::os;
@@ -103,10 +103,6 @@ pub fn bundle(host: &Host, stage: &Stage, name: &str, lines: Option<usize>) -> R
 impl Manager for Keepers {
     fn name(&self) -> &str {
         NAME
-    }
-
-    fn counts<'a>(&self, all: &'a Counts) -> &'a [usize] {
-        &all.ours
     }
 
     fn good_run(&self) -> Duration {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::stage::{INSIDE, Stage};
-use super::{Counts, Manager, keepers};
+use super::{Manager, keepers};
 use crate::host::Host;
 
 /// A service with a cgroup, and nothing else.
@@ -45,10 +45,6 @@ impl Systemd {
 impl Manager for Systemd {
     fn name(&self) -> &str {
         self.name
-    }
-
-    fn counts<'a>(&self, all: &'a Counts) -> &'a [usize] {
-        &all.ours
     }
 
     fn good_run(&self) -> Duration {

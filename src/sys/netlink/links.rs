@@ -4,9 +4,7 @@ use std::net::Ipv4Addr;
 
 use rustix::fd::{AsRawFd as _, BorrowedFd};
 
-use super::{
-    Address, Errno, INTERFACE_HEADER, Message, Netlink, SysResult, TRIES, bytes, next_attribute,
-};
+use super::{Address, INTERFACE_HEADER, Message, Netlink, SysResult, bytes, next_attribute};
 
 /// linux/veth.h: the other end.
 const VETH_INFO_PEER: u16 = 1;
@@ -81,22 +79,7 @@ impl Netlink {
     ///
     /// What the kernel answered.
     pub fn link(&self, name: &str) -> SysResult<Option<Link>> {
-        let mut message = Message::new(libc::RTM_GETLINK, 0, &[0; INTERFACE_HEADER]);
-        message.name(name);
-        let mut found = None;
-        let told = self.ask(
-            message,
-            || format!("RTM_GETLINK({name:?})"),
-            |kind, body| {
-                if kind == libc::RTM_NEWLINK {
-                    found = link(body);
-                }
-            },
-        );
-        match told {
-            Err(error) if error.errno == Errno::NODEV => Ok(None),
-            other => other.map(|()| found),
-        }
+        self.named(name, link)
     }
 
     /// All interfaces.
@@ -224,26 +207,6 @@ impl Netlink {
         message.attribute(libc::RTA_GATEWAY, &gateway.octets());
         let text = || format!("RTM_NEWROUTE(default, {gateway})");
         self.ask(message, text, |_, _| {})
-    }
-
-    /// A whole list, read again when it has changed meanwhile.
-    fn list<T>(
-        &self,
-        kind: u16,
-        header: &[u8],
-        text: &str,
-        read: impl Fn(u16, &[u8]) -> Option<T>,
-    ) -> SysResult<Vec<T>> {
-        let mut tries = 0..TRIES;
-        loop {
-            let message = Message::new(kind, libc::NLM_F_DUMP as u16, header);
-            let mut found = Vec::new();
-            let take = |kind, body: &[u8]| found.extend(read(kind, body));
-            match self.ask(message, || text.to_owned(), take) {
-                Err(error) if error.errno == Errno::INTR && tries.next().is_some() => {}
-                other => return other.map(|()| found),
-            }
-        }
     }
 }
 

@@ -124,21 +124,26 @@ impl Netlink {
     ///
     /// What the kernel answered.
     pub fn interface(&self, name: &str) -> SysResult<Option<u32>> {
+        self.named(name, |body| bytes(body, 4).map(u32::from_ne_bytes))
+    }
+
+    /// What is read of the interface with this name; None when there is none.
+    fn named<T>(&self, name: &str, read: impl Fn(&[u8]) -> Option<T>) -> SysResult<Option<T>> {
         let mut message = Message::new(libc::RTM_GETLINK, 0, &[0; INTERFACE_HEADER]);
         message.name(name);
-        let mut index = None;
+        let mut found = None;
         let told = self.ask(
             message,
             || format!("RTM_GETLINK({name:?})"),
             |kind, body| {
                 if kind == libc::RTM_NEWLINK {
-                    index = bytes(body, 4).map(u32::from_ne_bytes);
+                    found = read(body);
                 }
             },
         );
         match told {
             Err(error) if error.errno == Errno::NODEV => Ok(None),
-            other => other.map(|()| index),
+            other => other.map(|()| found),
         }
     }
 
@@ -148,19 +153,28 @@ impl Netlink {
     ///
     /// What the kernel answered.
     pub fn addresses(&self, index: u32) -> SysResult<Vec<Address>> {
-        let text = || "RTM_GETADDR".to_owned();
+        let header = &[0; ADDRESS_HEADER];
+        self.list(libc::RTM_GETADDR, header, "RTM_GETADDR", |kind, body| {
+            let of = bytes(body, 4).map(u32::from_ne_bytes);
+            let is_its = kind == libc::RTM_NEWADDR && of == Some(index);
+            is_its.then(|| address(body)).flatten()
+        })
+    }
+
+    /// A whole list, read again when it has changed meanwhile.
+    fn list<T>(
+        &self,
+        kind: u16,
+        header: &[u8],
+        text: &str,
+        read: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> SysResult<Vec<T>> {
         let mut tries = 0..TRIES;
         loop {
-            let flags = libc::NLM_F_DUMP as u16;
-            let message = Message::new(libc::RTM_GETADDR, flags, &[0; ADDRESS_HEADER]);
+            let message = Message::new(kind, libc::NLM_F_DUMP as u16, header);
             let mut found = Vec::new();
-            let told = self.ask(message, text, |kind, body| {
-                let of = bytes(body, 4).map(u32::from_ne_bytes);
-                if kind == libc::RTM_NEWADDR && of == Some(index) {
-                    found.extend(address(body));
-                }
-            });
-            match told {
+            let take = |kind, body: &[u8]| found.extend(read(kind, body));
+            match self.ask(message, || text.to_owned(), take) {
                 Err(error) if error.errno == Errno::INTR && tries.next().is_some() => {}
                 other => return other.map(|()| found),
             }
