@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 	sanitize
 
 # Static, so that what runs as root depends on nothing that is installed.
-STATIC := -C target-feature=+crt-static -C relocation-model=static
+STATIC := -C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PROGRAM := $(TARGET)/$(HOST)/release/parhelion
 
@@ -15,6 +15,10 @@ INIT := --profile freestanding --no-default-features --features freestanding --b
 
 build:
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) --bin parhelion
+
+# What the release programs are compiled with, for tools/first-calls.
+print-static:
+	@echo "$(STATIC)"
 
 # The supervisor's programs; apart, so that nothing of what they need is in the runtime.
 supervisor:
