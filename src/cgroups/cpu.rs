@@ -177,7 +177,7 @@ fn write_burst(cpu: &LinuxCpu, draft: &mut Draft<'_>) {
 ///
 /// 0 means "not set". Shares out of range are moved into it, as the kernel of cgroup v1 does. The
 /// exponent is the parabola through the three points 2 -> 1, 1024 -> 100 and 262144 -> 10000, as
-/// in `ConvertCPUSharesToCgroupV2Value` of opencontainers/cgroups (runc 1.3.1) and
+/// in `ConvertCPUSharesToCgroupV2Value` of opencontainers/cgroups (runc 1.3.2) and
 /// `convert_shares_to_weight` of crun 1.23, so that a container keeps its share with us.
 fn weight(shares: u64) -> Option<u32> {
     match shares {

@@ -103,18 +103,23 @@ pub fn main() -> i32 {
     })
 }
 
-/// A flag of `restore` as go-runc writes it, and by that containerd and Docker: the parsers of Go take
-/// one dash for two.
-const GO_RUNC: (&str, &str) = ("-no-subreaper", "--no-subreaper");
+/// Flags as others write them, and as they are written here. A flag of `restore` as go-runc has it, and by
+/// that containerd and Docker: the parsers of Go take one dash for two. Help as crun has it, by the parser of GNU.
+const WRITTEN_OTHERWISE: [(&str, &str); 2] =
+    [("-no-subreaper", "--no-subreaper"), ("-?", "--help")];
 
 /// Understands a command line. If it is wrong, the log is set all the same, as far as it is named.
 fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
     let parsed = Arguments::try_parse_from(words).or_else(|told| {
+        let otherwise =
+            |word: &OsString| WRITTEN_OTHERWISE.iter().find(|(theirs, _)| word == theirs);
         // A word that is a program's for `exec` has been taken as that.
-        match words.iter().position(|word| word == GO_RUNC.0) {
+        match words.iter().position(|word| otherwise(word).is_some()) {
             Some(place) => {
                 let mut words = words.to_vec();
-                words[place] = GO_RUNC.1.into();
+                if let Some((_, ours)) = otherwise(&words[place]) {
+                    words[place] = ours.into();
+                }
                 Arguments::try_parse_from(words)
             }
             None => Err(told),

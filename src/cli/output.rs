@@ -9,6 +9,7 @@
 use std::io::Write as _;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 
 use crate::bundle::SPECIFICATION;
 use crate::lifecycle::query::State;
@@ -26,6 +27,11 @@ pub(super) fn version() -> Result<()> {
 
 /// Prints help where it was asked for, else what is wrong with the command line; the log gets its first line.
 pub(super) fn usage(told: &clap::Error) -> i32 {
+    if let Some(short) = short_usage(told) {
+        // As below.
+        let _ = text(&format!("{short}\n"));
+        return 0;
+    }
     let asked = !told.use_stderr();
     // Nobody is left to tell when the stream is closed.
     let _ = told.print();
@@ -36,6 +42,16 @@ pub(super) fn usage(told: &clap::Error) -> i32 {
     let first = text.lines().next().unwrap_or_default();
     crate::error::report_to_log(first.trim_start_matches("error: "));
     super::FAILURE
+}
+
+/// The line of usage of a command that was given `--usage`, as crun takes it, and nothing else that is wrong.
+fn short_usage(told: &clap::Error) -> Option<String> {
+    match told.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if flag == "--usage" => {
+            told.get(ContextKind::Usage).map(|usage| usage.to_string())
+        }
+        Some(_) | None => None,
+    }
 }
 
 /// Prints `text` as it is.

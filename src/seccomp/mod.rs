@@ -288,12 +288,6 @@ fn bit(named: &LinuxSeccompFilterFlag) -> u32 {
     }
 }
 
-/// Whether the architecture that config.json names so, as `SCMP_ARCH_X86`, has a table of calls here.
-#[must_use]
-pub fn knows_architecture(name: &str) -> bool {
-    named(name).and_then(Arch::named).is_some()
-}
-
 /// Whether this kernel takes the flag that config.json names so, as `SECCOMP_FILTER_FLAG_LOG`.
 #[must_use]
 pub fn kernel_takes_flag(name: &str) -> bool {

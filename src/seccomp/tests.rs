@@ -538,6 +538,26 @@ proptest! {
     }
 }
 
+/// The figures of docs/decisions/0016.
+#[test]
+fn a_condition_takes_fewer_instructions_than_seccompilers() {
+    let length = |arguments: &[Value]| {
+        let rule = json!({ "names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": arguments });
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] });
+        program(&profile, Arch::X86_64).len()
+    };
+    for (op, value, two, ours, theirs) in [
+        ("SCMP_CMP_EQ", 5_u64 << 32 | 5, 0, 4, 6),
+        ("SCMP_CMP_MASKED_EQ", 0x7e02_0000, 0, 3, 8),
+        ("SCMP_CMP_GE", 5 << 32 | 5, 0, 5, 7),
+    ] {
+        let one = [json!({ "index": 0, "op": op, "value": value, "valueTwo": two })];
+        assert_eq!(length(&one) - length(&[]), ours, "{op}");
+        // Behind its own stand the two answers.
+        assert_eq!(seccompilers(&one).len() - 2, theirs, "{op}");
+    }
+}
+
 /// The same conditions by the crate seccompiler: its fragment goes on where they hold, and passes
 /// over one instruction where they do not.
 fn seccompilers(conditions: &[Value]) -> Vec<Instruction> {

@@ -46,14 +46,34 @@ fn number(pid: Option<Pid>) -> usize {
     pid.map_or(0, |pid| pid.as_raw_nonzero().get() as usize)
 }
 
-/// Schedules the process `pid`, or this one, as asked (sched_setattr(2)).
+/// Schedules the process `pid`, or this one, as asked (sched_setattr(2), setpriority(2)).
 ///
 /// # Errors
 ///
 /// `EPERM` without CAP_SYS_NICE for more than the process has, for a real-time policy in a cgroup
-/// without real-time runtime, and for a deadline within less than all processors; `EBUSY` for a
-/// deadline that can not be kept; `EINVAL` for what the kernel lacks.
+/// without real-time runtime, and for a deadline within less than all processors; `EACCES` likewise
+/// for a nice value; `EBUSY` for a deadline that can not be kept; `EINVAL` for what the kernel lacks.
 pub fn set_schedule(pid: Option<Pid>, schedule: &Schedule) -> SysResult<()> {
+    const SCHED_FLAG_KEEP_PARAMS: u64 = 0x10; // linux/sched.h
+    set_attributes(pid, schedule)?;
+    match schedule.flags & SCHED_FLAG_KEEP_PARAMS {
+        // sched_setattr(2) takes it for SCHED_OTHER and SCHED_BATCH alone. The other policies have no
+        // use for it, but keep it for what the process may be scheduled by later.
+        0 => set_nice(pid, schedule.nice),
+        _ => Ok(()),
+    }
+}
+
+fn set_nice(pid: Option<Pid>, nice: i32) -> SysResult<()> {
+    const PRIO_PROCESS: usize = 0; // linux/resource.h
+    let args = [PRIO_PROCESS, number(pid), nice as usize, 0, 0, 0];
+    // SAFETY: takes no pointer.
+    unsafe { syscall(libc::SYS_setpriority, args) }
+        .call(|| format!("setpriority(PROCESS, {}, {nice})", number(pid)))
+        .map(drop)
+}
+
+fn set_attributes(pid: Option<Pid>, schedule: &Schedule) -> SysResult<()> {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: schedule.policy,

@@ -21,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         delete_by_force_of_an_unknown_container_is_success,
         create_leaves_orphans_to_others_in_any_case,
         the_version_is_told_by_cruns_short_flag_too,
+        help_and_usage_are_told_by_cruns_flags_too,
     ]
 }
 
@@ -172,4 +173,25 @@ fn the_version_is_told_by_cruns_short_flag_too() {
         parhelion(&["-V"]).success(),
         parhelion(&["--version"]).success()
     );
+}
+
+fn help_and_usage_are_told_by_cruns_flags_too() {
+    for verb in [&[][..], &["run"], &["exec"], &["update"]] {
+        let told = |flag| parhelion(&[verb, &[flag]].concat()).success();
+        assert_eq!(told("-?"), told("--help"), "{verb:?}");
+        let usage = told("--usage");
+        assert_eq!(usage.lines().count(), 1, "{usage}");
+        assert!(told("--help").contains(&usage), "{usage}");
+    }
+    let refused = parhelion(&["run", "--no-such-flag", "--usage", "web"]).failure();
+    assert!(refused.contains("'--no-such-flag'"), "{refused}");
+    // Where they are a program's, they stay that.
+    let bundle = Bundle::new("exec busybox tail -f /dev/null");
+    bundle.create().success();
+    bundle.verb("start").success();
+    let echo = ["exec", &bundle.id, "echo", "-?", "--usage"];
+    assert_eq!(bundle.parhelion(&echo).success(), "-? --usage\n");
+    bundle
+        .parhelion(&["delete", "--force", &bundle.id])
+        .success();
 }

@@ -3,12 +3,14 @@
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, tests};
+use crate::caller::from_shell;
+use crate::support::{Bundle, Ran, tests};
 
 /// The tests of this file.
 pub fn all() -> Vec<Trial> {
     tests![
         the_scheduler_is_the_one_asked_for,
+        a_nice_value_is_never_the_callers,
         a_real_time_policy_is_set_with_its_priority,
         a_deadline_is_set_with_its_times,
         a_schedule_that_the_kernel_refuses_is_told_by_its_field,
@@ -51,29 +53,31 @@ fn scheduled(stat: &str) -> (i32, u32, u32) {
     (number(NICE), positive(REAL_TIME_PRIORITY), positive(POLICY))
 }
 
-/// The nice value of this process, which is that of the runtime: sched_setattr(2) leaves it where the policy has no
-/// use for one.
-fn nice_of_caller() -> i32 {
-    scheduled(&std::fs::read_to_string("/proc/self/stat").unwrap()).0
-}
-
 fn the_scheduler_is_the_one_asked_for() {
-    for (policy, nice, seen, number) in [
-        ("SCHED_OTHER", 7, 7, 0),
-        ("SCHED_OTHER", -20, -20, 0),
-        ("SCHED_BATCH", 19, 19, 3),
-        ("SCHED_IDLE", 0, nice_of_caller(), 5),
+    for (policy, nice, number) in [
+        ("SCHED_OTHER", 7, 0),
+        ("SCHED_OTHER", -20, 0),
+        ("SCHED_BATCH", 19, 3),
+        ("SCHED_IDLE", 11, 5),
     ] {
         let bundle = showing_stat(json!({"policy": policy, "nice": nice}));
         assert_eq!(
             scheduled(&bundle.run().success()),
-            (seen, 0, number),
+            (nice, 0, number),
             "{policy}"
         );
     }
-    // What is not set is 0, also where the caller's is not.
-    let bundle = showing_stat(json!({"policy": "SCHED_OTHER"}));
-    assert_eq!(scheduled(&bundle.run().success()), (0, 0, 0));
+}
+
+/// One that is not set is 0, whatever the caller's is, also for a policy that has no use for it.
+fn a_nice_value_is_never_the_callers() {
+    for (policy, number) in [("SCHED_OTHER", 0), ("SCHED_BATCH", 3), ("SCHED_IDLE", 5)] {
+        let bundle = showing_stat(json!({"policy": policy}));
+        let run = ["run", "--bundle", bundle.path(), &bundle.id];
+        let called = from_shell(&bundle, "exec nice -n 7 \"$@\"", &run).output();
+        let seen = scheduled(&Ran(called.unwrap()).success());
+        assert_eq!(seen, (0, 0, number), "{policy}");
+    }
 }
 
 /// Whether this process may have real-time policies at all: not in every cgroup (v1's cpu
@@ -90,7 +94,7 @@ fn a_real_time_policy_is_set_with_its_priority() {
         let bundle = showing_stat(json!({"policy": policy, "priority": 42}));
         if may_be_real_time() {
             let seen = scheduled(&bundle.run().success());
-            assert_eq!(seen, (nice_of_caller(), 42, number));
+            assert_eq!(seen, (0, 42, number));
         } else {
             let refused = bundle.run().failure();
             assert!(
