@@ -18,7 +18,7 @@ use crate::api::{Goal, Instance};
 use crate::job::Job;
 use crate::network;
 
-pub use door::{Events, Handle, start};
+pub use door::{Events, Handle, start, start_halting};
 #[cfg(test)]
 pub(crate) use driver::{Ports, plan};
 #[cfg(test)]
@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub number: u64,
     /// The revision of what is wanted of them; None while that is not known.
     pub revision: Option<u64>,
+    /// How many instances have not ended yet, while the host is going down.
+    pub halting: Option<usize>,
     /// The instances, sorted by name.
     pub instances: Vec<Arc<Instance>>,
 }

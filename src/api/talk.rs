@@ -97,6 +97,17 @@ pub struct Host {
     pub instances: usize,
     /// How many of them run.
     pub running: usize,
+    /// How many of them have not ended yet, while the host is going down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halting: Option<usize>,
+}
+
+/// How a host is to end its instances, as it is going down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Halt {
+    /// Within how many seconds they are killed whose grace is longer.
+    pub within: u32,
 }
 
 /// The daemon's version.

@@ -27,6 +27,8 @@ pub struct Fake {
     pub restarted: Mutex<Vec<String>>,
     pub fault: Mutex<Option<String>>,
     pub stands_still: AtomicBool,
+    /// Told when it goes on.
+    pub goes_on: tokio::sync::Notify,
     pub log: PathBuf,
 }
 
@@ -36,13 +38,27 @@ impl Agent for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn halt(&self, _within: Duration) -> Answer<'_, Result<()>> {
+        self.snapshots.send_modify(|snapshot| {
+            let halting = Some(0);
+            *snapshot = Arc::new(Snapshot {
+                halting,
+                ..Snapshot::clone(snapshot)
+            });
+        });
+        Box::pin(async { Ok(()) })
+    }
+
     fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap().clone()
     }
 
     fn turns(&self) -> Answer<'_, Result<()>> {
         match self.stands_still.load(Ordering::Relaxed) {
-            true => Box::pin(std::future::pending()),
+            true => Box::pin(async {
+                self.goes_on.notified().await;
+                Ok(())
+            }),
             false => Box::pin(async { Ok(()) }),
         }
     }
@@ -83,6 +99,14 @@ impl Agent for Fake {
 
     fn container(&self, instance: &str, _task: &str) -> Result<(PathBuf, String)> {
         bail!("{instance} has no container")
+    }
+}
+
+impl Fake {
+    /// It stands still no longer.
+    pub fn go_on(&self) {
+        self.stands_still.store(false, Ordering::Relaxed);
+        self.goes_on.notify_one();
     }
 }
 
@@ -138,6 +162,7 @@ impl World {
             restarted: Mutex::default(),
             fault: Mutex::default(),
             stands_still: AtomicBool::new(false),
+            goes_on: tokio::sync::Notify::new(),
             log: folder.join("log"),
         });
         let (stop, stopped) = watch::channel(false);
@@ -149,6 +174,7 @@ impl World {
             exec: door,
             sessions: Arc::new(tokio::sync::Semaphore::new(exec::SESSIONS)),
             health: wanted::Health::default(),
+            turn: Arc::new(watch::Sender::default()),
             places: Arc::new(faults::Places {
                 store: folder.join("store"),
                 agent: folder.clone(),
@@ -217,6 +243,7 @@ impl World {
             *snapshot = Arc::new(Snapshot {
                 number: snapshot.number + 1,
                 revision: Some(u64::MAX),
+                halting: None,
                 instances: instances.into_iter().map(Arc::new).collect(),
             });
         });

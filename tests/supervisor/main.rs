@@ -10,6 +10,7 @@
 #[path = "../runtime/caller.rs"]
 mod caller;
 mod disk;
+mod down;
 mod errors;
 mod host;
 mod inside;
@@ -36,6 +37,7 @@ fn main() {
         inside::all(),
         errors::all(),
         disk::all(),
+        down::all(),
         takeover::all(),
         network::all(),
         storm::all(),

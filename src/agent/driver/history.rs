@@ -64,6 +64,7 @@ impl Driver {
             }
             Event::Begun { .. }
             | Event::Want(_)
+            | Event::Halt(_)
             | Event::Made(..)
             | Event::Kept(_)
             | Event::Told(..)

@@ -1,5 +1,7 @@
 //! What comes to the driver's loop, from keepers, callers and work that has ended.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,6 +35,8 @@ pub enum Input {
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
     /// Something was done with a job: which word says what, and why.
     Note(JobId, &'static str, String),
+    /// The host is going down: everything has to end within this time.
+    Halt(Duration, oneshot::Sender<()>),
     /// Somebody asks whether the loop turns.
     Ping(oneshot::Sender<()>),
     /// Somebody asks the agent to end.

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::health::{self, Checks};
-use super::reconcile::{Action, Begin, Event, Name, Stage, State};
+use super::reconcile::{Action, Begin, Event, Name, Stage, State, going_down};
 use super::{Options, Snapshot};
 use crate::api::Instance;
 use crate::error;
@@ -36,7 +36,7 @@ use crate::network::Network;
 
 pub use events::Reader;
 pub use inbox::{Inbox, Input};
-pub use start::start;
+pub use start::{Started, start};
 use troubles::Trouble;
 #[cfg(test)]
 pub(crate) use {ports::Ports, wanted::plan};
@@ -152,6 +152,10 @@ impl Driver {
                 let done = self.ask(&name, request, reason);
                 let _gone = answer.send(done);
             }
+            Input::Halt(within, answer) => {
+                self.step(Event::Halt(within));
+                let _gone = answer.send(());
+            }
             Input::Note(job, kind, cause) => self.note_job(&job, kind, cause),
             // Who has asked may have waited too long.
             Input::Ping(answer) => drop(answer.send(())),
@@ -161,6 +165,9 @@ impl Driver {
     }
 
     fn ask(&mut self, name: &str, request: Request, reason: String) -> Result<()> {
+        if self.state.halting.is_some() {
+            bail!("this host is going down: what is wanted runs again after its next boot");
+        }
         let Some(link) = self.links.get(name) else {
             match self.state.slots.contains_key(name) {
                 true => {
@@ -178,7 +185,10 @@ impl Driver {
     }
 
     fn step(&mut self, event: Event) {
-        let is_wide = matches!(event, Event::Begun { .. } | Event::Want(_) | Event::Time);
+        let is_wide = matches!(
+            event,
+            Event::Begun { .. } | Event::Want(_) | Event::Halt(_) | Event::Time
+        );
         let about = about(&event).cloned();
         self.note_event(&event);
         if let Event::Lost(name) | Event::NotKept(name, _) = &event {
@@ -283,7 +293,10 @@ impl Driver {
         match self.state.slots.get(name) {
             None => drop(self.views.remove(name)),
             Some(slot) => {
-                let view = slot.view(name, &self.host.options.host);
+                let mut view = slot.view(name, &self.host.options.host);
+                if self.state.halting.is_some() {
+                    view = going_down(view);
+                }
                 let is_same = self.views.get(name).is_some_and(|last| **last == view);
                 if !is_same {
                     self.note_change(name, &view);
@@ -295,8 +308,10 @@ impl Driver {
 
     fn publish(&mut self) {
         let instances: Vec<_> = self.views.values().cloned().collect();
+        let halting = self.state.left();
         self.snapshots.send_if_modified(|last| {
             let same = last.revision == self.state.revision
+                && last.halting == halting
                 && last.instances.len() == instances.len()
                 && last
                     .instances
@@ -313,6 +328,7 @@ impl Driver {
                 *last = Arc::new(Snapshot {
                     number,
                     revision: self.state.revision,
+                    halting,
                     instances,
                 });
             }
@@ -330,7 +346,7 @@ impl Driver {
 /// The instance that an event is about, if it is one.
 fn about(event: &Event) -> Option<&Name> {
     match event {
-        Event::Begun { .. } | Event::Want(_) | Event::Time => None,
+        Event::Begun { .. } | Event::Want(_) | Event::Halt(_) | Event::Time => None,
         Event::Made(name, ..)
         | Event::NotMade(name, _)
         | Event::Kept(name)

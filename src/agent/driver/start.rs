@@ -36,12 +36,12 @@ pub struct Started {
     pub host: Arc<Host>,
 }
 
-/// Takes the lock, reads what is there, and begins.
+/// Takes the lock, reads what is there, and begins; with the end of everything within a time, if the host is going down.
 ///
 /// # Errors
 ///
 /// Another agent is there; or the directory can not be used.
-pub async fn start(options: Options) -> Result<Started> {
+pub async fn start(options: Options, halting: Option<Duration>) -> Result<Started> {
     let state = options.state.clone();
     fs::create_dir_all(&state).with_context(|| format!("make {state:?}"))?;
     // Keepers' annotations have its path, and have to be the same when it is started elsewhere.
@@ -75,6 +75,9 @@ pub async fn start(options: Options) -> Result<Started> {
         events: driver.log.reader(),
         host,
     };
+    if let Some(within) = halting {
+        driver.step(Event::Halt(within));
+    }
     driver.begin()?;
     tokio::spawn(repair(driver.host.clone()));
     tokio::spawn(reaper::watch(driver.host.clone(), driver.inbox.clone()));

@@ -47,6 +47,7 @@ type Shared = State<Arc<Control>>;
         jobs::remove,
         hosts::list,
         hosts::inspect,
+        hosts::halt,
         hosts::deploy,
         hosts::patch,
         hosts::undeploy,
@@ -74,6 +75,7 @@ type Shared = State<Arc<Control>>;
         api::Deployment,
         api::Event,
         api::Exec,
+        api::Halt,
         api::Host,
         api::Instance,
         api::JobInfo,
@@ -103,6 +105,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/jobs/{job}/history", get(streams::job_history))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{host}", get(hosts::inspect))
+        .route("/hosts/{host}/halt", post(hosts::halt))
         .route(
             "/hosts/{host}/jobs/{job}",
             put(hosts::deploy)
