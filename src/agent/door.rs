@@ -73,10 +73,20 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// An older revision than the last one; two jobs whose instances would have one name; or it can not be
-    /// written, and what was wanted before stays.
+    /// Another store or an older revision than the last one ([`super::Refused`]); two jobs whose instances would have one
+    /// name; or it can not be written, and what was wanted before stays.
     pub async fn want(&self, wanted: Wanted) -> Result<()> {
-        self.ask(|answer| Input::Want(wanted, answer)).await?
+        self.ask(|answer| Input::Want(wanted, false, answer))
+            .await?
+    }
+
+    /// As [`Handle::want`], whatever store or revision it is from: somebody has said that this is the truth.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Handle::want`].
+    pub async fn accept(&self, wanted: Wanted) -> Result<()> {
+        self.ask(|answer| Input::Want(wanted, true, answer)).await?
     }
 
     /// What there is, and each change of it.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use talk::{
-    Change, Created, Deploy, Endpoint, Exec, Halt, Host, JobInfo, Patch, Problem, Service,
+    Accept, Change, Created, Deploy, Endpoint, Exec, Halt, Host, JobInfo, Patch, Problem, Service,
     TOKEN_HEADER, VERSION_HEADER, Version,
 };
 

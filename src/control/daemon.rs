@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::upgrade::Successor;
 use super::{
-    Agent, Control, Options, exec, expiry, faults, halt, jail, metrics, place, routes, server,
-    socket, wanted,
+    Agent, Control, Options, exec, expiry, faults, halt, inherited, jail, metrics, place, routes,
+    server, socket, wanted,
 };
 use crate::agent::{self, Handle};
 use crate::error::{self, Level, Log, LogFormat};
@@ -127,6 +127,7 @@ impl Signals {
 
 async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd)> {
     let mut signals = Signals::new()?;
+    inherited::adopt();
     let host = options.host()?;
     let program = options.runtime()?;
     place::own(&options.state).context("--state")?;
@@ -155,6 +156,7 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         exec: door,
         sessions: Arc::new(Semaphore::new(exec::SESSIONS)),
         health: wanted::Health::default(),
+        accepted: tokio::sync::Notify::new(),
         turn: Arc::new(watch::Sender::default()),
         places: Arc::new(places),
         refused: tokio::sync::Notify::new(),
@@ -299,6 +301,10 @@ impl super::Events for agent::Events {
 impl Agent for Handle {
     fn want(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
         Box::pin(Handle::want(self, wanted))
+    }
+
+    fn accept(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
+        Box::pin(Handle::accept(self, wanted))
     }
 
     fn halt(&self, within: Duration) -> super::Answer<'_, Result<()>> {

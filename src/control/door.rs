@@ -21,6 +21,9 @@ pub trait Agent: Send + Sync {
     /// Takes what is wanted; it is safe on disk when this returns.
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>>;
 
+    /// Takes what is wanted from whatever store or revision.
+    fn accept(&self, wanted: Wanted) -> Answer<'_, Result<()>>;
+
     /// Ends all instances within this time, as the host is going down.
     fn halt(&self, within: Duration) -> Answer<'_, Result<()>>;
 

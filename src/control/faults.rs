@@ -36,6 +36,8 @@ pub enum Part {
     Agent,
     /// What is wanted does not reach the agent.
     Wanted,
+    /// The agent does not take it from this store.
+    Identity,
     /// The agent's loop does not turn.
     Loop,
     /// The host is going down.
@@ -44,10 +46,11 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 5] = [
+    pub const ALL: [Part; 6] = [
         Part::Store,
         Part::Agent,
         Part::Wanted,
+        Part::Identity,
         Part::Loop,
         Part::Host,
     ];
@@ -58,6 +61,7 @@ impl Part {
             Part::Store => "store",
             Part::Agent => "agent",
             Part::Wanted => "wanted",
+            Part::Identity => "identity",
             Part::Loop => "loop",
             Part::Host => "host",
         }
@@ -79,6 +83,7 @@ impl fmt::Display for Fault {
             Part::Store => "what should run can not be changed",
             Part::Agent => "the agent's state can not be written",
             Part::Wanted => "what is wanted does not reach the agent",
+            Part::Identity => "what is wanted is not taken from this store",
             Part::Loop => "the agent does not answer",
             Part::Host => "this host is going down",
         };
@@ -94,6 +99,10 @@ impl Fault {
                 "make room on the disk of --state, or make it writable: it is tried again by itself, and instances run on"
             }
             Part::Wanted => "instances run on as they are; it is tried again by itself",
+            Part::Identity => {
+                "instances run on as they are. Stop the daemon and put the store back that was there; or, if this one is meant, \
+                 parctl store accept takes what it says, and ends what it does not want"
+            }
             Part::Loop => {
                 "see the log of parheliond; it can be restarted, instances run on meanwhile"
             }
@@ -182,10 +191,18 @@ impl Control {
             (refused.or_else(|| full(&places.store)), full(&places.agent))
         });
         let (store, full) = looked.await.unwrap_or_default();
+        let failure = self.health.fault();
+        let wanted = failure.map(|failure| {
+            let part = match failure.refused {
+                true => Part::Identity,
+                false => Part::Wanted,
+            };
+            (part, Some(failure.why))
+        });
         let found = [
             (Part::Store, store),
             (Part::Agent, self.agent.fault().or(full)),
-            (Part::Wanted, self.health.fault()),
+            wanted.unwrap_or((Part::Wanted, None)),
             (Part::Loop, turns),
             (Part::Host, halting),
         ];
@@ -310,7 +327,7 @@ mod tests {
         let came = tokio::time::timeout(TURN, world.get("/metrics")).await;
         let (status, text) = came.unwrap();
         assert_eq!(status, 200);
-        assert!(text.as_str().unwrap().contains("parhelion_instances"));
+        assert!(text.as_str().unwrap().contains("parhelion_requests"));
     }
 
     #[tokio::test]

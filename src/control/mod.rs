@@ -16,6 +16,7 @@ mod feed;
 mod find;
 mod follow;
 mod halt;
+mod inherited;
 pub mod jail;
 mod jobs;
 pub(crate) mod keys;
@@ -71,6 +72,8 @@ pub struct Control {
     sessions: Arc<Semaphore>,
     /// How well what is wanted reaches the agent.
     health: wanted::Health,
+    /// Told when somebody says that this store is the truth.
+    accepted: Notify,
     /// Whether the agent's loop turns.
     turn: Arc<watch::Sender<faults::Turn>>,
     /// Where it is written.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tower_service::Service as _;
 
 use super::{Agent, Answer, Control, Events, exec, faults, metrics, routes, wanted};
-use crate::agent::{Snapshot, Wanted};
+use crate::agent::{Origin, Snapshot, Wanted};
 use crate::api::{Event, Goal, Health, Instance, Phase, TaskStatus};
 use crate::job::JobId;
 use crate::store::Clock;
@@ -22,6 +22,8 @@ use crate::store::embedded::Embedded;
 /// An agent that does what a test says.
 pub struct Fake {
     pub wanted: watch::Sender<Option<Wanted>>,
+    /// What it has followed before.
+    pub followed: Mutex<Option<Origin>>,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     pub events: Mutex<Vec<Event>>,
     pub restarted: Mutex<Vec<String>>,
@@ -34,8 +36,17 @@ pub struct Fake {
 
 impl Agent for Fake {
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>> {
+        let followed = self.followed.lock().unwrap();
+        if let Err(refused) = Origin::of(&wanted).check(followed.as_ref()) {
+            return Box::pin(std::future::ready(Err(refused.into())));
+        }
         self.wanted.send_replace(Some(wanted));
         Box::pin(async { Ok(()) })
+    }
+
+    fn accept(&self, wanted: Wanted) -> Answer<'_, Result<()>> {
+        *self.followed.lock().unwrap() = Some(Origin::of(&wanted));
+        self.want(wanted)
     }
 
     fn halt(&self, _within: Duration) -> Answer<'_, Result<()>> {
@@ -157,6 +168,7 @@ impl World {
         let store = Embedded::open(&folder.join("store"), Arc::new(Still)).unwrap();
         let agent = Arc::new(Fake {
             wanted: watch::Sender::new(None),
+            followed: Mutex::default(),
             snapshots: watch::Sender::new(Arc::default()),
             events: Mutex::default(),
             restarted: Mutex::default(),
@@ -174,6 +186,7 @@ impl World {
             exec: door,
             sessions: Arc::new(tokio::sync::Semaphore::new(exec::SESSIONS)),
             health: wanted::Health::default(),
+            accepted: tokio::sync::Notify::new(),
             turn: Arc::new(watch::Sender::default()),
             places: Arc::new(faults::Places {
                 store: folder.join("store"),

@@ -13,6 +13,7 @@ mod disk;
 mod down;
 mod errors;
 mod host;
+mod identity;
 mod inside;
 mod life;
 mod looking;
@@ -37,6 +38,7 @@ fn main() {
         inside::all(),
         errors::all(),
         disk::all(),
+        identity::all(),
         down::all(),
         takeover::all(),
         network::all(),

@@ -6,9 +6,9 @@ use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{link, reaper, wanted};
-use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name};
 use crate::agent::report::Told;
+use crate::agent::{Origin, Wanted};
 use crate::job::JobId;
 use crate::keeper::Request;
 
@@ -27,10 +27,10 @@ pub enum Input {
     Look,
     /// What was reaped.
     Reaped(reaper::Reaped),
-    /// Somebody wants this.
-    Want(Wanted, wanted::Answer),
+    /// Somebody wants this, and whatever store or revision it is from if so.
+    Want(Wanted, bool, wanted::Answer),
     /// That is on disk.
-    Recorded(wanted::Plan, wanted::Answer),
+    Recorded(wanted::Plan, Origin, wanted::Answer),
     /// Somebody asks an instance's keeper, and why.
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
     /// Something was done with a job: which word says what, and why.

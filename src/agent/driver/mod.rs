@@ -27,7 +27,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::health::{self, Checks};
 use super::reconcile::{Action, Begin, Event, Name, Stage, State, going_down};
-use super::{Options, Snapshot};
+use super::{Options, Origin, Snapshot};
 use crate::api::Instance;
 use crate::error;
 use crate::job::Job;
@@ -56,8 +56,8 @@ pub struct Host {
     pub ports: Mutex<ports::Ports>,
     /// Networks of instances' own.
     pub network: Network,
-    /// The revision that was written down last by this agent.
-    pub recorded: Mutex<Option<u64>>,
+    /// What that is from which was written down last by this agent.
+    pub recorded: Mutex<Option<Origin>>,
     /// What of its state can not be written.
     pub troubles: troubles::Troubles,
     /// How many keepers may begin at once.
@@ -77,6 +77,8 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Driver {
     host: Arc<Host>,
     state: State,
+    /// What that is from which is followed.
+    origin: Option<Origin>,
     jobs: HashMap<Name, place::Recipe>,
     links: HashMap<Name, mpsc::UnboundedSender<link::Order>>,
     pipes: HashMap<Name, link::Pipes>,
@@ -146,8 +148,8 @@ impl Driver {
             Input::Appeared(names) => self.appeared(&names),
             Input::Look => self.look(),
             Input::Reaped(reaped) => self.note_reaped(reaped),
-            Input::Want(wanted, answer) => self.want(wanted, answer),
-            Input::Recorded(planned, answer) => self.recorded(planned, answer),
+            Input::Want(wanted, anyway, answer) => self.want(wanted, anyway, answer),
+            Input::Recorded(planned, origin, answer) => self.recorded(planned, origin, answer),
             Input::Ask(name, request, reason, answer) => {
                 let done = self.ask(&name, request, reason);
                 let _gone = answer.send(done);

@@ -15,7 +15,7 @@ use super::wanted::plan;
 use super::{Driver, Flatten as _, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
-use crate::agent::{Options, Snapshot, Wanted};
+use crate::agent::{Options, Origin, Snapshot, Wanted};
 use crate::error;
 use crate::keeper::{Now, client, clock};
 use crate::network::Network;
@@ -55,6 +55,7 @@ pub async fn start(options: Options, halting: Option<Duration>) -> Result<Starte
     let checks = checks(&host, inbox.clone());
     let mut driver = Driver {
         state: State::new(clock::now().as_nanos() as u64 ^ u64::from(std::process::id())),
+        origin: None,
         jobs: HashMap::new(),
         links: HashMap::new(),
         pipes: HashMap::new(),
@@ -185,6 +186,8 @@ impl Driver {
             Some(wanted) => {
                 let (jobs, want) = plan(&wanted)?;
                 self.jobs = jobs;
+                self.origin = Some(Origin::of(&wanted));
+                self.host.reserve(&wanted);
                 Some(want)
             }
             None => None,

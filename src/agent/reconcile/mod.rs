@@ -62,7 +62,7 @@ impl State {
                 self.settle_all(now, &mut actions);
             }
             Event::Want(want) => {
-                if self.revision.is_none_or(|last| want.revision >= last) {
+                if want.anyway || self.revision.is_none_or(|last| want.revision >= last) {
                     self.want(want, now);
                     self.settle_all(now, &mut actions);
                 }

@@ -148,6 +148,8 @@ pub struct WantedSlot {
 pub struct Want {
     /// The revision it is from.
     pub revision: u64,
+    /// Whether it is followed though it may be older, as somebody has said that it is the truth.
+    pub anyway: bool,
     /// The instances, each name once.
     pub slots: Vec<WantedSlot>,
 }

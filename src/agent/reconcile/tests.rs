@@ -26,6 +26,7 @@ pub fn want(revision: u64, goals: &[(u32, Goal)]) -> Want {
     });
     Want {
         revision,
+        anyway: false,
         slots: slots.collect(),
     }
 }
@@ -113,6 +114,13 @@ fn an_older_revision_changes_nothing() {
     let before = state.slots.clone();
     assert!(state.step(Event::Want(want(4, &[])), T).is_empty());
     assert_eq!((state.revision, &state.slots), (Some(5), &before));
+    // But if somebody says so.
+    let meant = Want {
+        anyway: true,
+        ..want(4, &[(1, Goal::Start)])
+    };
+    assert_eq!(state.step(Event::Want(meant), T), [Action::Make(name(1))]);
+    assert_eq!(state.revision, Some(4));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 
 use super::{Shared, token};
-use crate::api::{Deploy, Deployment, Halt, Host, Patch, Phase, Problem};
+use crate::api::{Accept, Deploy, Deployment, Halt, Host, Patch, Phase, Problem};
 use crate::control::caller::{Who, by};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
@@ -45,6 +45,7 @@ async fn here(control: &Control) -> Result<Host, Refusal> {
         jobs,
         instances: snapshot.instances.len(),
         running: snapshot.instances.iter().filter(runs).count(),
+        store: control.identity().await?,
         halting: snapshot.halting,
     })
 }
@@ -74,6 +75,25 @@ pub async fn halt(
     let ended = snapshots.wait_for(|snapshot| snapshot.halting == Some(0));
     // Who has waited so long is told how many are left.
     drop(tokio::time::timeout(HALTING, ended).await);
+    here(&control).await.map(Json)
+}
+
+/// Makes what the store says the truth for a host, whatever was wanted of that before: the store is another one than the one
+/// that its agent has followed, or an older one, and is meant. What it does not want ends.
+#[utoipa::path(post, path = "/v1/hosts/{host}/accept", params(("host" = String, Path)), request_body = Accept,
+    responses((status = 200, body = Host), (status = 404, body = Problem), (status = 409, body = Problem, description = "The store has another name")))]
+pub async fn accept(
+    State(control): Shared,
+    Path(host): Path<String>,
+    who: Who,
+    Json(wish): Json<Accept>,
+) -> Result<Json<Host>, Refusal> {
+    control.check_host(&host)?;
+    let store = control.accept(&wish.store).await?;
+    let by = by(&who);
+    error::warn(&format!(
+        "what store {store} says is the truth from now on: {by}"
+    ));
     here(&control).await.map(Json)
 }
 

@@ -48,6 +48,7 @@ type Shared = State<Arc<Control>>;
         hosts::list,
         hosts::inspect,
         hosts::halt,
+        hosts::accept,
         hosts::deploy,
         hosts::patch,
         hosts::undeploy,
@@ -69,6 +70,7 @@ type Shared = State<Arc<Control>>;
     ),
     components(schemas(
         Problem,
+        api::Accept,
         api::Change,
         api::Created,
         api::Deploy,
@@ -106,6 +108,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/hosts", get(hosts::list))
         .route("/hosts/{host}", get(hosts::inspect))
         .route("/hosts/{host}/halt", post(hosts::halt))
+        .route("/hosts/{host}/accept", post(hosts::accept))
         .route(
             "/hosts/{host}/jobs/{job}",
             put(hosts::deploy)
