@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::{oneshot, watch};
@@ -35,24 +36,57 @@ pub struct Events {
 ///
 /// Another agent has the directory; or it can not be used.
 pub async fn start(options: Options) -> Result<Handle> {
-    let started = driver::start(options).await?;
-    Ok(Handle {
-        inbox: started.inbox,
-        snapshots: started.snapshots,
-        events: started.events,
-        host: started.host,
-    })
+    driver::start(options, None).await.map(Handle::new)
+}
+
+/// As [`start`], for a host that is going down: everything has to end within this time ([`Handle::halt`]).
+///
+/// # Errors
+///
+/// As for [`start`].
+pub async fn start_halting(options: Options, within: Duration) -> Result<Handle> {
+    driver::start(options, Some(within)).await.map(Handle::new)
 }
 
 impl Handle {
+    fn new(started: driver::Started) -> Handle {
+        Handle {
+            inbox: started.inbox,
+            snapshots: started.snapshots,
+            events: started.events,
+            host: started.host,
+        }
+    }
+
+    /// Ends all instances, as the host is going down: with their stop signals, all at once, and killed after their graces
+    /// or this time. Nothing is started any more, and what is wanted stays so. [`Snapshot::halting`] tells how many are
+    /// left.
+    ///
+    /// # Errors
+    ///
+    /// The agent has ended.
+    pub async fn halt(&self, within: Duration) -> Result<()> {
+        self.ask(|answer| Input::Halt(within, answer)).await
+    }
+
     /// Says what is wanted here from now on. When it returns, that is safe on disk.
     ///
     /// # Errors
     ///
-    /// An older revision than the last one; two jobs whose instances would have one name; or it can not be
-    /// written, and what was wanted before stays.
+    /// Another store or an older revision than the last one ([`super::Refused`]); two jobs whose instances would have one
+    /// name; or it can not be written, and what was wanted before stays.
     pub async fn want(&self, wanted: Wanted) -> Result<()> {
-        self.ask(|answer| Input::Want(wanted, answer)).await?
+        self.ask(|answer| Input::Want(wanted, false, answer))
+            .await?
+    }
+
+    /// As [`Handle::want`], whatever store or revision it is from: somebody has said that this is the truth.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Handle::want`].
+    pub async fn accept(&self, wanted: Wanted) -> Result<()> {
+        self.ask(|answer| Input::Want(wanted, true, answer)).await?
     }
 
     /// What there is, and each change of it.

@@ -6,9 +6,11 @@
 mod door;
 mod driver;
 pub mod health;
+mod origin;
 pub mod reconcile;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,9 +20,10 @@ use crate::api::{Goal, Instance};
 use crate::job::Job;
 use crate::network;
 
-pub use door::{Events, Handle, start};
+pub use door::{Events, Handle, start, start_halting};
 #[cfg(test)]
 pub(crate) use driver::{Ports, plan};
+pub use origin::{Origin, Refused};
 #[cfg(test)]
 pub(crate) use report::Told;
 
@@ -44,10 +47,17 @@ pub struct Options {
 /// All that is wanted of this host.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The store's revision that it is from: an older one than the last is left out.
+    /// The store that it is from, once that has a name: what is from another one than the last is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The store's revision that it is from: an older one than the last is refused.
     pub revision: u64,
     /// The jobs, each once.
     pub jobs: Vec<WantedJob>,
+    /// The host's ports that jobs ask for by their numbers, also jobs that are not wanted yet: none of them is chosen for
+    /// another one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reserved: BTreeSet<u16>,
 }
 
 /// A job that is wanted here.
@@ -69,6 +79,8 @@ pub struct Snapshot {
     pub number: u64,
     /// The revision of what is wanted of them; None while that is not known.
     pub revision: Option<u64>,
+    /// How many instances have not ended yet, while the host is going down.
+    pub halting: Option<usize>,
     /// The instances, sorted by name.
     pub instances: Vec<Arc<Instance>>,
 }

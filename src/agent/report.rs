@@ -35,6 +35,7 @@ impl Told {
         let report = Report {
             wanted: status.state.wanted,
             is_at_rest: matches!(status.state.phase, Kept::Resting { why } if why != Rest::New),
+            halted: matches!(status.state.phase, Kept::Resting { why } if why == Rest::Halted),
             phase: phase(&status.state.phase),
             flapping: status.flapping,
             restarts: status.state.counts.attempts.saturating_sub(1),
@@ -73,7 +74,9 @@ impl Told {
 fn phase(phase: &Kept) -> Phase {
     match phase {
         Kept::Resting { why: Rest::New } => Phase::Pending,
-        Kept::Resting { why: Rest::Stopped } => Phase::Stopped,
+        Kept::Resting {
+            why: Rest::Stopped | Rest::Halted,
+        } => Phase::Stopped,
         Kept::Resting {
             why: Rest::Completed,
         } => Phase::Completed,
@@ -85,7 +88,7 @@ fn phase(phase: &Kept) -> Phase {
         Kept::Removing { next, .. } => match next {
             Next::Rest(Rest::Completed) => Phase::Completed,
             Next::Rest(Rest::Failed) => Phase::Failed,
-            Next::Rest(Rest::Stopped | Rest::New) => Phase::Stopping,
+            Next::Rest(Rest::Stopped | Rest::New | Rest::Halted) => Phase::Stopping,
             Next::Attempt(..) => Phase::Waiting,
         },
     }
@@ -125,6 +128,7 @@ pub fn told_in_words(attempt: &Attempt) -> Option<String> {
     Some(match attempt.told? {
         Stop::Asked => "it is not wanted".to_owned(),
         Stop::Group => "another task of its group has ended".to_owned(),
+        Stop::Host => "the host was going down".to_owned(),
         Stop::Restart => "a restart was asked for".to_owned(),
         Stop::Unhealthy => {
             let why = attempt.reason.as_deref().unwrap_or("its checks failed");

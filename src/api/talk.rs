@@ -97,6 +97,28 @@ pub struct Host {
     pub instances: usize,
     /// How many of them run.
     pub running: usize,
+    /// The name of its store, once that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// How many of them have not ended yet, while the host is going down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halting: Option<usize>,
+}
+
+/// Which store is the truth for a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Accept {
+    /// Its name, or the first eight digits of it or more.
+    pub store: String,
+}
+
+/// How a host is to end its instances, as it is going down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Halt {
+    /// Within how many seconds they are killed whose grace is longer.
+    pub within: u32,
 }
 
 /// The daemon's version.

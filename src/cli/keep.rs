@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::verbs::Verb;
 use super::{Arguments, Cgroups, FAILURE, LogFlags, output, parse, surroundings};
 use crate::error;
-use crate::keeper::{self, Apart, Ground, KeepRequest, Orders, Request, client};
+use crate::keeper::{self, Apart, Begin, Ground, KeepRequest, Orders, Request, client};
 
 #[derive(Debug, Args)]
 pub(super) struct Keeping {
     /// Begin with a stop: nothing is started before somebody asks for it
     #[arg(long)]
     stop: bool,
+    /// Begin with a stop as the host is going down: nothing is started before the next keeper begins
+    #[arg(long, conflicts_with = "stop")]
+    halt: bool,
     /// The instance's directory: keeper.json says what it is, and everything of it is there
     pub(super) directory: PathBuf,
 }
@@ -55,6 +58,14 @@ impl Asking {
 }
 
 impl Keeping {
+    fn begin(&self) -> Begin {
+        match (self.stop, self.halt) {
+            (true, _) => Begin::Stop,
+            (false, true) => Begin::Halt,
+            (false, false) => Begin::Going,
+        }
+    }
+
     /// Locks the instance and finds out what is to be done.
     pub(super) fn find(&self, root: PathBuf, cgroups: Cgroups) -> Result<(Orders, Ground)> {
         let directory = std::fs::canonicalize(&self.directory);
@@ -66,7 +77,7 @@ impl Keeping {
                     root,
                     cgroup_manager: cgroups.manager,
                     rootless: cgroups.rootless,
-                    stop: self.stop,
+                    begin: self.begin(),
                 })
             });
         found.with_context(|| format!("keep {:?}", self.directory))

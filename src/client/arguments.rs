@@ -79,6 +79,8 @@ pub enum Verb {
     Events(Events),
     /// Remove a job that is deployed nowhere
     Remove(Remove),
+    /// Print which store the daemon has, or make it the truth
+    Store(Store),
     /// List services and where they answer
     Services,
     /// Print the schema of job files
@@ -322,6 +324,26 @@ pub struct Remove {
     /// Undeploy it first
     #[arg(long)]
     pub undeploy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Store {
+    #[command(subcommand)]
+    pub verb: StoreVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    /// Print the name of the store, and whether the host follows it
+    Show,
+    /// Make what the store says the truth, though it is another or an older one than before: what it does not want ends
+    Accept {
+        /// Its name, or the first eight digits of it or more
+        store: String,
+        /// The host, where there is more than one
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+    },
 }
 
 fn time(text: &str) -> Result<Duration, String> {

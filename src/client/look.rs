@@ -1,11 +1,13 @@
 //! Looking: at instances, hosts, services, what has happened, what was printed.
 
-use super::arguments::{Events, History, Logs, Status, Watch};
+use hyper::Method;
+
+use super::arguments::{Events, History, Logs, Status, StoreVerb, Watch};
 use super::connection::{Client, quoted};
 use super::failure::Failure;
 use super::pick;
 use super::show::{self, Cell, Colour, Output};
-use crate::api::{Change, Event, Host, JobInfo, Service, Version};
+use crate::api::{Accept, Change, Event, Host, JobInfo, Service, Version};
 
 /// Lists instances.
 pub async fn status(client: &Client, output: &Output, status: Status) -> Result<(), Failure> {
@@ -49,6 +51,32 @@ pub async fn hosts(client: &Client, output: &Output) -> Result<(), Failure> {
     };
     let rows: Vec<Vec<Cell>> = hosts.iter().map(row).collect();
     output.table(&["HOST", "STATE", "JOBS", "INSTANCES", "VERSION"], &rows)
+}
+
+/// Prints which store there is, or makes it the truth.
+pub async fn store(client: &Client, output: &Output, verb: StoreVerb) -> Result<(), Failure> {
+    let hosts: Vec<Host> = match verb {
+        StoreVerb::Show => client.get("/v1/hosts").await?,
+        StoreVerb::Accept { store, host } => {
+            let host = pick::host(client, host).await?;
+            let path = format!("/v1/hosts/{}/accept", quoted(&host));
+            let accept = Accept { store };
+            vec![client.ask(Method::POST, &path, &accept).await?]
+        }
+    };
+    if output.json {
+        return output.value(&hosts);
+    }
+    let row = |host: &Host| {
+        let state = match &host.fault {
+            None => Cell::new("followed".to_owned(), Colour::Green),
+            Some(fault) => Cell::new(fault.clone(), Colour::Red),
+        };
+        let store = host.store.clone().unwrap_or_else(|| "none yet".to_owned());
+        vec![host.name.clone().into(), store.into(), state]
+    };
+    let rows: Vec<Vec<Cell>> = hosts.iter().map(row).collect();
+    output.table(&["HOST", "STORE", "STATE"], &rows)
 }
 
 /// Prints what has happened to a job or an instance.

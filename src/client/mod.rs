@@ -85,6 +85,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<i32, Failure> {
         Verb::Top => top::top(&client).await?,
         Verb::Events(events) => look::events(&client, output, events).await?,
         Verb::Remove(remove) => jobs::remove(&client, output, remove).await?,
+        Verb::Store(store) => look::store(&client, output, store.verb).await?,
         Verb::Services => look::services(&client, output).await?,
         Verb::Schema => jobs::schema(output)?,
         Verb::Version => look::version(&client, output).await?,

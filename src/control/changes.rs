@@ -6,6 +6,19 @@ use crate::api::Deployment;
 use crate::job::JobId;
 use crate::store::{Compare, Operation, Revision, Txn};
 
+/// The store gets a name, or another one than it had at that revision.
+pub fn identify(before: Option<Revision>, value: Vec<u8>) -> Txn {
+    let key = keys::IDENTITY.as_bytes().to_vec();
+    let compare = match before {
+        None => Compare::Absent(key.clone()),
+        Some(revision) => Compare::ModRevision(key.clone(), revision),
+    };
+    Txn {
+        compare: vec![compare],
+        then: vec![put(key, value)],
+    }
+}
+
 /// A job is kept that was not there.
 pub fn create(id: &JobId, value: Vec<u8>) -> Txn {
     let key = keys::job(id);

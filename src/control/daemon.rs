@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::upgrade::Successor;
 use super::{
-    Agent, Control, Options, exec, expiry, faults, jail, metrics, place, routes, server, socket,
-    wanted,
+    Agent, Control, Options, exec, expiry, faults, halt, inherited, jail, metrics, place, routes,
+    server, socket, wanted,
 };
 use crate::agent::{self, Handle};
 use crate::error::{self, Level, Log, LogFormat};
@@ -96,6 +96,10 @@ fn run(options: &Options) -> Result<()> {
     let successor = Successor::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().context("the loop")?;
+    if let Some(within) = options.halt {
+        let within = Duration::from_secs(within.into());
+        return runtime.block_on(halt::halt(options, within));
+    }
     let (end, listener) = runtime.block_on(serve(options, &successor))?;
     // Waits for nothing: what is still on a thread is no deed of anybody's.
     runtime.shutdown_background();
@@ -123,6 +127,7 @@ impl Signals {
 
 async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd)> {
     let mut signals = Signals::new()?;
+    inherited::adopt();
     let host = options.host()?;
     let program = options.runtime()?;
     place::own(&options.state).context("--state")?;
@@ -135,14 +140,7 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         error::warn(&format!("the store had an unfinished write: {torn:?}"));
     }
     let listener = socket::open(&options.socket)?;
-    let agent = agent::start(agent::Options {
-        host: host.clone(),
-        state: places.agent.clone(),
-        runtime: program.clone(),
-        root: options.root.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
-        network: options.network()?,
-    });
+    let agent = agent::start(options.agent()?);
     let agent = agent.await.context("the agent")?;
     let run = options.state.join("terminals");
     if let Err(problem) = place::own(&run) {
@@ -158,6 +156,8 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
         exec: door,
         sessions: Arc::new(Semaphore::new(exec::SESSIONS)),
         health: wanted::Health::default(),
+        accepted: tokio::sync::Notify::new(),
+        turn: Arc::new(watch::Sender::default()),
         places: Arc::new(places),
         refused: tokio::sync::Notify::new(),
         counts: metrics::Counts::default(),
@@ -301,6 +301,14 @@ impl super::Events for agent::Events {
 impl Agent for Handle {
     fn want(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
         Box::pin(Handle::want(self, wanted))
+    }
+
+    fn accept(&self, wanted: agent::Wanted) -> super::Answer<'_, Result<()>> {
+        Box::pin(Handle::accept(self, wanted))
+    }
+
+    fn halt(&self, within: Duration) -> super::Answer<'_, Result<()>> {
+        Box::pin(Handle::halt(self, within))
     }
 
     fn fault(&self) -> Option<String> {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -19,6 +20,12 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Agent: Send + Sync {
     /// Takes what is wanted; it is safe on disk when this returns.
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>>;
+
+    /// Takes what is wanted from whatever store or revision.
+    fn accept(&self, wanted: Wanted) -> Answer<'_, Result<()>>;
+
+    /// Ends all instances within this time, as the host is going down.
+    fn halt(&self, within: Duration) -> Answer<'_, Result<()>>;
 
     /// What of its state it can not write now, and why.
     fn fault(&self) -> Option<String>;

@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::Control;
+use super::{Agent, Control};
 use crate::error;
 
-/// How long the agent's loop may take to turn.
-const TURN: Duration = Duration::from_secs(5);
+/// How long the agent's loop may take to turn. Who asks how the daemon is waits so long at most.
+pub const TURN: Duration = Duration::from_secs(2);
+
+/// How long who asks for something else waits for the loop.
+pub const MOMENT: Duration = Duration::from_millis(200);
 
 /// When the store is tried again that its disk has refused.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -32,13 +36,24 @@ pub enum Part {
     Agent,
     /// What is wanted does not reach the agent.
     Wanted,
+    /// The agent does not take it from this store.
+    Identity,
     /// The agent's loop does not turn.
     Loop,
+    /// The host is going down.
+    Host,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 4] = [Part::Store, Part::Agent, Part::Wanted, Part::Loop];
+    pub const ALL: [Part; 6] = [
+        Part::Store,
+        Part::Agent,
+        Part::Wanted,
+        Part::Identity,
+        Part::Loop,
+        Part::Host,
+    ];
 
     /// Its name in the metrics.
     pub fn name(self) -> &'static str {
@@ -46,7 +61,9 @@ impl Part {
             Part::Store => "store",
             Part::Agent => "agent",
             Part::Wanted => "wanted",
+            Part::Identity => "identity",
             Part::Loop => "loop",
+            Part::Host => "host",
         }
     }
 }
@@ -66,7 +83,9 @@ impl fmt::Display for Fault {
             Part::Store => "what should run can not be changed",
             Part::Agent => "the agent's state can not be written",
             Part::Wanted => "what is wanted does not reach the agent",
+            Part::Identity => "what is wanted is not taken from this store",
             Part::Loop => "the agent does not answer",
+            Part::Host => "this host is going down",
         };
         write!(to, "{what}: {}", self.why)
     }
@@ -80,8 +99,15 @@ impl Fault {
                 "make room on the disk of --state, or make it writable: it is tried again by itself, and instances run on"
             }
             Part::Wanted => "instances run on as they are; it is tried again by itself",
+            Part::Identity => {
+                "instances run on as they are. Stop the daemon and put the store back that was there; or, if this one is meant, \
+                 parctl store accept takes what it says, and ends what it does not want"
+            }
             Part::Loop => {
                 "see the log of parheliond; it can be restarted, instances run on meanwhile"
+            }
+            Part::Host => {
+                "what is wanted runs again after the next boot, or when the daemon is started again"
             }
         }
     }
@@ -102,15 +128,62 @@ pub struct Places {
     pub agent: PathBuf,
 }
 
+/// Whether the agent's loop turns: it is asked once, however many ask here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// It did when it was asked last.
+    #[default]
+    Turned,
+    /// It was asked, not long ago.
+    Asked,
+    /// It has not, and why that is known.
+    Stands(String),
+}
+
+/// Asks the agent's loop; `turn` tells what comes of it.
+async fn ask(agent: Arc<dyn Agent>, turn: Arc<watch::Sender<Turn>>) {
+    let mut turns = agent.turns();
+    let turned = match timeout(TURN, &mut turns).await {
+        Ok(turned) => turned,
+        Err(_) => {
+            turn.send_replace(Turn::Stands(format!(
+                "its loop has not turned within {TURN:?}"
+            )));
+            turns.await
+        }
+    };
+    turn.send_replace(match turned {
+        Ok(()) => Turn::Turned,
+        Err(problem) => Turn::Stands(error::in_words(&problem)),
+    });
+}
+
 impl Control {
-    /// All that does not work now.
-    pub(super) async fn faults(&self) -> Vec<Fault> {
-        let turned = timeout(TURN, self.agent.turns()).await;
-        let turns = match turned {
-            Ok(Ok(())) => None,
-            Ok(Err(problem)) => Some(error::in_words(&problem)),
-            Err(_) => Some(format!("its loop has not turned within {TURN:?}")),
-        };
+    /// Why the agent's loop does not turn, if that is known within this time.
+    async fn stands(&self, patience: Duration) -> Option<String> {
+        let is_first = self.turn.send_if_modified(|turn| {
+            let is_first = *turn == Turn::Turned;
+            if is_first {
+                *turn = Turn::Asked;
+            }
+            is_first
+        });
+        if is_first {
+            tokio::spawn(ask(Arc::clone(&self.agent), Arc::clone(&self.turn)));
+        }
+        let mut turns = self.turn.subscribe();
+        let known = timeout(patience, turns.wait_for(|turn| *turn != Turn::Asked)).await;
+        match &*known.ok()?.ok()? {
+            Turn::Stands(why) => Some(why.clone()),
+            Turn::Turned | Turn::Asked => None,
+        }
+    }
+
+    /// All that does not work now, as far as it is known within this time; after [`TURN`] all is.
+    pub(super) async fn faults(&self, patience: Duration) -> Vec<Fault> {
+        let turns = self.stands(patience).await;
+        let halting = self.agent.snapshots().borrow().halting;
+        let halting = halting.map(|left| format!("{left} of its instances have not ended"));
         let store = Arc::clone(&self.store);
         let places = Arc::clone(&self.places);
         let looked = tokio::task::spawn_blocking(move || {
@@ -118,11 +191,20 @@ impl Control {
             (refused.or_else(|| full(&places.store)), full(&places.agent))
         });
         let (store, full) = looked.await.unwrap_or_default();
+        let failure = self.health.fault();
+        let wanted = failure.map(|failure| {
+            let part = match failure.refused {
+                true => Part::Identity,
+                false => Part::Wanted,
+            };
+            (part, Some(failure.why))
+        });
         let found = [
             (Part::Store, store),
             (Part::Agent, self.agent.fault().or(full)),
-            (Part::Wanted, self.health.fault()),
+            wanted.unwrap_or((Part::Wanted, None)),
             (Part::Loop, turns),
+            (Part::Host, halting),
         ];
         let found = found.into_iter();
         let found = found.filter_map(|(part, why)| Some(Fault { part, why: why? }));
@@ -216,17 +298,60 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         assert!(told["hint"].as_str().unwrap().contains("--state"), "{told}");
-        let (_, hosts) = world.get("/v1/hosts").await;
-        assert_eq!(hosts[0]["fault"], told["error"]);
+        // Who asks again does not wait: that it stands still is known.
+        let at_once = tokio::time::timeout(TURN / 2, world.get("/v1/hosts")).await;
+        assert_eq!(at_once.unwrap().1[0]["fault"], told["error"]);
         let (_, text) = world.get("/metrics").await;
         let text = text.as_str().unwrap();
-        for (part, fault) in [("store", 0), ("agent", 1), ("wanted", 0), ("loop", 1)] {
+        for (part, fault) in [
+            ("store", 0),
+            ("agent", 1),
+            ("wanted", 0),
+            ("loop", 1),
+            ("host", 0),
+        ] {
             let line = format!("parhelion_fault{{of=\"{part}\"}} {fault}\n");
             assert!(text.contains(&line), "{line}: {text}");
         }
         *world.agent.fault.lock().unwrap() = None;
-        world.agent.stands_still.store(false, Ordering::Relaxed);
+        world.agent.go_on();
+        let mut turn = world.control.turn.subscribe();
+        turn.wait_for(|turn| *turn == Turn::Turned).await.unwrap();
         assert_eq!(world.get("/healthz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn figures_come_while_the_agent_stands_still() {
+        let world = World::new();
+        world.agent.stands_still.store(true, Ordering::Relaxed);
+        let came = tokio::time::timeout(TURN, world.get("/metrics")).await;
+        let (status, text) = came.unwrap();
+        assert_eq!(status, 200);
+        assert!(text.as_str().unwrap().contains("parhelion_requests"));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_goes_down_is_not_well_and_says_so() {
+        let world = World::new();
+        let body = serde_json::json!({ "within": 90 });
+        let (status, host) = world.send("POST", "/v1/hosts/here/halt", &body).await;
+        assert_eq!(
+            (status.as_u16(), &host["halting"]),
+            (200, &0.into()),
+            "{host}"
+        );
+        let (status, told) = world.get("/healthz").await;
+        assert_eq!(status, 503);
+        assert!(
+            told["error"].as_str().unwrap().contains("going down"),
+            "{told}"
+        );
+        let (_, text) = world.get("/metrics").await;
+        assert!(
+            text.as_str()
+                .unwrap()
+                .contains("parhelion_fault{of=\"host\"} 1\n")
+        );
     }
 
     #[test]

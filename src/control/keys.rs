@@ -1,6 +1,6 @@
 //! The store's keys, and what their values say: JSON, read as strictly as it was written.
 //!
-//! `/jobs/NAME:VERSION:DIGEST` is a [`JobRecord`]; `/deployments/HOST/NAME:VERSION:DIGEST` an [`api::Deployment`].
+//! `/identity` names the store; `/jobs/NAME:VERSION:DIGEST` is a [`JobRecord`]; `/deployments/HOST/NAME:VERSION:DIGEST` an [`api::Deployment`].
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::Deployment;
 use crate::job::{Job, JobId};
 use crate::store::KeyValue;
+
+/// Which store it is: a number that no other one has, as 32 hexadecimal digits.
+pub const IDENTITY: &str = "/identity";
 
 /// Below it are all jobs.
 pub const JOBS: &str = "/jobs/";
@@ -64,6 +67,15 @@ pub fn read_job(pair: &KeyValue) -> Result<JobRecord> {
 ///
 /// As for [`read_job`].
 pub fn read_deployment(pair: &KeyValue) -> Result<Deployment> {
+    read(pair)
+}
+
+/// What the store's name is.
+///
+/// # Errors
+///
+/// As for [`read_job`].
+pub fn read_identity(pair: &KeyValue) -> Result<String> {
     read(pair)
 }
 

@@ -130,7 +130,9 @@ pub fn text(
     let refused = ConstCounter::new(counts.refused.load(Ordering::Relaxed));
     registry.register("requests_refused", "Those with an error", refused);
     registry.register("fault", "1 for what does not work", faulty(faults));
-    let reaches = faults.iter().all(|fault| fault.part != Part::Wanted);
+    let reaches = faults
+        .iter()
+        .all(|fault| !matches!(fault.part, Part::Wanted | Part::Identity));
     registry.register(
         "agent_reached",
         "1 if what is wanted has reached the agent",

@@ -15,6 +15,8 @@ mod faults;
 mod feed;
 mod find;
 mod follow;
+mod halt;
+mod inherited;
 pub mod jail;
 mod jobs;
 pub(crate) mod keys;
@@ -70,6 +72,10 @@ pub struct Control {
     sessions: Arc<Semaphore>,
     /// How well what is wanted reaches the agent.
     health: wanted::Health,
+    /// Told when somebody says that this store is the truth.
+    accepted: Notify,
+    /// Whether the agent's loop turns.
+    turn: Arc<watch::Sender<faults::Turn>>,
     /// Where it is written.
     places: Arc<faults::Places>,
     /// Told of each change that the store's disk has refused.

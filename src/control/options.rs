@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::agent;
 use crate::network;
 
 /// The supervisor: keeps jobs running on this host, and answers parctl.
@@ -39,6 +40,9 @@ pub struct Options {
     /// Network of that bridge; one that this host has no route to
     #[arg(long, value_name = "NETWORK", default_value = network::SUBNET)]
     pub subnet: network::Subnet,
+    /// Start no daemon, but end all instances: the host is going down. Seconds after which they are killed whose grace is longer
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "90")]
+    pub halt: Option<u32>,
     /// Tell every decision on stderr
     #[arg(long)]
     pub debug: bool,
@@ -63,6 +67,22 @@ impl Options {
             );
         }
         Ok(name)
+    }
+
+    /// What the agent is told.
+    ///
+    /// # Errors
+    ///
+    /// Something of it is none.
+    pub fn agent(&self) -> Result<agent::Options> {
+        Ok(agent::Options {
+            host: self.host()?,
+            state: self.state.join("agent"),
+            runtime: self.runtime()?,
+            root: self.root.clone(),
+            cgroup_parent: self.cgroup_parent.clone(),
+            network: self.network()?,
+        })
     }
 
     /// The networks that are made.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tower_service::Service as _;
 
 use super::{Agent, Answer, Control, Events, exec, faults, metrics, routes, wanted};
-use crate::agent::{Snapshot, Wanted};
+use crate::agent::{Origin, Snapshot, Wanted};
 use crate::api::{Event, Goal, Health, Instance, Phase, TaskStatus};
 use crate::job::JobId;
 use crate::store::Clock;
@@ -22,17 +22,41 @@ use crate::store::embedded::Embedded;
 /// An agent that does what a test says.
 pub struct Fake {
     pub wanted: watch::Sender<Option<Wanted>>,
+    /// What it has followed before.
+    pub followed: Mutex<Option<Origin>>,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     pub events: Mutex<Vec<Event>>,
     pub restarted: Mutex<Vec<String>>,
     pub fault: Mutex<Option<String>>,
     pub stands_still: AtomicBool,
+    /// Told when it goes on.
+    pub goes_on: tokio::sync::Notify,
     pub log: PathBuf,
 }
 
 impl Agent for Fake {
     fn want(&self, wanted: Wanted) -> Answer<'_, Result<()>> {
+        let followed = self.followed.lock().unwrap();
+        if let Err(refused) = Origin::of(&wanted).check(followed.as_ref()) {
+            return Box::pin(std::future::ready(Err(refused.into())));
+        }
         self.wanted.send_replace(Some(wanted));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn accept(&self, wanted: Wanted) -> Answer<'_, Result<()>> {
+        *self.followed.lock().unwrap() = Some(Origin::of(&wanted));
+        self.want(wanted)
+    }
+
+    fn halt(&self, _within: Duration) -> Answer<'_, Result<()>> {
+        self.snapshots.send_modify(|snapshot| {
+            let halting = Some(0);
+            *snapshot = Arc::new(Snapshot {
+                halting,
+                ..Snapshot::clone(snapshot)
+            });
+        });
         Box::pin(async { Ok(()) })
     }
 
@@ -42,7 +66,10 @@ impl Agent for Fake {
 
     fn turns(&self) -> Answer<'_, Result<()>> {
         match self.stands_still.load(Ordering::Relaxed) {
-            true => Box::pin(std::future::pending()),
+            true => Box::pin(async {
+                self.goes_on.notified().await;
+                Ok(())
+            }),
             false => Box::pin(async { Ok(()) }),
         }
     }
@@ -83,6 +110,14 @@ impl Agent for Fake {
 
     fn container(&self, instance: &str, _task: &str) -> Result<(PathBuf, String)> {
         bail!("{instance} has no container")
+    }
+}
+
+impl Fake {
+    /// It stands still no longer.
+    pub fn go_on(&self) {
+        self.stands_still.store(false, Ordering::Relaxed);
+        self.goes_on.notify_one();
     }
 }
 
@@ -133,11 +168,13 @@ impl World {
         let store = Embedded::open(&folder.join("store"), Arc::new(Still)).unwrap();
         let agent = Arc::new(Fake {
             wanted: watch::Sender::new(None),
+            followed: Mutex::default(),
             snapshots: watch::Sender::new(Arc::default()),
             events: Mutex::default(),
             restarted: Mutex::default(),
             fault: Mutex::default(),
             stands_still: AtomicBool::new(false),
+            goes_on: tokio::sync::Notify::new(),
             log: folder.join("log"),
         });
         let (stop, stopped) = watch::channel(false);
@@ -149,6 +186,8 @@ impl World {
             exec: door,
             sessions: Arc::new(tokio::sync::Semaphore::new(exec::SESSIONS)),
             health: wanted::Health::default(),
+            accepted: tokio::sync::Notify::new(),
+            turn: Arc::new(watch::Sender::default()),
             places: Arc::new(faults::Places {
                 store: folder.join("store"),
                 agent: folder.clone(),
@@ -217,6 +256,7 @@ impl World {
             *snapshot = Arc::new(Snapshot {
                 number: snapshot.number + 1,
                 revision: Some(u64::MAX),
+                halting: None,
                 instances: instances.into_iter().map(Arc::new).collect(),
             });
         });

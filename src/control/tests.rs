@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::testing::{World, instance, job};
 use super::{expiry, routes, wanted};
+use crate::agent::Origin;
 use crate::api::{self, Event};
 
 #[tokio::test]
@@ -423,10 +424,10 @@ async fn a_watch_begins_when_what_was_wanted_before_has_reached_the_agent() {
     // One that can not be reached is told as it is.
     let world = World::new();
     world.job("1", &json!({})).await;
-    world
-        .control
-        .health
-        .set(Some("the disk is full".to_owned()));
+    world.control.health.set(Some(wanted::Failure {
+        refused: false,
+        why: "the disk is full".to_owned(),
+    }));
     let late = async {
         while world.agent.snapshots.receiver_count() == 0 {
             tokio::task::yield_now().await;
@@ -465,6 +466,101 @@ async fn a_log_is_followed_across_the_rotation_of_its_files() {
     };
     let (told, ()) = tokio::join!(world.get(&path), write);
     assert_eq!(told.1, "one\ntwo\nthree\nfour\n");
+}
+
+#[tokio::test]
+async fn another_store_is_not_followed_before_somebody_says_that_it_is_the_truth() {
+    let world = World::new();
+    let id = world.job("1", &json!({})).await;
+    let other = Origin {
+        store: Some("f".repeat(32)),
+        revision: 1,
+    };
+    *world.agent.followed.lock().unwrap() = Some(other);
+    let following = tokio::spawn(wanted::follow(Arc::clone(&world.control)));
+    world.control.health.fails().await;
+    let (status, told) = world.get("/healthz").await;
+    assert_eq!(status, 503);
+    let (error, hint) = (
+        told["error"].as_str().unwrap(),
+        told["hint"].as_str().unwrap(),
+    );
+    assert!(error.contains("is from store ffffffff"), "{error}");
+    assert!(hint.contains("parctl store accept"), "{hint}");
+    let (_, text) = world.get("/metrics").await;
+    let text = text.as_str().unwrap();
+    assert!(
+        text.contains("parhelion_fault{of=\"identity\"} 1\n"),
+        "{text}"
+    );
+    assert!(text.contains("parhelion_agent_reached 0\n"), "{text}");
+    assert!(world.agent.wanted.borrow().is_none());
+    let (_, hosts) = world.get("/v1/hosts").await;
+    let name = hosts[0]["store"].as_str().unwrap().to_owned();
+    assert_eq!(name.len(), 32);
+    for wrong in ["ffffffff", &name[..7], ""] {
+        let accept = json!({ "store": wrong });
+        let (status, told) = world.send("POST", "/v1/hosts/here/accept", &accept).await;
+        assert_eq!(status, 409, "{told}");
+        assert!(
+            told["hint"].as_str().unwrap().contains(&name[..12]),
+            "{told}"
+        );
+    }
+    let deploy = format!("/v1/hosts/here/jobs/{id}");
+    world.send("PUT", &deploy, &json!({})).await;
+    let accept = json!({ "store": name[..8] });
+    let (status, host) = world.send("POST", "/v1/hosts/here/accept", &accept).await;
+    assert_eq!(
+        (status.as_u16(), &host["fault"]),
+        (200, &Value::Null),
+        "{host}"
+    );
+    assert_eq!(world.agent.wanted.borrow().as_ref().unwrap().jobs.len(), 1);
+    // And from then on without a word.
+    world.send("DELETE", &deploy, &Value::Null).await;
+    let mut wanted = world.agent.wanted.subscribe();
+    let nothing = wanted.wait_for(|wanted| wanted.as_ref().is_some_and(|one| one.jobs.is_empty()));
+    nothing.await.unwrap();
+    following.abort();
+}
+
+#[tokio::test]
+async fn a_store_that_was_put_back_stays_refused_however_much_is_changed_in_it() {
+    let world = World::new();
+    let following = tokio::spawn(wanted::follow(Arc::clone(&world.control)));
+    let mut wanted = world.agent.wanted.subscribe();
+    wanted.wait_for(Option::is_some).await.unwrap();
+    following.abort();
+    let (_, hosts) = world.get("/v1/hosts").await;
+    let first = hosts[0]["store"].as_str().unwrap().to_owned();
+    // The agent knows more of this store than it does itself.
+    let ahead = Origin {
+        store: Some(first.clone()),
+        revision: 5,
+    };
+    *world.agent.followed.lock().unwrap() = Some(ahead);
+    let following = tokio::spawn(wanted::follow(Arc::clone(&world.control)));
+    world.control.health.fails().await;
+    for version in 0..10 {
+        world.job(&version.to_string(), &json!({})).await;
+    }
+    world.control.accepted.notify_one();
+    let renamed = async {
+        loop {
+            let (_, hosts) = world.get("/v1/hosts").await;
+            let fault = hosts[0]["fault"].as_str().unwrap_or_default().to_owned();
+            if hosts[0]["store"] != first.as_str() && fault.contains("this is store") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renamed)
+        .await
+        .unwrap();
+    assert_eq!(wanted.borrow().as_ref().unwrap().jobs, []);
+    following.abort();
 }
 
 #[tokio::test]

@@ -95,7 +95,9 @@ fn is_done(request: &Request, asked: &Status, now: &Status) -> Result<bool> {
     let went_on = now.state.counts.attempts > begun;
     match request {
         Request::Status | Request::Watch | Request::Exec(_) => Ok(true),
-        Request::Stop => Ok(went_on || matches!(now.state.phase, Phase::Resting { .. })),
+        Request::Stop | Request::Halt { .. } => {
+            Ok(went_on || matches!(now.state.phase, Phase::Resting { .. }))
+        }
         Request::Start | Request::Restart => match asked.state.phase {
             // What is being made, or runs already, is what was asked for.
             Phase::Starting { .. } | Phase::Running { .. } => has_run(begun, now),

@@ -56,6 +56,13 @@ pub enum Request {
         /// What was found.
         reason: String,
     },
+    /// That it ends, as the host is going down: within so many milliseconds. What is wanted stays so, and the next
+    /// keeper starts it again.
+    #[serde(rename_all = "camelCase")]
+    Halt {
+        /// The time.
+        within_ms: u64,
+    },
     /// A command in a container, as a health check: the answer is an [`Answer`], and comes when it has ended.
     Exec(Command),
 }

@@ -28,5 +28,5 @@ pub use client::Now;
 pub use control::{Connection, Request};
 pub use helper::KEEPER;
 pub use logs::{FOLDER, STREAMS, place};
-pub use orders::{Ground, KeepRequest, Orders};
+pub use orders::{Begin, Ground, KeepRequest, Orders};
 pub use run::keep;

@@ -42,8 +42,19 @@ pub struct KeepRequest {
     pub cgroup_manager: ManagerChoice,
     /// Whether they are an ordinary user's; None: as the rights are.
     pub rootless: Option<bool>,
-    /// Whether the instance is to be stopped before anything else: nothing is started then.
-    pub stop: bool,
+    /// What comes before anything else.
+    pub begin: Begin,
+}
+
+/// What a keeper begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// It goes on with what the last one has left.
+    Going,
+    /// The instance is stopped: nothing is started.
+    Stop,
+    /// It is stopped as the host is going down: nothing is started, and what is wanted stays so.
+    Halt,
 }
 
 /// What a keeper is to do, and what was found.
@@ -113,10 +124,15 @@ impl Orders {
             None => (State::new(seed()), Vec::new()),
         };
         let policy = spec.policy();
-        if request.stop {
-            // What it asks for follows from what was found, which the keeper tells the policy first of all.
-            (state, _) = policy.step(&state, Event::Stop, clock::now());
-        }
+        // What it asks for follows from what was found, which the keeper tells the policy first of all.
+        state = match request.begin {
+            Begin::Going => policy.resumed(state, clock::now()),
+            Begin::Stop => policy.step(&state, Event::Stop, clock::now()).0,
+            Begin::Halt => {
+                let halt = Event::Halt(policy.grace);
+                policy.step(&state, halt, clock::now()).0
+            }
+        };
         let orders = Orders {
             policy,
             tasks: tasks?,

@@ -304,7 +304,7 @@ impl World {
             Request::Stop => Asked::Stop,
             Request::Restart => Asked::Restart,
             Request::Unhealthy { .. } => Asked::Unhealthy,
-            Request::Status | Request::Watch | Request::Exec(_) => return,
+            Request::Status | Request::Watch | Request::Exec(_) | Request::Halt { .. } => return,
         };
         let keepers = self.places.get(name).map(|place| &place.keepers);
         if let Some(keeper) = keepers.and_then(|keepers| keepers.first()) {

@@ -16,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         a_killed_agent_is_not_missed_and_no_exit_is_lost,
         an_intent_that_was_taken_is_followed_by_the_next_agent,
         a_damaged_file_of_what_is_wanted_ends_nothing,
+        a_keeper_that_is_stuck_when_the_agent_begins_holds_up_its_own_instance_alone,
     ]
 }
 
@@ -153,4 +154,55 @@ fn a_damaged_file_of_what_is_wanted_ends_nothing() {
     });
     world.want(&[(job, 1, "start")]);
     world.until_running(1);
+}
+
+fn a_keeper_that_is_stuck_when_the_agent_begins_holds_up_its_own_instance_alone() {
+    use parhelion::keeper::{Now, client};
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut world = World::new(OBEDIENT);
+    let job = world.job("web", json!({}));
+    world.want(&[(job.clone(), 4, "start")]);
+    let before = pids(&world.until_running(4));
+    world.lose_agent();
+    let names: Vec<String> = before.keys().cloned().collect();
+    let keepers = world.keepers();
+    // One takes connections and says nothing; at the other there is no place left.
+    let (silent, full) = (names[0].clone(), names[1].clone());
+    let process = |name: &str| Pid::from_raw(keepers[name]).unwrap();
+    for name in [&silent, &full] {
+        kill_process(process(name), Signal::STOP).unwrap();
+    }
+    let mut queue = Vec::new();
+    while let Now::Connected(connection) = client::find_now(&world.instances().join(&full)).unwrap()
+    {
+        queue.push(connection);
+    }
+    world.start();
+    let is_stuck = |one: &serde_json::Value| [&silent, &full].contains(&&name(one));
+    let all = world.until(|all| all.iter().filter(|one| !is_stuck(one)).all(runs));
+    assert_eq!(all.len(), 4);
+    // The others are held as ever, also with what is new.
+    kill(before[&names[2]]);
+    world.want(&[(job, 5, "start")]);
+    world.until(|all| {
+        let others = all.iter().filter(|one| !is_stuck(one));
+        let back = |one: &&serde_json::Value| runs(one) && pid(one) != before[&names[2]];
+        others.filter(back).count() == 3
+    });
+    // Who is stuck is told of, and its program runs on.
+    world.until(|all| {
+        let why = all
+            .iter()
+            .find(|one| name(one) == full)
+            .map(|one| one["fault"].clone());
+        why.is_some_and(|why| why.as_str().is_some_and(|why| why.contains("stuck")))
+    });
+    drop(queue);
+    for name in [&silent, &full] {
+        kill_process(process(name), Signal::CONT).unwrap();
+    }
+    let after = pids(&world.until_running(5));
+    for name in [&silent, &full] {
+        assert_eq!(after[name], before[name]);
+    }
 }

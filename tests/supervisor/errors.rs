@@ -15,6 +15,7 @@ pub fn all() -> Vec<Trial> {
         refusals_say_what_to_do_next,
         a_job_that_may_be_two_is_told_with_both,
         nothing_is_coloured_in_a_pipe,
+        a_state_that_others_own_or_can_write_is_refused,
     ]
 }
 
@@ -106,4 +107,42 @@ fn nothing_is_coloured_in_a_pipe() {
     host.deploy(&json!({}));
     let told = host.parctl(&["status"]);
     assert!(!told.success().contains('\x1b') && told.stderr().is_empty());
+}
+
+fn a_state_that_others_own_or_can_write_is_refused() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let host = Host::without_daemon("sleep 1000");
+    let state = host.path("supervisor");
+    std::fs::create_dir(&state).unwrap();
+    let refused = || {
+        let ended = host.command().output().unwrap();
+        assert!(!ended.status.success());
+        assert!(
+            std::fs::read_dir(&state).unwrap().next().is_none(),
+            "it was used"
+        );
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    for mode in [0o770, 0o707, 0o777] {
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode)).unwrap();
+        let told = refused();
+        assert!(
+            told.contains("--state") && told.contains("others than its owner"),
+            "{told}"
+        );
+        assert!(
+            told.contains(&format!("mode {mode:04o}")) && told.contains("chmod 700"),
+            "{told}"
+        );
+    }
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&state, Some(65_534), None).unwrap();
+    let told = refused();
+    assert!(
+        told.contains("belongs to user 65534") && told.contains("chown 0"),
+        "{told}"
+    );
+    chown(&state, Some(0), None).unwrap();
+    let mut host = host;
+    host.start();
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Trial> {
         the_terminal_is_given_back_when_parctl_is_told_to_end,
         an_interrupt_is_heard_however_much_is_printed,
         a_token_is_needed_to_enter_and_to_restart,
+        there_are_at_most_128_sessions_and_one_that_ends_makes_room,
     ]
 }
 
@@ -51,6 +53,66 @@ fn much_goes_in_and_out_at_once() {
     parctl.wait().unwrap();
     assert_eq!(count, Ok(2 * MUCH));
     typing.join().unwrap().unwrap();
+}
+
+/// Asks for a session that lasts: its connection, or why there is none.
+fn enter(host: &Host, name: &str) -> Result<UnixStream, String> {
+    let mut stream = UnixStream::connect(host.path("socket")).unwrap();
+    let patience = Some(crate::host::PATIENCE);
+    stream.set_read_timeout(patience).unwrap();
+    let body = json!({ "command": ["/bin/cat"] }).to_string();
+    write!(
+        stream,
+        "POST /v1/instances/{name}/exec HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n\
+         Upgrade: parhelion-exec\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    let entered = loop {
+        let mut some = [0; 4096];
+        let count = stream.read(&mut some).unwrap();
+        assert_ne!(count, 0, "it ends: {answer:?}");
+        answer.extend(&some[..count]);
+        let text = String::from_utf8_lossy(&answer);
+        if text.starts_with("HTTP/1.1 101 ") && text.contains("\r\n\r\n") {
+            break Ok(());
+        }
+        if text.starts_with("HTTP/1.1 503 ") && text.ends_with('}') {
+            break Err(text.into_owned());
+        }
+    };
+    entered.map(|()| stream)
+}
+
+/// As [`enter`], however many others are just being started.
+fn enter_at_last(host: &Host, name: &str) -> Result<UnixStream, String> {
+    loop {
+        match enter(host, name) {
+            Err(told) if told.contains("are being started") => {}
+            entered => return entered,
+        }
+    }
+}
+
+fn there_are_at_most_128_sessions_and_one_that_ends_makes_room() {
+    let host = Host::new(SLEEP);
+    let name = host.deploy(&json!({}));
+    let mut sessions = Vec::new();
+    for number in 0..128 {
+        match enter_at_last(&host, &name) {
+            Ok(session) => sessions.push(session),
+            Err(told) => panic!("{number}: {told}"),
+        }
+    }
+    let told = enter_at_last(&host, &name).unwrap_err();
+    assert!(told.contains("128 programs inside instances"), "{told}");
+    // All else is answered.
+    assert_eq!(host.get("/healthz").0, 200);
+    drop(sessions.pop());
+    host.until("there is room again", || enter(&host, &name).is_ok());
+    drop(sessions);
+    host.parctl(&["undeploy", "web", "--wait"]).success();
 }
 
 fn a_token_is_needed_to_enter_and_to_restart() {

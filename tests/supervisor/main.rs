@@ -10,8 +10,10 @@
 #[path = "../runtime/caller.rs"]
 mod caller;
 mod disk;
+mod down;
 mod errors;
 mod host;
+mod identity;
 mod inside;
 mod life;
 mod looking;
@@ -36,6 +38,8 @@ fn main() {
         inside::all(),
         errors::all(),
         disk::all(),
+        identity::all(),
+        down::all(),
         takeover::all(),
         network::all(),
         storm::all(),

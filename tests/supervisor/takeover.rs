@@ -14,6 +14,7 @@ pub fn all() -> Vec<Trial> {
         another_program_takes_over_and_no_request_is_refused,
         a_program_that_does_not_work_takes_nothing_over,
         keepers_have_the_limits_that_the_daemon_was_started_with_also_after_a_takeover,
+        what_the_program_before_has_started_is_waited_for_when_it_ends,
     ]
 }
 
@@ -83,20 +84,76 @@ fn keepers_have_the_limits_that_the_daemon_was_started_with_also_after_a_takeove
     host.program = limited;
     host.start();
     let daemon = host.daemon.as_ref().unwrap();
-    let before = executable(daemon.pid());
-    let new = host.path("parheliond.new");
-    std::fs::copy(&copy, &new).unwrap();
-    std::fs::rename(&new, &copy).unwrap();
-    daemon.signal(Signal::USR2);
-    host.until("another program runs", || {
-        executable(daemon.pid()) != before
-    });
-    host.deploy(&json!({}));
+    replace(&host, &copy);
+    // What is not said in the bundle is as its parent has it.
+    host.bundle
+        .edit(|config| config["process"]["rlimits"] = json!([]));
+    let name = host.deploy(&json!({}));
+    let limit = ["exec", &name, "--", "/bin/sh", "-c", "ulimit -Sn"];
+    assert_eq!(host.parctl(&limit).success().trim(), "1000");
     let keepers = crate::victims::keepers(&host.path("supervisor/agent/instances"));
     let keeper = *keepers.values().next().unwrap();
     assert_eq!(open_files(keeper), "1000");
     assert_ne!(open_files(daemon.pid()), "1000");
     host.parctl(&["undeploy", "web", "--wait"]).success();
+}
+
+/// Another file takes the place of the daemon's program, and the daemon becomes that.
+fn replace(host: &Host, program: &std::path::Path) {
+    let daemon = host.daemon.as_ref().unwrap();
+    let before = executable(daemon.pid());
+    let new = host.path("parheliond.new");
+    std::fs::copy(program, &new).unwrap();
+    std::fs::rename(&new, program).unwrap();
+    daemon.signal(Signal::USR2);
+    host.until("another program runs", || {
+        executable(daemon.pid()) != before
+    });
+    host.parctl(&["version"]).success();
+}
+
+/// The states of a process' children, as proc_pid_stat(5) has them, by their numbers.
+fn children(parent: i32) -> std::collections::BTreeMap<i32, char> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = entries.filter_map(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, rest) = stat.rsplit_once(") ")?;
+        let mut words = rest.split(' ');
+        let (state, of) = (words.next()?.chars().next()?, words.next()?);
+        let pid = head.split(' ').next()?.parse().ok()?;
+        (of == parent.to_string()).then_some((pid, state))
+    });
+    stats.collect()
+}
+
+fn what_the_program_before_has_started_is_waited_for_when_it_ends() {
+    let host = with_a_copy();
+    let name = host.deploy(&json!({}));
+    let daemon = host.daemon.as_ref().unwrap().pid();
+    let keeper = crate::victims::keepers(&host.path("supervisor/agent/instances"))[&name];
+    assert!(children(daemon).contains_key(&keeper));
+    // A session that is there when the program changes, one whose program is killed, and one that ends by itself.
+    let mut command = host.parctl_command(&["exec", &name, "--", "/bin/sleep", "1000"]);
+    let mut session = crate::caller::Running::spawn(&mut command, std::process::Stdio::null());
+    host.until("its program runs", || children(daemon).len() == 2);
+    replace(&host, &host.program);
+    session.end();
+    let has_ended = |state: &char| *state == 'Z';
+    host.until("nothing of the session is left", || {
+        let there = children(daemon);
+        there.len() == 1 && there.contains_key(&keeper)
+    });
+    // Keepers that end are replaced, and leave nothing either.
+    assert!(crate::victims::try_kill(keeper));
+    host.until("there is another keeper", || {
+        let there = children(daemon);
+        !there.contains_key(&keeper) && there.len() == 1 && !there.values().any(has_ended)
+    });
+    assert_eq!(host.instance()["restarts"], 0);
+    host.parctl(&["undeploy", "web", "--wait"]).success();
+    host.until("and when it is removed nothing is left", || {
+        children(daemon).is_empty()
+    });
 }
 
 /// How many files a process may have open.

@@ -38,6 +38,8 @@ pub fn all() -> Vec<Trial> {
 }
 
 const SERVICE: &str = "parheliond.service";
+/// All of packaging/.
+const FILES: [&str; 3] = [SERVICE, "parheliond.socket", "parhelion-shutdown.service"];
 const SOCKET: &str = "/run/parhelion/parheliond.sock";
 /// Long enough for a daemon that gets no processor for some seconds, on a busy host.
 const WATCHED: &str = "WatchdogSec=20";
@@ -110,7 +112,7 @@ impl Unit {
         put(&program(), &installed("parhelion"));
         put(&built("PARHELIOND"), &installed("parheliond"));
         put(&built("PARCTL"), &installed("parctl"));
-        for name in [SERVICE, "parheliond.socket"] {
+        for name in FILES {
             fs::copy(built(UNITS).join(name), Unit::file(name)).unwrap();
         }
         fs::create_dir_all(Unit::file("parheliond.service.d")).unwrap();
@@ -182,11 +184,13 @@ impl Drop for Unit {
         for folder in ["/var/lib/parhelion", "/run/parhelion"] {
             let _or_not = fs::remove_dir_all(folder);
         }
-        for name in [SERVICE, "parheliond.socket"] {
+        for name in FILES {
             let _or_not = fs::remove_file(Unit::file(name));
         }
         let _or_not = fs::remove_dir_all(Unit::file("parheliond.service.d"));
         let _or_not = run(&["systemctl", "daemon-reload"]);
+        // While it has a file, nobody may stop it.
+        let _or_not = run(&["systemctl", "stop", FILES[2]]);
         let _or_not = run(&["systemctl", "reset-failed"]);
     }
 }

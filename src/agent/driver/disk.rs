@@ -197,12 +197,14 @@ mod tests {
     fn wanted() -> Wanted {
         let job = r#"{"name": "web", "version": "1", "tasks": {"web": {"bundle": "/srv/web"}}}"#;
         Wanted {
+            store: Some("3f9c1a2b".to_owned()),
             revision: 7,
             jobs: vec![WantedJob {
                 job: std::sync::Arc::new(serde_json::from_str(job).unwrap()),
                 goal: Goal::Start,
                 count: 3,
             }],
+            reserved: [80].into(),
         }
     }
 

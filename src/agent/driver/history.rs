@@ -6,6 +6,7 @@
 use super::events::{Note, REMOVED};
 use super::reaper::Reaped;
 use super::{Driver, about};
+use crate::agent::Origin;
 use crate::agent::reconcile::{Event, Name, Want};
 use crate::agent::report::{Told, told_in_words};
 use crate::api::{Health, Instance};
@@ -64,6 +65,7 @@ impl Driver {
             }
             Event::Begun { .. }
             | Event::Want(_)
+            | Event::Halt(_)
             | Event::Made(..)
             | Event::Kept(_)
             | Event::Told(..)
@@ -135,6 +137,14 @@ impl Driver {
             cause,
             attempt: None,
         });
+    }
+
+    pub(super) fn note_accepted(&mut self, origin: &Origin) {
+        let store = origin.store.as_deref().unwrap_or("without a name");
+        let revision = origin.revision;
+        let cause =
+            format!("what store {store} says at revision {revision} is the truth from now on");
+        self.note_host("accepted", None, cause);
     }
 
     pub(super) fn note_fault(&mut self, cause: String) {

@@ -1,12 +1,14 @@
 //! What comes to the driver's loop, from keepers, callers and work that has ended.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{link, reaper, wanted};
-use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name};
 use crate::agent::report::Told;
+use crate::agent::{Origin, Wanted};
 use crate::job::JobId;
 use crate::keeper::Request;
 
@@ -25,14 +27,16 @@ pub enum Input {
     Look,
     /// What was reaped.
     Reaped(reaper::Reaped),
-    /// Somebody wants this.
-    Want(Wanted, wanted::Answer),
+    /// Somebody wants this, and whatever store or revision it is from if so.
+    Want(Wanted, bool, wanted::Answer),
     /// That is on disk.
-    Recorded(wanted::Plan, wanted::Answer),
+    Recorded(wanted::Plan, Origin, wanted::Answer),
     /// Somebody asks an instance's keeper, and why.
     Ask(String, Request, String, oneshot::Sender<Result<()>>),
     /// Something was done with a job: which word says what, and why.
     Note(JobId, &'static str, String),
+    /// The host is going down: everything has to end within this time.
+    Halt(Duration, oneshot::Sender<()>),
     /// Somebody asks whether the loop turns.
     Ping(oneshot::Sender<()>),
     /// Somebody asks the agent to end.

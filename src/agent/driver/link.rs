@@ -236,8 +236,10 @@ fn start(host: &Host, directory: &Path, begin: Begin) -> Result<Child> {
     let words = open_words(directory)?;
     let mut command = std::process::Command::new(&host.options.runtime);
     command.arg("--root").arg(&host.options.root).arg("keep");
-    if begin == Begin::AtRest {
-        command.arg("--stop");
+    match begin {
+        Begin::Going => {}
+        Begin::AtRest => drop(command.arg("--stop")),
+        Begin::Halting => drop(command.arg("--halt")),
     }
     command.arg(directory);
     command.current_dir("/").env_clear();

@@ -26,8 +26,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::health::{self, Checks};
-use super::reconcile::{Action, Begin, Event, Name, Stage, State};
-use super::{Options, Snapshot};
+use super::reconcile::{Action, Begin, Event, Name, Stage, State, going_down};
+use super::{Options, Origin, Snapshot};
 use crate::api::Instance;
 use crate::error;
 use crate::job::Job;
@@ -36,7 +36,7 @@ use crate::network::Network;
 
 pub use events::Reader;
 pub use inbox::{Inbox, Input};
-pub use start::start;
+pub use start::{Started, start};
 use troubles::Trouble;
 #[cfg(test)]
 pub(crate) use {ports::Ports, wanted::plan};
@@ -56,8 +56,8 @@ pub struct Host {
     pub ports: Mutex<ports::Ports>,
     /// Networks of instances' own.
     pub network: Network,
-    /// The revision that was written down last by this agent.
-    pub recorded: Mutex<Option<u64>>,
+    /// What that is from which was written down last by this agent.
+    pub recorded: Mutex<Option<Origin>>,
     /// What of its state can not be written.
     pub troubles: troubles::Troubles,
     /// How many keepers may begin at once.
@@ -77,6 +77,8 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Driver {
     host: Arc<Host>,
     state: State,
+    /// What that is from which is followed.
+    origin: Option<Origin>,
     jobs: HashMap<Name, place::Recipe>,
     links: HashMap<Name, mpsc::UnboundedSender<link::Order>>,
     pipes: HashMap<Name, link::Pipes>,
@@ -146,11 +148,15 @@ impl Driver {
             Input::Appeared(names) => self.appeared(&names),
             Input::Look => self.look(),
             Input::Reaped(reaped) => self.note_reaped(reaped),
-            Input::Want(wanted, answer) => self.want(wanted, answer),
-            Input::Recorded(planned, answer) => self.recorded(planned, answer),
+            Input::Want(wanted, anyway, answer) => self.want(wanted, anyway, answer),
+            Input::Recorded(planned, origin, answer) => self.recorded(planned, origin, answer),
             Input::Ask(name, request, reason, answer) => {
                 let done = self.ask(&name, request, reason);
                 let _gone = answer.send(done);
+            }
+            Input::Halt(within, answer) => {
+                self.step(Event::Halt(within));
+                let _gone = answer.send(());
             }
             Input::Note(job, kind, cause) => self.note_job(&job, kind, cause),
             // Who has asked may have waited too long.
@@ -161,6 +167,9 @@ impl Driver {
     }
 
     fn ask(&mut self, name: &str, request: Request, reason: String) -> Result<()> {
+        if self.state.halting.is_some() {
+            bail!("this host is going down: what is wanted runs again after its next boot");
+        }
         let Some(link) = self.links.get(name) else {
             match self.state.slots.contains_key(name) {
                 true => {
@@ -178,7 +187,10 @@ impl Driver {
     }
 
     fn step(&mut self, event: Event) {
-        let is_wide = matches!(event, Event::Begun { .. } | Event::Want(_) | Event::Time);
+        let is_wide = matches!(
+            event,
+            Event::Begun { .. } | Event::Want(_) | Event::Halt(_) | Event::Time
+        );
         let about = about(&event).cloned();
         self.note_event(&event);
         if let Event::Lost(name) | Event::NotKept(name, _) = &event {
@@ -283,7 +295,10 @@ impl Driver {
         match self.state.slots.get(name) {
             None => drop(self.views.remove(name)),
             Some(slot) => {
-                let view = slot.view(name, &self.host.options.host);
+                let mut view = slot.view(name, &self.host.options.host);
+                if self.state.halting.is_some() {
+                    view = going_down(view);
+                }
                 let is_same = self.views.get(name).is_some_and(|last| **last == view);
                 if !is_same {
                     self.note_change(name, &view);
@@ -295,8 +310,10 @@ impl Driver {
 
     fn publish(&mut self) {
         let instances: Vec<_> = self.views.values().cloned().collect();
+        let halting = self.state.left();
         self.snapshots.send_if_modified(|last| {
             let same = last.revision == self.state.revision
+                && last.halting == halting
                 && last.instances.len() == instances.len()
                 && last
                     .instances
@@ -313,6 +330,7 @@ impl Driver {
                 *last = Arc::new(Snapshot {
                     number,
                     revision: self.state.revision,
+                    halting,
                     instances,
                 });
             }
@@ -330,7 +348,7 @@ impl Driver {
 /// The instance that an event is about, if it is one.
 fn about(event: &Event) -> Option<&Name> {
     match event {
-        Event::Begun { .. } | Event::Want(_) | Event::Time => None,
+        Event::Begun { .. } | Event::Want(_) | Event::Halt(_) | Event::Time => None,
         Event::Made(name, ..)
         | Event::NotMade(name, _)
         | Event::Kept(name)

@@ -1,6 +1,6 @@
 //! Which instance has which of the host's ports. There is one owner, so that no two instances get one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use anyhow::{Result, bail};
@@ -17,6 +17,8 @@ pub struct Ports {
     held: HashMap<Key, Name>,
     /// The same by instances, so that giving back looks at no others.
     of: HashMap<Name, Vec<Key>>,
+    /// What is chosen for none, as a job asks for it by its number.
+    reserved: BTreeSet<u16>,
     /// Where the search begins, so that a port that was just given back is not taken at once.
     next: u16,
 }
@@ -90,6 +92,11 @@ impl Ports {
             .collect())
     }
 
+    /// Sets what is chosen for none. Who has such a port already keeps it.
+    pub fn reserve(&mut self, reserved: BTreeSet<u16>) {
+        self.reserved = reserved;
+    }
+
     /// Gives back what an instance had.
     pub fn release(&mut self, name: &Name) {
         for key in self.of.remove(name).unwrap_or_default() {
@@ -136,6 +143,7 @@ impl Ports {
             let is_held = [Protocol::Tcp, Protocol::Udp]
                 .iter()
                 .any(|one| self.held.contains_key(&(*one, port)));
+            let is_held = is_held || self.reserved.contains(&port);
             let is_used = is_held || taken.values().any(|(_, other)| *other == port);
             if !is_used && is_free((protocol, port)) {
                 self.next = (port - first + 1) % count;
@@ -199,6 +207,26 @@ mod tests {
             .take(&a, &x, &had, &|(_, port)| port != 25_000)
             .unwrap();
         assert_ne!(other, had);
+    }
+
+    #[test]
+    fn what_a_job_asks_for_by_its_number_is_chosen_for_no_other_one() {
+        let mut ports = Ports::default();
+        let (a, b, c): (Name, Name, Name) = ("a".into(), "b".into(), "c".into());
+        let (any, none) = (wanted(&[("x", None)]), BTreeMap::new());
+        let first = ports.take(&a, &any, &none, &|_| true).unwrap();
+        assert_eq!(first["x"], 20_000);
+        ports.reserve(BTreeSet::from([20_000, 20_001, 20_003]));
+        assert_eq!(ports.take(&b, &any, &none, &|_| true).unwrap()["x"], 20_002);
+        assert_eq!(ports.take(&c, &any, &none, &|_| true).unwrap()["x"], 20_004);
+        // Who has one already keeps it; who asks for it by its number has it.
+        assert_eq!(ports.take(&a, &any, &first, &|_| true).unwrap(), first);
+        let given = wanted(&[("http", Some(20_001))]);
+        let d: Name = "d".into();
+        assert_eq!(
+            ports.take(&d, &given, &none, &|_| true).unwrap()["http"],
+            20_001
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::wanted::plan;
 use super::{Driver, Flatten as _, Host, Inbox, disk, events, ports, reaper};
 use crate::agent::health::{Checks, Keepers, Teller};
 use crate::agent::reconcile::{Event, State};
-use crate::agent::{Options, Snapshot, Wanted};
+use crate::agent::{Options, Origin, Snapshot, Wanted};
 use crate::error;
 use crate::keeper::{Now, client, clock};
 use crate::network::Network;
@@ -36,12 +36,12 @@ pub struct Started {
     pub host: Arc<Host>,
 }
 
-/// Takes the lock, reads what is there, and begins.
+/// Takes the lock, reads what is there, and begins; with the end of everything within a time, if the host is going down.
 ///
 /// # Errors
 ///
 /// Another agent is there; or the directory can not be used.
-pub async fn start(options: Options) -> Result<Started> {
+pub async fn start(options: Options, halting: Option<Duration>) -> Result<Started> {
     let state = options.state.clone();
     fs::create_dir_all(&state).with_context(|| format!("make {state:?}"))?;
     // Keepers' annotations have its path, and have to be the same when it is started elsewhere.
@@ -55,6 +55,7 @@ pub async fn start(options: Options) -> Result<Started> {
     let checks = checks(&host, inbox.clone());
     let mut driver = Driver {
         state: State::new(clock::now().as_nanos() as u64 ^ u64::from(std::process::id())),
+        origin: None,
         jobs: HashMap::new(),
         links: HashMap::new(),
         pipes: HashMap::new(),
@@ -75,6 +76,9 @@ pub async fn start(options: Options) -> Result<Started> {
         events: driver.log.reader(),
         host,
     };
+    if let Some(within) = halting {
+        driver.step(Event::Halt(within));
+    }
     driver.begin()?;
     tokio::spawn(repair(driver.host.clone()));
     tokio::spawn(reaper::watch(driver.host.clone(), driver.inbox.clone()));
@@ -182,6 +186,8 @@ impl Driver {
             Some(wanted) => {
                 let (jobs, want) = plan(&wanted)?;
                 self.jobs = jobs;
+                self.origin = Some(Origin::of(&wanted));
+                self.host.reserve(&wanted);
                 Some(want)
             }
             None => None,

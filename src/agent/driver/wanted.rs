@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::troubles::Trouble;
 use super::{Driver, Flatten as _, Host, Input, disk, instance_name, place};
-use crate::agent::Wanted;
 use crate::agent::reconcile::{Event, Name, Want, WantedSlot};
+use crate::agent::{Origin, Wanted};
 use crate::error;
 
 /// What is to be followed: how each instance is made, and which are wanted.
@@ -20,27 +20,40 @@ pub type Answer = oneshot::Sender<Result<()>>;
 
 impl Driver {
     /// Has it written; instances do not wait for the disk meanwhile. [`Input::Recorded`] follows.
-    pub(super) fn want(&self, wanted: Wanted, answer: Answer) {
-        let planned = not_older(self.state.revision, wanted.revision).and_then(|()| plan(&wanted));
+    /// With `anyway` it is taken whatever store or revision it is from.
+    pub(super) fn want(&self, wanted: Wanted, anyway: bool, answer: Answer) {
+        let checked = match anyway {
+            true => Ok(()),
+            false => Origin::of(&wanted).check(self.origin.as_ref()),
+        };
+        let planned = checked.map_err(anyhow::Error::new);
+        let planned = planned.and_then(|()| plan(&wanted)).map(|(jobs, want)| {
+            let want = Want { anyway, ..want };
+            (jobs, want)
+        });
         let planned = match planned {
             Ok(planned) => planned,
             Err(error) => return drop(answer.send(Err(error))),
         };
         let (host, inbox) = (self.host.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let recorded = tokio::task::spawn_blocking(move || host.record(&wanted)).await;
+            let origin = Origin::of(&wanted);
+            let recorded = tokio::task::spawn_blocking(move || host.record(&wanted, anyway)).await;
             match recorded.context("write what is wanted").flatten_() {
-                Ok(()) => inbox.send(Input::Recorded(planned, answer)),
+                Ok(()) => inbox.send(Input::Recorded(planned, origin, answer)),
                 Err(error) => drop(answer.send(Err(error))),
             }
         });
     }
 
     /// It is on disk: it is followed, unless something newer is already.
-    pub(super) fn recorded(&mut self, (jobs, want): Plan, answer: Answer) {
-        if not_older(self.state.revision, want.revision).is_ok() {
+    pub(super) fn recorded(&mut self, (jobs, want): Plan, origin: Origin, answer: Answer) {
+        if want.anyway || origin.check(self.origin.as_ref()).is_ok() {
+            if want.anyway {
+                self.note_accepted(&origin);
+            }
             self.note_wanted(&want);
-            self.jobs = jobs;
+            (self.jobs, self.origin) = (jobs, Some(origin));
             self.step(Event::Want(want));
         }
         let _gone = answer.send(Ok(()));
@@ -48,10 +61,13 @@ impl Driver {
 }
 
 impl Host {
-    /// Writes down what is wanted, one after the other and never an older revision. Blocks.
-    fn record(&self, wanted: &Wanted) -> Result<()> {
+    /// Writes down what is wanted, one after the other and never an older revision, but `anyway`. Blocks.
+    fn record(&self, wanted: &Wanted, anyway: bool) -> Result<()> {
         let mut last = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        not_older(*last, wanted.revision)?;
+        let origin = Origin::of(wanted);
+        if !anyway {
+            origin.check(last.as_ref())?;
+        }
         let written = match *last {
             Some(_) => disk::write_wanted(&self.options.state, wanted),
             None => self.write_first(wanted),
@@ -59,8 +75,16 @@ impl Host {
         let why = written.as_ref().err().map(error::in_words);
         self.troubles.set(Trouble::Wanted, why.as_deref());
         written?;
-        *last = Some(wanted.revision);
+        *last = Some(origin);
+        self.reserve(wanted);
         Ok(())
+    }
+
+    /// Sees to it that no port is chosen which a job asks for.
+    pub(super) fn reserve(&self, wanted: &Wanted) {
+        let ports = self.ports.lock();
+        let mut ports = ports.unwrap_or_else(PoisonError::into_inner);
+        ports.reserve(wanted.reserved.clone());
     }
 
     /// Writes what is wanted first after a start, unless it is there already: then no room is needed.
@@ -72,17 +96,6 @@ impl Host {
             Ok(_) | Err(_) => disk::write_wanted(state, wanted),
         }
     }
-}
-
-fn not_older(last: Option<u64>, revision: u64) -> Result<()> {
-    if let Some(last) = last.filter(|last| revision < *last) {
-        bail!(
-            "revision {revision} is older than {last}, which is wanted already: everything goes on as it is. If the \
-             store was emptied or put back on purpose, stop the daemon, remove {:?} in the agent's directory, and start it",
-            disk::WANTED
-        );
-    }
-    Ok(())
 }
 
 /// Which instances are wanted, by their names.
@@ -117,7 +130,12 @@ pub fn plan(wanted: &Wanted) -> Result<Plan> {
         }
     }
     let revision = wanted.revision;
-    Ok((jobs, Want { revision, slots }))
+    let want = Want {
+        revision,
+        anyway: false,
+        slots,
+    };
+    Ok((jobs, want))
 }
 
 #[cfg(test)]
@@ -131,16 +149,26 @@ mod tests {
     fn an_older_revision_is_never_written_over_a_newer_one() {
         let (folder, host) = host("wanted");
         let wanted = |revision| Wanted {
+            store: Some("aa".to_owned()),
             revision,
             jobs: Vec::new(),
+            reserved: [20_000].into(),
         };
-        host.record(&wanted(6)).unwrap();
+        host.record(&wanted(6), false).unwrap();
         // What was put in before and comes to the disk later.
-        let told = host.record(&wanted(5)).unwrap_err().to_string();
+        let told = host.record(&wanted(5), false).unwrap_err().to_string();
         assert!(told.starts_with("revision 5 is older than 6"), "{told}");
-        assert!(told.contains("remove \"wanted\""), "{told}");
-        let there = disk::read_wanted(&host.options.state).unwrap();
-        assert_eq!(there, Some(wanted(6)));
+        let there = || disk::read_wanted(&host.options.state).unwrap();
+        assert_eq!(there(), Some(wanted(6)));
+        let other = Wanted {
+            store: Some("bb".to_owned()),
+            ..wanted(900)
+        };
+        let told = host.record(&other, false).unwrap_err().to_string();
+        assert!(told.starts_with("this is store bb"), "{told}");
+        assert_eq!(there(), Some(wanted(6)));
+        host.record(&wanted(5), true).unwrap();
+        assert_eq!(there(), Some(wanted(5)));
         fs::remove_dir_all(folder).unwrap();
     }
 }

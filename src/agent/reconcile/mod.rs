@@ -6,6 +6,7 @@
 //! own; what is tried again here, later and later and for ever, is what the agent itself does: to write a
 //! directory, to start a keeper, to remove what is left.
 
+mod halt;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -20,6 +21,7 @@ use crate::api::{Goal, Health};
 use crate::keeper::Request;
 use crate::keeper::policy::{Curve, Moment};
 
+pub use halt::going_down;
 pub use state::{
     Action, Aim, Begin, Event, FoundSlot, Name, Report, Slot, Stage, State, Want, WantedSlot,
 };
@@ -60,10 +62,14 @@ impl State {
                 self.settle_all(now, &mut actions);
             }
             Event::Want(want) => {
-                if self.revision.is_none_or(|last| want.revision >= last) {
+                if want.anyway || self.revision.is_none_or(|last| want.revision >= last) {
                     self.want(want, now);
                     self.settle_all(now, &mut actions);
                 }
+            }
+            Event::Halt(within) => {
+                self.halting.get_or_insert(now + within);
+                self.settle_all(now, &mut actions);
             }
             Event::Time => self.settle_due(now, &mut actions),
             Event::Made(name, ports, address) => {
@@ -170,8 +176,16 @@ impl State {
         let Some(slot) = self.slots.get_mut(name) else {
             return;
         };
-        slot.settle(name, now, actions);
-        let wake_at = slot.wake_at();
+        let wake_at = match self.halting {
+            Some(end) => {
+                slot.halt(name, end, now, actions);
+                slot.halt_at()
+            }
+            None => {
+                slot.settle(name, now, actions);
+                slot.wake_at()
+            }
+        };
         if slot.timer != wake_at {
             let before = std::mem::replace(&mut slot.timer, wake_at);
             if let Some(moment) = before {
@@ -223,7 +237,9 @@ impl State {
         };
         slot.health = health;
         let is_kept = matches!(slot.stage, Stage::Kept { .. });
-        if health == Health::Unhealthy && is_kept && matches!(slot.aim, Aim::Run | Aim::AsItIs) {
+        let may_restart = self.halting.is_none() && is_kept;
+        if health == Health::Unhealthy && may_restart && matches!(slot.aim, Aim::Run | Aim::AsItIs)
+        {
             actions.push(Action::Ask(name.clone(), Request::Unhealthy { reason }));
         }
     }
@@ -356,6 +372,8 @@ impl Slot {
         };
         let request = match self.aim {
             Aim::Run if !report.wanted => Request::Start,
+            // The host did not go down after all.
+            Aim::Run | Aim::AsItIs if report.halted => Request::Start,
             Aim::Rest | Aim::Gone if report.wanted => Request::Stop,
             Aim::Gone if report.is_at_rest => return self.delete(name, actions),
             Aim::AsItIs | Aim::Run | Aim::Rest | Aim::Gone => {

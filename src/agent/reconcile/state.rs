@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::{Goal, Health, Phase, TaskStatus};
 use crate::job::JobId;
@@ -19,6 +20,8 @@ pub struct State {
     pub revision: Option<u64>,
     /// Every instance that is wanted, or is there.
     pub slots: BTreeMap<Name, Slot>,
+    /// By when all instances have ended, while the host is going down.
+    pub halting: Option<Moment>,
     /// Which instance waits for which moment.
     pub(super) timers: BTreeSet<(Moment, Name)>,
     /// Where the next jitter comes from.
@@ -109,6 +112,8 @@ pub struct Report {
     pub wanted: bool,
     /// Whether there is no container and none will come by itself.
     pub is_at_rest: bool,
+    /// Whether it has ended only because the host was going down.
+    pub halted: bool,
     /// Where it is.
     pub phase: Phase,
     /// Whether it fails again and again.
@@ -143,6 +148,8 @@ pub struct WantedSlot {
 pub struct Want {
     /// The revision it is from.
     pub revision: u64,
+    /// Whether it is followed though it may be older, as somebody has said that it is the truth.
+    pub anyway: bool,
     /// The instances, each name once.
     pub slots: Vec<WantedSlot>,
 }
@@ -176,6 +183,8 @@ pub enum Event {
     },
     /// This is wanted from now on.
     Want(Want),
+    /// The host is going down: all instances are to end within this time, and none is started any more.
+    Halt(Duration),
     /// An instance's directory is complete; with its ports, and its address if it has its own.
     Made(Name, BTreeMap<String, u16>, Option<Ipv4Addr>),
     /// It could not be written.
@@ -220,4 +229,6 @@ pub enum Begin {
     Going,
     /// With a stop: nothing is started.
     AtRest,
+    /// With a stop as the host is going down: nothing is started, and what is wanted stays so.
+    Halting,
 }

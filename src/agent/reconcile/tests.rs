@@ -26,6 +26,7 @@ pub fn want(revision: u64, goals: &[(u32, Goal)]) -> Want {
     });
     Want {
         revision,
+        anyway: false,
         slots: slots.collect(),
     }
 }
@@ -34,6 +35,7 @@ pub fn report(wanted: bool, is_at_rest: bool) -> Report {
     Report {
         wanted,
         is_at_rest,
+        halted: false,
         phase: if is_at_rest {
             Phase::Stopped
         } else {
@@ -112,6 +114,13 @@ fn an_older_revision_changes_nothing() {
     let before = state.slots.clone();
     assert!(state.step(Event::Want(want(4, &[])), T).is_empty());
     assert_eq!((state.revision, &state.slots), (Some(5), &before));
+    // But if somebody says so.
+    let meant = Want {
+        anyway: true,
+        ..want(4, &[(1, Goal::Start)])
+    };
+    assert_eq!(state.step(Event::Want(meant), T), [Action::Make(name(1))]);
+    assert_eq!(state.revision, Some(4));
 }
 
 #[test]
@@ -120,6 +129,75 @@ fn an_unwanted_instance_without_a_keeper_gets_one_that_starts_nothing() {
     assert_eq!(actions, [Action::Keep(name(0), Begin::AtRest)]);
     let broken = Event::NotKept(name(0), "no keeper.json".into());
     assert_eq!(state.step(broken, T), [Action::Delete(name(0))]);
+}
+
+#[test]
+fn while_the_host_goes_down_everything_is_told_to_end_and_nothing_is_started() {
+    let wanted = want(5, &[(0, Goal::Start), (1, Goal::Start), (2, Goal::Start)]);
+    let (mut state, _) = begun(&[(0, true), (1, true)], Some(wanted.clone()));
+    told(&mut state, 0, true, false);
+    told(&mut state, 1, true, true);
+    state.step(Event::Made(name(2), BTreeMap::new(), None), T);
+    assert_eq!(state.left(), None);
+    let halt = |seconds: u64| Request::Halt {
+        within_ms: seconds * 1000,
+    };
+    let actions = state.step(Event::Halt(Duration::from_secs(90)), T);
+    assert_eq!(actions, [Action::Ask(name(0), halt(90))]);
+    assert_eq!(state.left(), Some(2));
+    // One that is just being kept is told as soon as it can be.
+    state.step(Event::Kept(name(2)), T);
+    let ask = told(&mut state, 2, true, false);
+    assert_eq!(ask, [Action::Ask(name(2), halt(90))]);
+    // A keeper that is lost meanwhile is not missed, and nor is the program.
+    let keep = state.step(Event::Lost(name(0)), T);
+    assert_eq!(keep, [Action::Keep(name(0), Begin::Halting)]);
+    let broken = Event::NotKept(name(0), "no memory".into());
+    assert_eq!(state.step(broken.clone(), T), keep);
+    assert!(state.step(broken, T).is_empty());
+    let wake = state.wake_at().unwrap();
+    assert!(wake > T);
+    let ill = Event::Checked(name(2), Health::Unhealthy, "slow".into());
+    assert!(state.step(ill, T).is_empty());
+    // Neither what is new nor what is not wanted any more is anything to do.
+    let other = want(6, &[(0, Goal::Start), (3, Goal::Start)]);
+    assert!(state.step(Event::Want(other), T).is_empty());
+    let keep = state.step(Event::Time, wake);
+    assert_eq!(keep, [Action::Keep(name(0), Begin::Halting)]);
+    state.step(Event::Kept(name(0)), wake);
+    told(&mut state, 0, true, true);
+    assert_eq!(state.left(), Some(1));
+    // Who has not done it is asked once more, with the time that is left.
+    let again = state.step(Event::Time, T + ASK_AGAIN);
+    assert_eq!(again, [Action::Ask(name(2), halt(85))]);
+    told(&mut state, 2, true, true);
+    assert_eq!((state.left(), state.wake_at()), (Some(0), None));
+    // An agent that begins meanwhile starts nothing either.
+    let mut state = State::new(1);
+    state.step(Event::Halt(Duration::from_secs(90)), T);
+    let found = vec![FoundSlot {
+        name: name(0),
+        job: job(0),
+        index: 0,
+        ports: BTreeMap::new(),
+        address: None,
+        kept: false,
+    }];
+    let want = Some(wanted);
+    let actions = state.step(Event::Begun { found, want }, T);
+    assert_eq!(actions, [Action::Keep(name(0), Begin::Halting)]);
+    assert_eq!(state.left(), Some(1));
+}
+
+#[test]
+fn a_host_that_did_not_go_down_after_all_has_its_instances_back() {
+    let (mut state, _) = begun(&[(0, true)], Some(want(5, &[(0, Goal::Start)])));
+    let halted = Report {
+        halted: true,
+        ..report(true, true)
+    };
+    let actions = state.step(Event::Told(name(0), Arc::new(halted)), T);
+    assert_eq!(actions, [Action::Ask(name(0), Request::Start)]);
 }
 
 #[test]

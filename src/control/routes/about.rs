@@ -21,11 +21,11 @@ pub async fn version(State(control): Shared) -> Json<Version> {
 }
 
 /// Whether the store can be read and written, what is wanted reaches the agent, the agent can write its state, and
-/// its loop turns.
+/// its loop turns; and the host is not going down.
 #[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, content_type = "text/plain"), (status = 503, body = Problem, description = "All that does not work, with reasons; instances run on")))]
 pub async fn healthz(State(control): Shared) -> Result<&'static str, Refusal> {
     control.deployments().await?;
-    let faults = control.faults().await;
+    let faults = control.faults(faults::TURN * 2).await;
     let (Some(first), Some(words)) = (faults.first(), faults::in_words(&faults)) else {
         return Ok("ok\n");
     };
@@ -38,7 +38,7 @@ pub async fn healthz(State(control): Shared) -> Result<&'static str, Refusal> {
 pub async fn metrics(State(control): Shared) -> Result<Response, Refusal> {
     let deployments = control.deployments().await?;
     let snapshot = control.agent.snapshots().borrow().clone();
-    let faults = control.faults().await;
+    let faults = control.faults(faults::MOMENT).await;
     let text = metrics::text(&snapshot, &deployments, &control.counts, &faults);
     let text = text.map_err(|problem| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -1,15 +1,21 @@
 //! Hosts and what is deployed on them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 
 use super::{Shared, token};
-use crate::api::{Deploy, Deployment, Host, Patch, Phase, Problem};
+use crate::api::{Accept, Deploy, Deployment, Halt, Host, Patch, Phase, Problem};
 use crate::control::caller::{Who, by};
 use crate::control::find::Meant;
 use crate::control::problem::Refusal;
 use crate::control::{Control, faults};
+use crate::error;
+
+/// How long the end of all instances is waited for before it is answered.
+const HALTING: Duration = Duration::from_secs(20);
 
 /// The hosts that there are.
 #[utoipa::path(get, path = "/v1/hosts", responses((status = 200, body = Vec<Host>)))]
@@ -35,11 +41,60 @@ async fn here(control: &Control) -> Result<Host, Refusal> {
     Ok(Host {
         name: control.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        fault: faults::in_words(&control.faults().await),
+        fault: faults::in_words(&control.faults(faults::MOMENT).await),
         jobs,
         instances: snapshot.instances.len(),
         running: snapshot.instances.iter().filter(runs).count(),
+        store: control.identity().await?,
+        halting: snapshot.halting,
     })
+}
+
+/// Ends all instances of a host that is going down, each by its own stop, all at once. Nothing is started any more until
+/// the daemon is, and what is wanted stays so. Answers when all have ended, or soon with how many have not: ask again.
+#[utoipa::path(post, path = "/v1/hosts/{host}/halt", params(("host" = String, Path)), request_body = Halt,
+    responses((status = 200, body = Host), (status = 404, body = Problem)))]
+pub async fn halt(
+    State(control): Shared,
+    Path(host): Path<String>,
+    who: Who,
+    Json(wish): Json<Halt>,
+) -> Result<Json<Host>, Refusal> {
+    control.check_host(&host)?;
+    let mut snapshots = control.agent.snapshots();
+    if snapshots.borrow().halting.is_none() {
+        let by = by(&who);
+        error::warn(&format!("the host is going down, all instances end: {by}"));
+    }
+    let halted = control.agent.halt(Duration::from_secs(wish.within.into()));
+    halted.await.map_err(|problem| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let hint = "see the log of parheliond";
+        Refusal::new(status, error::in_words(&problem), hint)
+    })?;
+    let ended = snapshots.wait_for(|snapshot| snapshot.halting == Some(0));
+    // Who has waited so long is told how many are left.
+    drop(tokio::time::timeout(HALTING, ended).await);
+    here(&control).await.map(Json)
+}
+
+/// Makes what the store says the truth for a host, whatever was wanted of that before: the store is another one than the one
+/// that its agent has followed, or an older one, and is meant. What it does not want ends.
+#[utoipa::path(post, path = "/v1/hosts/{host}/accept", params(("host" = String, Path)), request_body = Accept,
+    responses((status = 200, body = Host), (status = 404, body = Problem), (status = 409, body = Problem, description = "The store has another name")))]
+pub async fn accept(
+    State(control): Shared,
+    Path(host): Path<String>,
+    who: Who,
+    Json(wish): Json<Accept>,
+) -> Result<Json<Host>, Refusal> {
+    control.check_host(&host)?;
+    let store = control.accept(&wish.store).await?;
+    let by = by(&who);
+    error::warn(&format!(
+        "what store {store} says is the truth from now on: {by}"
+    ));
+    here(&control).await.map(Json)
 }
 
 /// Wants a job on a host. The same once more changes nothing; another count or goal takes the place of the last.

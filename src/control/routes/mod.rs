@@ -47,6 +47,8 @@ type Shared = State<Arc<Control>>;
         jobs::remove,
         hosts::list,
         hosts::inspect,
+        hosts::halt,
+        hosts::accept,
         hosts::deploy,
         hosts::patch,
         hosts::undeploy,
@@ -68,12 +70,14 @@ type Shared = State<Arc<Control>>;
     ),
     components(schemas(
         Problem,
+        api::Accept,
         api::Change,
         api::Created,
         api::Deploy,
         api::Deployment,
         api::Event,
         api::Exec,
+        api::Halt,
         api::Host,
         api::Instance,
         api::JobInfo,
@@ -103,6 +107,8 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/jobs/{job}/history", get(streams::job_history))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{host}", get(hosts::inspect))
+        .route("/hosts/{host}/halt", post(hosts::halt))
+        .route("/hosts/{host}/accept", post(hosts::accept))
         .route(
             "/hosts/{host}/jobs/{job}",
             put(hosts::deploy)

@@ -1,8 +1,10 @@
 //! What leads from one phase to another: ends, failures, and what follows from them.
 
+use std::time::Duration;
+
 use super::{
-    Action, Cause, Exit, InARow, Moment, Next, Others, Phase, Policy, Rest, Restart, State, Step,
-    Stop,
+    Action, Cause, Event, Exit, InARow, Moment, Next, Others, Phase, Policy, Rest, Restart, State,
+    Step, Stop,
 };
 
 impl Policy {
@@ -11,8 +13,82 @@ impl Policy {
         if !state.wanted {
             return self.stop(state, Stop::Asked, now);
         }
+        if state.is_halted() {
+            return self.stop_for_host(state, now + self.grace);
+        }
         state.phase = Phase::Running { since: now };
         (state, vec![])
+    }
+
+    /// The host is going down.
+    pub(super) fn halt(&self, mut state: State, within: Duration, now: Moment) -> Step {
+        let kill_by = now + self.grace.min(within);
+        match state.phase {
+            Phase::Resting { why: Rest::New } | Phase::Waiting { .. } => {
+                state.phase = Phase::Resting { why: Rest::Halted };
+            }
+            Phase::Starting { since, kill_at } => {
+                let kill_at = Some(kill_at.map_or(kill_by, |at| at.min(kill_by)));
+                state.phase = Phase::Starting { since, kill_at };
+            }
+            Phase::Running { .. } => return self.stop_for_host(state, kill_by),
+            Phase::Stopping {
+                why,
+                kill_at,
+                killed,
+            } => {
+                state.phase = Phase::Stopping {
+                    why: if state.wanted { Stop::Host } else { why },
+                    kill_at: kill_at.min(kill_by),
+                    killed,
+                };
+            }
+            Phase::Removing {
+                next: Next::Attempt(..),
+                again_at,
+            } => {
+                let next = Next::Rest(Rest::Halted);
+                state.phase = Phase::Removing { next, again_at };
+            }
+            Phase::Resting { .. } | Phase::Removing { .. } => {}
+        }
+        (state, vec![])
+    }
+
+    /// What a keeper begins with after one that was told that the host was going down: it runs again.
+    #[must_use]
+    pub fn resumed(&self, mut state: State, now: Moment) -> State {
+        match state.phase {
+            Phase::Resting { why: Rest::Halted } => {
+                state.phase = Phase::Resting { why: Rest::New };
+                state
+            }
+            // What it asks for follows from what is found.
+            _ if state.is_halted() => self.step(&state, Event::Start, now).0,
+            Phase::Resting { .. }
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Removing { .. } => state,
+        }
+    }
+
+    fn stop_for_host(&self, mut state: State, kill_by: Moment) -> Step {
+        let kill_at = match state.phase {
+            Phase::Starting { kill_at, .. } => kill_at.unwrap_or(kill_by),
+            Phase::Resting { .. }
+            | Phase::Waiting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Removing { .. } => kill_by,
+        };
+        state.phase = Phase::Stopping {
+            why: Stop::Host,
+            kill_at,
+            killed: false,
+        };
+        (state, vec![Action::Signal])
     }
 
     pub(super) fn stop(&self, mut state: State, why: Stop, now: Moment) -> Step {
@@ -28,6 +104,9 @@ impl Policy {
     pub(super) fn stopped(&self, state: State, why: Stop, now: Moment) -> Step {
         match why {
             Stop::Asked => remove(state, Next::Rest(Rest::Stopped)),
+            // There is one attempt, however it ends.
+            Stop::Host if self.restart == Restart::Never => remove(state, Next::Rest(Rest::Failed)),
+            Stop::Host => remove(state, Next::Rest(Rest::Halted)),
             Stop::Restart => asked(state, now),
             Stop::Unhealthy => self.failed(state, Cause::Unhealthy, now),
             Stop::Group => self.failed(state, Cause::Crash, now),
@@ -71,6 +150,9 @@ impl Policy {
     pub(super) fn parted(&self, state: State, since: Moment, now: Moment) -> Step {
         if !state.wanted {
             return self.stop(state, Stop::Asked, now);
+        }
+        if state.is_halted() {
+            return self.stop_for_host(state, now + self.grace);
         }
         self.exited(state, (Exit::Unknown, Others::Run), since, now)
     }

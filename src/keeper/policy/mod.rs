@@ -67,6 +67,9 @@ impl Policy {
     #[must_use]
     pub fn step(&self, state: &State, event: Event, now: Moment) -> Step {
         let state = state.clone();
+        if let Event::Halt(within) = event {
+            return self.halt(state, within, now);
+        }
         match state.phase {
             Phase::Resting { why } => self.resting(state, why, event, now),
             Phase::Waiting { cause, until } => self.waiting(state, (cause, until), event, now),
@@ -107,6 +110,7 @@ impl Policy {
             Event::Found(Found::Nothing) => remove(state, Next::Rest(why)),
             Event::Stop => rest(state, Rest::Stopped),
             Event::Unhealthy
+            | Event::Halt(_)
             | Event::Made
             | Event::NotMade
             | Event::Exited(..)
@@ -131,6 +135,7 @@ impl Policy {
             }
             Event::Time
             | Event::Unhealthy
+            | Event::Halt(_)
             | Event::Made
             | Event::NotMade
             | Event::Exited(..)
@@ -150,14 +155,20 @@ impl Policy {
         let again = |kill_at| Phase::Starting { since, kill_at };
         match event {
             Event::Made | Event::Found(Found::Alive) => self.alive(state, now),
-            Event::NotMade if state.wanted => {
+            // It is not wanted, or the host is going down.
+            Event::NotMade | Event::Found(Found::Nothing | Found::Part) if kill_at.is_some() => {
+                let why = match state.wanted {
+                    true => Rest::Halted,
+                    false => Rest::Stopped,
+                };
+                remove(state, Next::Rest(why))
+            }
+            Event::NotMade => {
                 state.counts.not_made += 1;
                 self.failed(state, Cause::Image, now)
             }
-            Event::NotMade => remove(state, Next::Rest(Rest::Stopped)),
             // Its keeper has died, which is no failure of the instance.
-            Event::Found(Found::Nothing | Found::Part) if state.wanted => create(state, now),
-            Event::Found(Found::Nothing | Found::Part) => remove(state, Next::Rest(Rest::Stopped)),
+            Event::Found(Found::Nothing | Found::Part) => create(state, now),
             Event::Stop => {
                 state.wanted = false;
                 state.phase = again(kill_at.or(Some(now + self.grace)));
@@ -174,6 +185,7 @@ impl Policy {
             }
             Event::Time
             | Event::Unhealthy
+            | Event::Halt(_)
             | Event::Exited(..)
             | Event::Removed
             | Event::NotRemoved => (state, vec![]),
@@ -203,6 +215,7 @@ impl Policy {
             }
             Event::Found(Found::Alive)
             | Event::Start
+            | Event::Halt(_)
             | Event::Made
             | Event::NotMade
             | Event::Removed
@@ -259,6 +272,7 @@ impl Policy {
             Event::Exited(_, Others::Run)
             | Event::Time
             | Event::Unhealthy
+            | Event::Halt(_)
             | Event::Made
             | Event::NotMade
             | Event::Removed
@@ -312,9 +326,12 @@ impl Policy {
                 state.phase = then(Next::Rest(Rest::Stopped));
                 (state, vec![])
             }
-            Event::Time | Event::Unhealthy | Event::Made | Event::NotMade | Event::Exited(..) => {
-                (state, vec![])
-            }
+            Event::Time
+            | Event::Unhealthy
+            | Event::Halt(_)
+            | Event::Made
+            | Event::NotMade
+            | Event::Exited(..) => (state, vec![]),
         }
     }
 }

@@ -120,7 +120,7 @@ impl World {
             self.others_completed = true;
             self.tell(Event::Made);
         } else {
-            if self.state.wanted {
+            if self.state.wanted && !self.state.is_halted() {
                 self.expected.not_made += 1;
             }
             self.tell(Event::NotMade);
@@ -194,22 +194,48 @@ impl World {
             Event::Restart,
             Event::Unhealthy,
             Event::Start,
+            Event::Halt(Duration::from_secs(3)),
         ];
-        let event = asked[(next_random(&mut self.random) % 5) as usize];
+        let event = asked[(next_random(&mut self.random) % 6) as usize];
         if event == Event::Unhealthy && matches!(self.state.phase, Phase::Running { .. }) {
             self.expected.unhealthy += 1;
         }
-        let phase = self.state.phase.clone();
+        let (phase, wanted) = (self.state.phase.clone(), self.state.wanted);
         self.tell(event);
-        if matches!(event, Event::Stop) {
+        if let Event::Halt(within) = event {
+            assert_eq!(self.state.wanted, wanted);
+            self.goes_down(within);
+        } else if matches!(event, Event::Stop) {
             assert!(!self.state.wanted);
         } else if matches!(event, Event::Start | Event::Restart) {
             assert!(self.state.wanted, "{phase:?}");
         }
     }
 
-    /// The keeper dies, and whoever it had make or remove a container with it; a new one comes.
+    /// Nothing is started, and what runs has its grace at most.
+    fn goes_down(&self, within: Duration) {
+        match &self.state.phase {
+            Phase::Resting { why } => assert_ne!(*why, Rest::New),
+            Phase::Starting { kill_at, .. } => {
+                assert!(kill_at.is_some_and(|at| at <= self.now + within));
+            }
+            Phase::Stopping { kill_at, .. } => assert!(*kill_at <= self.now + within),
+            Phase::Removing { next, .. } => assert!(matches!(next, Next::Rest(_)), "{next:?}"),
+            Phase::Waiting { .. } | Phase::Running { .. } => panic!("{:?}", self.state.phase),
+        }
+    }
+
+    /// The keeper dies, and whoever it had make or remove a container with it; a new one comes, of the same boot or of
+    /// the next one.
     fn lose_keeper(&mut self) {
+        let (now, halts) = (self.now, self.chance(30));
+        self.state = match halts {
+            true => {
+                let halt = Event::Halt(Duration::from_secs(3));
+                self.policy.step(&self.state, halt, now).0
+            }
+            false => self.policy.resumed(self.state.clone(), now),
+        };
         let phase = self.state.phase.clone();
         if let Some(action) = self.busy.take() {
             self.remains = true;
@@ -240,6 +266,9 @@ impl World {
             (false, false) => Found::Part,
         };
         self.tell(Event::Found(found));
+        if halts {
+            self.goes_down(self.policy.grace);
+        }
         self.may_be_made_anew = false;
     }
 
@@ -271,7 +300,7 @@ impl World {
             Phase::Resting { why } => {
                 let is_an_end = matches!(why, Rest::Completed | Rest::Failed);
                 assert!(
-                    is_an_end && self.policy.restart != Restart::Always,
+                    is_an_end && self.policy.restart != Restart::Always || *why == Rest::Halted,
                     "{why:?}"
                 );
             }
@@ -333,6 +362,13 @@ fn in_a_world_at_peace_every_instance_comes_to_where_it_is_to_be() {
             world.happen();
         }
         let wanted = seed % 2 == 0;
+        // Without a word, too, when the host comes back.
+        if wanted && world.state.is_halted() {
+            world.busy = None;
+            world.alive.clear();
+            world.state = world.policy.resumed(world.state.clone(), world.now);
+            world.tell(Event::Found(Found::Nothing));
+        }
         world.tell(if wanted { Event::Start } else { Event::Stop });
         // Nothing fails from now on, and each program ends when it is told to.
         for _ in 0..20 {

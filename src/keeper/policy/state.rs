@@ -1,5 +1,7 @@
 //! What is known of an instance, what can happen to it, and what can be done.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Counts, InARow, Moment};
@@ -37,7 +39,7 @@ pub enum Phase {
     Starting {
         /// Since when.
         since: Moment,
-        /// When what there is of it is killed, as it is not wanted any more.
+        /// When what there is of it is killed, as it is not wanted any more or the host is going down.
         kill_at: Option<Moment>,
     },
     /// The program runs.
@@ -75,6 +77,8 @@ pub enum Rest {
     Completed,
     /// It failed, and is never started again.
     Failed,
+    /// The host is going down. The next keeper starts it again.
+    Halted,
 }
 
 /// Why a program was told to end.
@@ -89,6 +93,8 @@ pub enum Stop {
     Unhealthy,
     /// Another program of its group has ended, and they live and die together.
     Group,
+    /// The host is going down.
+    Host,
 }
 
 /// What comes when the remains of a container are removed.
@@ -135,6 +141,18 @@ impl State {
     pub fn is_flapping(&self) -> bool {
         self.wanted && self.in_a_row.worst() >= 2
     }
+
+    /// Whether it has ended, or is about to, only because the host is going down.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        match self.phase {
+            Phase::Resting { why } => why == Rest::Halted,
+            Phase::Starting { kill_at, .. } => self.wanted && kill_at.is_some(),
+            Phase::Stopping { why, .. } => why == Stop::Host,
+            Phase::Removing { next, .. } => next == Next::Rest(Rest::Halted),
+            Phase::Waiting { .. } | Phase::Running { .. } => false,
+        }
+    }
 }
 
 /// What has happened.
@@ -150,6 +168,9 @@ pub enum Event {
     Restart,
     /// Somebody has found it to be unhealthy.
     Unhealthy,
+    /// The host is going down: it is to end, with its grace but within this time, and is not started again before the
+    /// next boot, or before somebody asks. What is wanted stays so.
+    Halt(Duration),
     /// The container, or all of a group, was made, and its program was executed.
     Made,
     /// It could not be made; nothing runs.

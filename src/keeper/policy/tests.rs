@@ -60,6 +60,75 @@ const CRASH: Event = Event::Exited(Exit::Code(1), Others::Ended);
 const SUCCESS: Event = Event::Exited(Exit::Code(0), Others::Ended);
 
 #[test]
+fn a_host_that_goes_down_ends_the_program_and_the_next_keeper_starts_it_again() {
+    let policy = policy(Restart::Always);
+    let halt = |seconds| Event::Halt(Duration::from_secs(seconds));
+    let told = story(
+        &policy,
+        &[
+            (0, FOUND_NOTHING),
+            (10, Event::Made),
+            (1000, halt(90)),
+            // A second word may leave less time.
+            (1500, halt(2)),
+            (1600, Event::Unhealthy),
+            (3500, Event::Time),
+            (3600, Event::Exited(Exit::Signal(9), Others::Ended)),
+            (3700, Event::Removed),
+            // Somebody has thought better of it.
+            (4000, Event::Start),
+            (4100, halt(90)),
+            (4200, Event::Made),
+        ],
+    );
+    assert_eq!(
+        told,
+        "0: Found(Nothing) -> starting [Create]\n\
+         10: Made -> running []\n\
+         1000: Halt(90s) -> stopping Host 6000 [Signal]\n\
+         1500: Halt(2s) -> stopping Host 3500 []\n\
+         1600: Unhealthy -> stopping Host 3500 []\n\
+         3500: Time -> stopping Host 4500 [Kill]\n\
+         3600: Exited(Signal(9), Ended) -> removing, Rest(Halted) [Remove]\n\
+         3700: Removed -> resting Halted []\n\
+         4000: Start -> starting [Create]\n\
+         4100: Halt(90s) -> starting, kill Some(9.1s) []\n\
+         4200: Made -> stopping Host 9100 [Signal]\n"
+    );
+    let halted = |phase| State {
+        phase,
+        ..State::new(1)
+    };
+    let resting = halted(Phase::Resting { why: Rest::Halted });
+    // Its keeper dies while the host goes down: nothing is started.
+    let (same, _) = policy.step(&resting, halt(90), ms(5000));
+    let (same, actions) = policy.step(&same, FOUND_NOTHING, ms(5000));
+    assert_eq!(actions, [Action::Remove]);
+    assert!(same.wanted && same.is_halted());
+    let (next, actions) = policy.step(&policy.resumed(resting, ms(0)), FOUND_NOTHING, ms(5));
+    assert_eq!(actions, [Action::Create]);
+    assert!(matches!(next.phase, Phase::Starting { kill_at: None, .. }));
+}
+
+#[test]
+fn of_one_attempt_there_is_no_second_one_after_the_next_boot() {
+    let policy = policy(Restart::Never);
+    let halt = Event::Halt(Duration::from_secs(90));
+    let mut state = State::new(1);
+    for (event, now) in [
+        (FOUND_NOTHING, 0),
+        (Event::Made, 1),
+        (halt, 2),
+        (SUCCESS, 3),
+    ] {
+        (state, _) = policy.step(&state, event, ms(now));
+    }
+    (state, _) = policy.step(&state, Event::Removed, ms(4));
+    assert_eq!(state.phase, Phase::Resting { why: Rest::Failed });
+    assert_eq!(policy.resumed(state.clone(), ms(0)), state);
+}
+
+#[test]
 fn a_moment_of_the_boot_before_is_not_waited_for() {
     let policy = policy(Restart::Always);
     let far = ms(1_000_000_000);

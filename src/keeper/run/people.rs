@@ -1,6 +1,7 @@
 //! What people ask for.
 
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -36,6 +37,9 @@ impl Keeper {
             Request::Stop => self.tell(Event::Stop)?,
             Request::Restart => self.tell(Event::Restart)?,
             Request::Unhealthy { reason } => self.unhealthy(reason)?,
+            Request::Halt { within_ms } => {
+                self.tell(Event::Halt(Duration::from_millis(within_ms)))?;
+            }
             Request::Exec(command) => return self.visit(number, command),
         }
         self.count_output();

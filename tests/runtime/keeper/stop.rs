@@ -22,6 +22,7 @@ pub fn all() -> Vec<Trial> {
         a_stopped_instance_stays_stopped_under_a_new_keeper,
         a_keeper_that_is_told_to_end_leaves_the_container,
         a_keeper_that_begins_with_a_stop_starts_nothing_and_ends_what_runs,
+        a_keeper_that_begins_as_the_host_goes_down_starts_nothing_and_the_next_one_does,
     ]
 }
 
@@ -67,6 +68,30 @@ fn a_keeper_that_begins_with_a_stop_starts_nothing_and_ends_what_runs() {
     let status = instance.until(|status| rests(status) == "stopped");
     assert_eq!(attempts(&status), 2);
     instance.container_is_gone();
+}
+
+fn a_keeper_that_begins_as_the_host_goes_down_starts_nothing_and_the_next_one_does() {
+    let mut instance = Instance::running(HEEDS, json!({}));
+    instance.until_line("ready");
+    // Its program runs without a keeper, and gets its signal from the next one.
+    instance.lose_keeper();
+    instance.keep_by(&["keep", "--halt"]);
+    let status = instance.until(|status| rests(status) == "halted");
+    assert_eq!(instance.texts(), ["ready", "got it"]);
+    assert_eq!(attempt(&status, 1)["told"], "host");
+    assert_eq!(status["state"]["wanted"], true);
+    instance.container_is_gone();
+    instance.lose_keeper();
+    instance.keep_by(&["keep", "--halt"]);
+    instance.until(|status| rests(status) == "halted");
+    instance.lose_keeper();
+    // As after the next boot.
+    instance.keep_by(&["keep"]);
+    let status = instance.until(runs);
+    assert_eq!(
+        (attempts(&status), status["flapping"].clone()),
+        (2, json!(false))
+    );
 }
 
 fn another_signal_can_stop_it() {

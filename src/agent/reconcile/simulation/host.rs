@@ -41,6 +41,7 @@ impl World {
                         Request::Status
                         | Request::Watch
                         | Request::Exec(_)
+                        | Request::Halt { .. }
                         | Request::Unhealthy { .. } => place.wanted.unwrap_or(true),
                     });
                     place.next = Some(now);

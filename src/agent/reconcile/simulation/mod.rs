@@ -191,6 +191,7 @@ impl World {
             Event::Kept(name) => Some(name.clone()),
             Event::Begun { .. }
             | Event::Want(_)
+            | Event::Halt(_)
             | Event::Made(..)
             | Event::NotMade(..)
             | Event::NotKept(..)
