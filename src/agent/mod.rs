@@ -19,6 +19,9 @@ use crate::job::Job;
 use crate::network;
 
 pub use door::{Events, Handle, start};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use driver::fuzzing;
 #[cfg(test)]
 pub(crate) use driver::{Ports, plan};
 #[cfg(test)]

@@ -15,6 +15,9 @@ mod faults;
 mod feed;
 mod find;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod jail;
 mod jobs;
 pub(crate) mod keys;
@@ -40,7 +43,7 @@ pub(crate) mod pure {
     pub use super::wanted::Intent;
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod testing;
 #[cfg(test)]
 mod tests;
