@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use talk::{
-    Change, Created, Deploy, Endpoint, Exec, Host, JobInfo, Patch, Problem, Service, TOKEN_HEADER,
-    VERSION_HEADER, Version,
+    Change, Created, Deploy, Endpoint, Exec, Host, JobInfo, LogLine, Patch, Problem, Service,
+    TOKEN_HEADER, VERSION_HEADER, Version,
 };
 
 use crate::job::JobId;

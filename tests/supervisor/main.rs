@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/caller.rs"]
 mod caller;
+mod commands;
 mod disk;
 mod errors;
 mod host;
@@ -21,6 +22,7 @@ mod storm;
 #[path = "../runtime/support.rs"]
 mod support;
 mod takeover;
+mod terminal;
 mod unit;
 #[path = "../agent/victims.rs"]
 mod victims;
@@ -33,6 +35,8 @@ fn main() {
     let trials = [
         life::all(),
         looking::all(),
+        commands::all(),
+        terminal::all(),
         inside::all(),
         errors::all(),
         disk::all(),
