@@ -122,6 +122,7 @@ fn a_job_of_helios_is_created_whole() {
     let host = Host::new(SLEEP);
     let mut config = of_helios();
     config["resources"] = json!({ "memory": 67_108_864, "cpuShares": 512, "cpuset": "0" });
+    config["gracePeriod"] = json!(60);
     let file = helios_file(&host, &config);
     let refused = host.parctl(&["create", "--helios", &file]).failure();
     assert!(refused.contains("--bundle"), "{refused}");
@@ -144,6 +145,7 @@ fn a_job_of_helios_is_created_whole() {
     let task = &job["tasks"]["main"];
     assert_eq!(task["bundle"], host.bundle.path());
     assert_eq!(task["resources"]["memorySwap"], "128MiB");
+    assert_eq!(job["stop"]["delay"], "1m");
     assert_eq!(job["registration"][0]["domain"], "example.org");
     let of_others = ["id", "image", "created", "creatingUser", "rolloutOptions"];
     for kept in of_others {

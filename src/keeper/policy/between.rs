@@ -18,10 +18,55 @@ impl Policy {
     pub(super) fn stop(&self, mut state: State, why: Stop, now: Moment) -> Step {
         state.phase = Phase::Stopping {
             why,
+            signal_at: None,
             kill_at: now + self.grace,
             killed: false,
         };
         (state, vec![Action::Signal])
+    }
+
+    /// The same of a program that works: it is told after the delay, in which it is known to stop.
+    pub(super) fn stop_later(&self, mut state: State, why: Stop, now: Moment) -> Step {
+        if self.delay.is_zero() {
+            return self.stop(state, why, now);
+        }
+        let signal_at = now + self.delay;
+        state.phase = Phase::Stopping {
+            why,
+            signal_at: Some(signal_at),
+            kill_at: signal_at + self.grace,
+            killed: false,
+        };
+        (state, vec![])
+    }
+
+    /// A new keeper goes on to stop what runs. Moments of another boot may be far away.
+    pub(super) fn goes_on_to_stop(
+        &self,
+        mut state: State,
+        why: Stop,
+        moments: (Option<Moment>, Moment, bool),
+        now: Moment,
+    ) -> Step {
+        let (signal_at, kill_at, killed) = moments;
+        let signal_at = signal_at.filter(|at| now < *at);
+        let signal_at = signal_at.map(|at| at.min(now + self.delay));
+        let kill_at = match signal_at {
+            Some(at) => at + self.grace,
+            None => kill_at.min(now + self.grace),
+        };
+        state.phase = Phase::Stopping {
+            why,
+            signal_at,
+            kill_at,
+            killed,
+        };
+        // The signal may not have been sent by the keeper that has died.
+        let actions = match signal_at {
+            Some(_) => vec![],
+            None => vec![Action::Signal],
+        };
+        (state, actions)
     }
 
     /// A program that was told to end has ended.
