@@ -273,6 +273,122 @@ fn the_page_on_helios_has_each_of_its_tests_and_names_tests_that_there_are() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The words of commands as tests write them: every list of them, with all that is quoted in it, also in further lists; and
+/// last all that is quoted anywhere.
+#[cfg(feature = "supervisor")]
+fn lists_of_words(folders: &[&str]) -> Vec<Vec<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = folders
+        .iter()
+        .flat_map(|folder| rust_files(&root.join(folder)));
+    let (mut lists, mut all) = (Vec::new(), Vec::new());
+    for file in files {
+        let mut open: Vec<Vec<String>> = Vec::new();
+        let text = fs::read_to_string(&file).unwrap();
+        // Letters alone, which are neither lists nor words.
+        let text = text
+            .replace("'\"'", "")
+            .replace("'['", "")
+            .replace("']'", "");
+        let mut letters = text.chars();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '[' => open.push(Vec::new()),
+                ']' => lists.extend(open.pop()),
+                '"' => {
+                    let word = quoted_word(&mut letters);
+                    open.iter_mut().for_each(|list| list.push(word.clone()));
+                    all.push(word);
+                }
+                _ => {}
+            }
+        }
+    }
+    lists.push(all);
+    lists
+}
+
+/// What follows up to the quote that ends it.
+#[cfg(feature = "supervisor")]
+fn quoted_word(letters: &mut std::str::Chars<'_>) -> String {
+    let mut word = String::new();
+    while let Some(letter) = letters.next().filter(|letter| *letter != '"') {
+        word.push(letter);
+        if letter == '\\' {
+            word.extend(letters.next());
+        }
+    }
+    word
+}
+
+/// Whether a word names this option: `--follow`, `-f`, or `-f` among others as in `-it`.
+#[cfg(feature = "supervisor")]
+fn names(word: &str, option: &clap::Arg) -> bool {
+    let long = option.get_long().map(|long| format!("--{long}"));
+    let is_long = long.is_some_and(|long| word.split('=').next() == Some(&long));
+    let letters = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+    let is_short = letters
+        .zip(option.get_short())
+        .is_some_and(|(letters, short)| letters.len() <= 2 && letters.contains(short));
+    is_long || is_short
+}
+
+/// A command counts as used where its name is the first of its words that names one, an option where it is beside it.
+#[cfg(feature = "supervisor")]
+#[test]
+fn every_command_and_every_option_of_the_supervisor_is_used_by_a_test() {
+    let mut client = parhelion::client::command();
+    client.build();
+    let names_of_verbs: Vec<&str> = client
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    assert!(names_of_verbs.len() > 20, "the definitions are elsewhere");
+    let mut lists = lists_of_words(&["tests/supervisor"]);
+    let all = lists.pop().unwrap();
+    let verb_of = |list: &[String]| {
+        let mut words = list.iter().map(String::as_str);
+        words
+            .find(|word| names_of_verbs.contains(word))
+            .map(str::to_owned)
+    };
+    let of_verbs = lists.iter().filter_map(|list| Some((verb_of(list)?, list)));
+    let of_verbs: Vec<(String, &Vec<String>)> = of_verbs.collect();
+    let is_option = |option: &&clap::Arg| option.get_id() != "help" && !option.is_positional();
+    let mut unused = Vec::new();
+    for verb in client
+        .get_subcommands()
+        .filter(|verb| verb.get_name() != "help")
+    {
+        let name = verb.get_name();
+        let words: Vec<&String> = of_verbs
+            .iter()
+            .filter(|(of, _)| of == name)
+            .flat_map(|(_, list)| *list)
+            .collect();
+        if words.is_empty() {
+            unused.push(format!("parctl {name}"));
+        }
+        for option in verb.get_arguments().filter(is_option) {
+            // Those of all commands are the same for each.
+            let everywhere = || all.iter().any(|word| names(word, option));
+            let is_used = words.iter().any(|word| names(word, option));
+            if !(is_used || option.is_global_set() && everywhere()) {
+                unused.push(format!("parctl {name} --{}", option.get_id()));
+            }
+        }
+    }
+    for option in parhelion::control::command()
+        .get_arguments()
+        .filter(is_option)
+    {
+        if !all.iter().any(|word| names(word, option)) {
+            unused.push(format!("parheliond --{}", option.get_id()));
+        }
+    }
+    assert!(unused.is_empty(), "no test uses\n{}", unused.join("\n"));
+}
+
 /// All tests by their names: `cgroups::io::a_weight_is_set` of tests/runtime, `escapes::subject::...` of tests/escapes and so on,
 /// `unit cgroups::io::tests::...` of src, and those of the other files in tests under the name of the file.
 fn tests() -> BTreeSet<String> {

@@ -21,6 +21,9 @@ use crate::job::Job;
 use crate::network;
 
 pub use door::{Events, Handle, start, start_halting};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use driver::fuzzing;
 #[cfg(test)]
 pub(crate) use driver::{Ports, plan};
 pub use origin::{Origin, Refused};

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use talk::{
-    Accept, Change, Created, Deploy, Endpoint, Exec, Halt, Host, JobInfo, Patch, Problem, Service,
-    TOKEN_HEADER, VERSION_HEADER, Version,
+    Accept, Change, Created, Deploy, Endpoint, Exec, Halt, Host, JobInfo, LogLine, Patch, Problem,
+    Service, TOKEN_HEADER, VERSION_HEADER, Version,
 };
 
 use crate::job::JobId;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Deployment, Goal, Instance};
-use crate::job::JobId;
+use crate::job::{Fault, JobId};
 
 /// The header by which a client says its own version; another major one than the daemon's is refused.
 pub const VERSION_HEADER: &str = "parhelion-version";
@@ -24,6 +24,9 @@ pub struct Problem {
     /// What may have been meant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
+    /// Of a job file that is refused: all that is wrong in it, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
 }
 
 /// A job as it is kept.
@@ -40,6 +43,20 @@ pub struct JobInfo {
     pub job: serde_json::Value,
     /// Where it is deployed.
     pub deployments: Vec<Deployment>,
+}
+
+/// A line of what a task has printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// When it was printed.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line without its end; what is no UTF-8 is replaced.
+    pub text: String,
+    /// Whether it goes on with the next one of its stream: it was very long, or had no end yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// A job was created.

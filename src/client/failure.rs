@@ -18,6 +18,7 @@ impl Failure {
             error: error.into(),
             hint: hint.into(),
             candidates: Vec::new(),
+            faults: Vec::new(),
         }))
     }
 

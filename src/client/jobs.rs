@@ -9,7 +9,7 @@ use super::arguments::{Create, JobFile, Jobs, Remove};
 use super::connection::{Client, quoted};
 use super::failure::Failure;
 use super::show::{Cell, Colour, Output};
-use crate::api::{Created, Deployment, JobInfo};
+use crate::api::{Created, Deployment, JobInfo, Problem};
 use crate::error;
 use crate::job::{self, Job};
 
@@ -56,8 +56,12 @@ fn parse(file: &Path) -> Result<Job, Failure> {
     let text = text(file)?;
     let format = job::Format::of(file, &text);
     job::parse(&text, format).map_err(|refusal| {
-        let hint = "parctl schema prints what a job file may say";
-        Failure::new(format!("{}: {refusal}", file.display()), hint)
+        Failure::from(Problem {
+            error: format!("{}: {refusal}", file.display()),
+            hint: "parctl schema prints what a job file may say".to_owned(),
+            candidates: Vec::new(),
+            faults: refusal.faults().cloned().collect(),
+        })
     })
 }
 

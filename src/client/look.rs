@@ -7,7 +7,7 @@ use super::connection::{Client, quoted};
 use super::failure::Failure;
 use super::pick;
 use super::show::{self, Cell, Colour, Output};
-use crate::api::{Accept, Change, Event, Host, JobInfo, Service, Version};
+use crate::api::{Accept, Change, Event, Host, JobInfo, LogLine, Service, Version};
 
 /// Lists instances.
 pub async fn status(client: &Client, output: &Output, status: Status) -> Result<(), Failure> {
@@ -127,6 +127,7 @@ pub async fn logs(client: &Client, output: &Output, logs: Logs) -> Result<(), Fa
     let mut query = vec![
         format!("follow={}", logs.follow),
         format!("timestamps={}", logs.timestamps),
+        format!("json={}", output.json),
     ];
     let more = [("task", &logs.task), ("stream", &logs.stream)];
     for (name, value) in more {
@@ -140,6 +141,11 @@ pub async fn logs(client: &Client, output: &Output, logs: Logs) -> Result<(), Fa
     let name = quoted(&instance.name);
     let path = format!("/v1/instances/{name}/logs?{}", query.join("&"));
     let mut stream = client.stream(&path).await?;
+    while output.json
+        && let Some(line) = stream.line::<LogLine>().await?
+    {
+        output.line(&line)?;
+    }
     while let Some(piece) = stream.piece().await? {
         output.text(&piece)?;
     }

@@ -82,7 +82,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<i32, Failure> {
         Verb::Exec(exec) => return exec::exec(&client, exec).await,
         Verb::Inspect(inspect) => look::inspect(&client, output, &inspect.what).await?,
         Verb::Watch(watch) => look::watch(&client, output, watch).await?,
-        Verb::Top => top::top(&client).await?,
+        Verb::Top => top::top(&client, output).await?,
         Verb::Events(events) => look::events(&client, output, events).await?,
         Verb::Remove(remove) => jobs::remove(&client, output, remove).await?,
         Verb::Store(store) => look::store(&client, output, store.verb).await?,

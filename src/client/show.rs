@@ -11,8 +11,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use super::failure::Failure;
-use crate::api::{Health, Instance, Phase};
+use crate::api::{Health, Instance, Phase, Problem};
 use crate::error::{harmless, without_controls};
+use crate::job::Fault;
 
 /// How an answer is printed.
 #[derive(Debug)]
@@ -147,10 +148,24 @@ impl Output {
         match serde_json::to_string(problem) {
             Ok(text) if self.json => eprintln!("{}", without_controls(text)),
             Ok(_) | Err(_) => {
-                eprintln!("parctl: {}", harmless(&problem.error));
+                for line in lines(problem) {
+                    eprintln!("parctl: {}", harmless(&line));
+                }
                 eprintln!("    {}", harmless(&problem.hint));
             }
         }
+    }
+}
+
+/// What is wrong, each fault of a file on a line of its own.
+fn lines(problem: &Problem) -> Vec<String> {
+    let faults: Vec<String> = problem.faults.iter().map(Fault::to_string).collect();
+    match problem.error.strip_suffix(&faults.join("; ")) {
+        Some(file) if !faults.is_empty() => {
+            let lines = faults.iter().map(|fault| format!("{file}{fault}"));
+            lines.collect()
+        }
+        Some(_) | None => vec![problem.error.clone()],
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::connection::Client;
 use super::failure::Failure;
-use super::show::{self, Cell, Colour};
+use super::show::{self, Cell, Colour, Output};
 use super::terminal::Ended;
 use crate::api::{Change, Instance, Phase, Version};
 
@@ -43,7 +43,11 @@ impl Drop for Screened {
 }
 
 /// Shows instances until q is pressed.
-pub async fn top(client: &Client) -> Result<(), Failure> {
+pub async fn top(client: &Client, output: &Output) -> Result<(), Failure> {
+    if output.json {
+        let hint = "parctl watch --json prints instances and every change of them";
+        return Err(Failure::new("top is for a terminal, and has no JSON", hint));
+    }
     let version: Version = client.get("/v1/version").await?;
     let mut stream = client.stream("/v1/watch").await?;
     let no_terminal = |error: io::Error| {

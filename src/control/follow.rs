@@ -4,7 +4,7 @@
 //! `log.1` and so on, older and older.
 
 use std::collections::VecDeque;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +15,7 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
 use super::feed::{Feed, Gone};
+use crate::api::LogLine;
 use crate::error;
 use crate::sys::polled::polled;
 
@@ -32,6 +33,8 @@ pub struct Wish {
     pub stream: Option<String>,
     /// Whether each line's moment stands before it.
     pub timestamps: bool,
+    /// Whether each line of the file becomes a [`LogLine`].
+    pub json: bool,
 }
 
 /// One line of the file as it is told; None for one of another stream or that is no line of a log.
@@ -41,6 +44,9 @@ fn shown(line: &[u8], wish: &Wish, begins: bool) -> Option<Vec<u8>> {
     let wanted = wish.stream.as_ref();
     if wanted.is_some_and(|wanted| wanted.as_bytes() != stream) {
         return None;
+    }
+    if wish.json {
+        return in_json((time, stream), text, kind == b"P");
     }
     let mut shown = Vec::with_capacity(line.len() + 1);
     if wish.timestamps && begins {
@@ -52,6 +58,19 @@ fn shown(line: &[u8], wish: &Wish, begins: bool) -> Option<Vec<u8>> {
     if kind != b"P" {
         shown.push(b'\n');
     }
+    Some(shown)
+}
+
+fn in_json((time, stream): (&[u8], &[u8]), text: &[u8], partial: bool) -> Option<Vec<u8>> {
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let line = LogLine {
+        time: words(time),
+        stream: words(stream),
+        text: words(text),
+        partial,
+    };
+    let mut shown = serde_json::to_vec(&line).ok()?;
+    shown.push(b'\n');
     Some(shown)
 }
 
@@ -155,24 +174,72 @@ async fn follow(
 /// The file that comes after this one; None while this one is the newest.
 fn next_file(path: &Path, last: Option<&File>) -> Result<Option<File>> {
     let Some(last) = last else { return at(path) };
-    let identity = |about: &Metadata| (about.dev(), about.ino());
-    let last = identity(&last.metadata().context("the log")?);
-    let Some(mut newer) = at(path)? else {
+    let last = identity(last)?;
+    let Some(newest) = at(path)? else {
         return Ok(None);
     };
-    if identity(&newer.metadata().context("the log")?) == last {
+    if identity(&newest)? == last {
         return Ok(None);
     }
-    for number in 1.. {
-        let Some(file) = at(&older(path, number))? else {
-            break;
-        };
-        if identity(&file.metadata().context("the log")?) == last {
+    let mut next = None;
+    for file in all(path)? {
+        if identity(&file)? == last {
             break;
         }
-        newer = file;
+        next = Some(file);
     }
-    Ok(Some(newer))
+    Ok(next)
+}
+
+/// What tells a file from all others while it is open.
+fn identity(file: &File) -> Result<(u64, u64)> {
+    let about = file.metadata().context("the log")?;
+    Ok((about.dev(), about.ino()))
+}
+
+/// How often the files are looked for anew while the keeper renames them.
+const LOOKS: usize = 1000;
+
+/// So many numbers without a file are the end: while files are renamed, one is missing among them.
+const GAP: usize = 3;
+
+/// All files of a log, the newest first, none of them left out or there twice although the keeper may be renaming them.
+fn all(path: &Path) -> Result<Vec<File>> {
+    let mut before = numbered(path)?;
+    for _ in 1..LOOKS {
+        let files = numbered(path)?;
+        // A new file is made with its first line.
+        let first = files.first().map_or(0, |file| file.0.min(1));
+        let is_whole = files
+            .iter()
+            .zip(first..)
+            .all(|(file, number)| file.0 == number);
+        let names = |files: &[Numbered]| -> Vec<_> {
+            files.iter().map(|(number, id, _)| (*number, *id)).collect()
+        };
+        let is_at_rest = is_whole && names(&files) == names(&before);
+        before = files;
+        if is_at_rest {
+            break;
+        }
+    }
+    Ok(before.into_iter().map(|(_, _, file)| file).collect())
+}
+
+/// A file's number, what tells it from others, and itself.
+type Numbered = (usize, (u64, u64), File);
+
+/// The files with their numbers, the newest first.
+fn numbered(path: &Path) -> Result<Vec<Numbered>> {
+    let mut files: Vec<Numbered> = Vec::new();
+    for number in 0.. {
+        if let Some(file) = at(&older(path, number))? {
+            files.push((number, identity(&file)?, file));
+        } else if number > files.last().map_or(0, |file| file.0) + GAP {
+            break;
+        }
+    }
+    Ok(files)
 }
 
 /// Tells the rest of a file; None when nobody listens any more.
@@ -215,9 +282,12 @@ fn watch_folder(path: &Path) -> Result<AsyncFd<OwnedFd>> {
     polled(events).context("inotify")
 }
 
+/// The file that was begun so many rotations before the newest.
 fn older(path: &Path, number: usize) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
+    if number > 0 {
+        name.push(format!(".{number}"));
+    }
     PathBuf::from(name)
 }
 
@@ -230,18 +300,7 @@ fn at(path: &Path) -> Result<Option<File>> {
 
 /// The files with what is wanted of what is there, the oldest first, each at the place from which it is told.
 fn open(path: &Path, wish: &Wish) -> Result<VecDeque<File>> {
-    let mut files = VecDeque::new();
-    for number in 0.. {
-        let name = match number {
-            0 => path.to_owned(),
-            number => older(path, number),
-        };
-        match at(&name)? {
-            Some(file) => files.push_front(file),
-            None if number == 0 => {}
-            None => break,
-        }
-    }
+    let mut files: VecDeque<File> = all(path)?.into_iter().rev().collect();
     if let Some(tail) = wish.tail {
         seek(&mut files, tail, wish)?;
     }
@@ -342,5 +401,63 @@ mod tests {
         };
         assert_eq!(told(&FILES, &wish), "T1 one\nT3 thrfour\n");
         assert_eq!(told(&[], &wish), "");
+    }
+
+    #[test]
+    fn each_line_is_json_where_that_is_asked_for() {
+        let wish = Wish {
+            json: true,
+            tail: Some(3),
+            stream: Some("stdout".to_owned()),
+            ..Wish::default()
+        };
+        let told = told(&FILES, &wish);
+        let lines: Vec<LogLine> = told
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let words = |line: &LogLine| (line.time.clone(), line.text.clone(), line.partial);
+        let expected = [
+            ("T1", "one", false),
+            ("T3", "thr", true),
+            ("T4", "four", false),
+        ];
+        let expected = expected.map(|(time, text, part)| (time.to_owned(), text.to_owned(), part));
+        assert_eq!(lines.iter().map(words).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn no_line_is_lost_or_doubled_while_files_are_renamed() {
+        let folder = std::env::temp_dir().join(format!("parhelion-rotated-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("log");
+        std::fs::write(&path, "T stdout F 0\n").unwrap();
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // As the keeper does it, with one line a file.
+            scope.spawn(|| {
+                for line in 1..60 {
+                    for number in (0..line).rev() {
+                        std::fs::rename(older(&path, number), older(&path, number + 1)).unwrap();
+                    }
+                    std::fs::write(&path, format!("T stdout F {line}\n")).unwrap();
+                }
+                ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+            let mut is_last = false;
+            while !is_last {
+                is_last = ended.load(std::sync::atomic::Ordering::Relaxed);
+                let mut text = String::new();
+                for mut file in open(&path, &Wish::default()).unwrap() {
+                    file.read_to_string(&mut text).unwrap();
+                }
+                let lines = text.lines().enumerate();
+                for (number, line) in lines.clone() {
+                    assert_eq!(line, format!("T stdout F {number}"), "{text}");
+                }
+                assert!(!is_last || lines.count() == 60, "{text}");
+            }
+        });
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

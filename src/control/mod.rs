@@ -15,6 +15,9 @@ mod faults;
 mod feed;
 mod find;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod halt;
 mod inherited;
 pub mod jail;
@@ -42,7 +45,7 @@ pub(crate) mod pure {
     pub use super::wanted::Intent;
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod testing;
 #[cfg(test)]
 mod tests;

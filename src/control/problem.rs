@@ -23,6 +23,7 @@ impl Refusal {
             error: error.into(),
             hint: hint.into(),
             candidates: Vec::new(),
+            faults: Vec::new(),
         };
         Refusal {
             status,

@@ -1,4 +1,9 @@
 //! A fake agent and a store in a directory of its own, for tests of what stands on both.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![cfg_attr(
+    feature = "fuzzing",
+    allow(dead_code, reason = "shared with the tests")
+)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,9 +13,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tower_service::Service as _;
 
 use super::{Agent, Answer, Control, Events, exec, faults, metrics, routes, wanted};
 use crate::agent::{Origin, Snapshot, Wanted};
@@ -205,13 +212,25 @@ impl World {
         }
     }
 
+    /// What a request is answered; of an answer that comes in pieces, and may have no end, its head.
+    #[cfg(feature = "fuzzing")]
+    pub async fn ask_whole(&self, request: Request<Body>) -> (StatusCode, String) {
+        let answer = self.answer(request).await;
+        match hyper::body::Body::size_hint(answer.body()).exact() {
+            Some(_) => whole(answer).await,
+            None => (answer.status(), String::new()),
+        }
+    }
+
     /// What a request is answered.
     pub async fn ask(&self, request: Request<Body>) -> (StatusCode, String) {
-        let mut router = routes::router(Arc::clone(&self.control));
-        let answer = router.call(request).await.unwrap();
-        let status = answer.status();
-        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
-        (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
+        whole(self.answer(request).await).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let router = routes::router(Arc::clone(&self.control));
+        let router = TowerToHyperService::new(router);
+        router.call(request).await.unwrap()
     }
 
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -261,6 +280,12 @@ impl World {
             });
         });
     }
+}
+
+async fn whole(answer: Response) -> (StatusCode, String) {
+    let status = answer.status();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+    (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
 }
 
 /// A job as a client sends it.

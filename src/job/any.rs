@@ -54,8 +54,10 @@ fn restart() -> impl Strategy<Value = Restart> {
 }
 
 fn limits() -> impl Strategy<Value = (Restart, Stop, Log)> {
-    let stop = (1_i32..=64, time(0, 31_536_000_000)).prop_map(|(signal, grace)| Stop {
+    let stop = (1_i32..=64, time(0, 31_536_000_000), time(0, 31_536_000_000));
+    let stop = stop.prop_map(|(signal, delay, grace)| Stop {
         signal: signal.to_string().parse().unwrap(),
+        delay,
         grace,
     });
     let when = select(vec![WhenFull::Wait, WhenFull::Drop]);

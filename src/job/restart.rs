@@ -57,6 +57,10 @@ pub struct Curve {
 pub struct Stop {
     /// What the first process gets, a name or a number: `TERM` by default.
     pub signal: Signal,
+    /// From the end that somebody asks for to that signal, in which it is no endpoint of services any more: 0 to a year,
+    /// 0 by default.
+    #[serde(skip_serializing_if = "Time::is_zero")]
+    pub delay: Time,
     /// After what time every process of its cgroup is killed: 0 to a year, 10s by default.
     pub grace: Time,
 }
@@ -117,6 +121,7 @@ impl Default for Stop {
     fn default() -> Self {
         Stop {
             signal: Signal::TERM,
+            delay: Time::from_secs(0),
             grace: Time::from_secs(10),
         }
     }

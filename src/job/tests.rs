@@ -43,6 +43,34 @@ proptest! {
         prop_assert_eq!(id, job.id());
     }
 
+    /// Two wrong values are two faults, wherever they are, and nothing that follows from them is told.
+    #[test]
+    fn wrong_values_are_told_together_and_nothing_that_follows(
+        job in any_job(), first in any::<prop::sample::Index>(), second in any::<prop::sample::Index>()
+    ) {
+        let value = serde_json::to_value(&job).unwrap();
+        let mut places = Vec::new();
+        pointers(&value, String::new(), &mut places);
+        let (first, second) = (&places[first.index(places.len())], &places[second.index(places.len())]);
+        let faults = |wrong: &[&String]| {
+            let mut value = value.clone();
+            for place in wrong {
+                let value = value.pointer_mut(place).unwrap();
+                *value = if value.is_boolean() { json!("x") } else { json!(true) };
+            }
+            let refusal = parse(&value.to_string(), Format::Json).err();
+            let faults = refusal.iter().flat_map(Refusal::faults);
+            faults.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (one, other) = (faults(&[first]), faults(&[second]));
+        prop_assert!(one.len() <= 1, "{}: {:#?}", first, one);
+        let inside = |a: &str, b: &str| (format!("{a}/")).starts_with(&format!("{b}/"));
+        if !inside(first, second) && !inside(second, first) {
+            let both = faults(&[first, second]);
+            prop_assert_eq!(both.len(), one.len() + other.len(), "{} {}: {:#?}", first, second, both);
+        }
+    }
+
     #[test]
     fn any_text_is_taken_or_refused(text in "\\PC{0,200}") {
         let _ = parse(&text, Format::Json);
@@ -68,6 +96,32 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// The place of each value inside of a value (RFC 6901), but for those of a profile, of which more than one thing is told.
+fn pointers(value: &Value, at: String, to: &mut Vec<String>) {
+    if at.ends_with("/seccomp") {
+        return;
+    }
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), value))
+            .collect(),
+        Value::Array(all) => all
+            .iter()
+            .enumerate()
+            .map(|(i, value)| (i.to_string(), value))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    };
+    for (name, value) in inner {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        pointers(value, format!("{at}/{name}"), to);
+    }
+    if !at.is_empty() {
+        to.push(at);
     }
 }
 

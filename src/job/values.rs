@@ -117,6 +117,12 @@ impl Time {
         Time(seconds * 1000)
     }
 
+    /// Whether it is no time at all.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// As the standard library has it.
     #[must_use]
     pub const fn duration(self) -> Duration {

@@ -202,6 +202,9 @@ pub struct StopSpec {
     /// What the program gets, a name or a number: `TERM` by default.
     #[serde(deserialize_with = "signal")]
     pub signal: i32,
+    /// From the end that somebody asks for to that signal: 0 to a year, 0 by default.
+    #[serde(deserialize_with = "time")]
+    pub delay: Duration,
     /// After what time every process of its cgroup is killed: 0 to a year, 10s by default.
     #[serde(deserialize_with = "time")]
     pub grace: Duration,
@@ -264,6 +267,7 @@ impl Default for StopSpec {
     fn default() -> Self {
         StopSpec {
             signal: Signal::TERM.number(),
+            delay: Duration::ZERO,
             grace: Duration::from_secs(10),
         }
     }
@@ -350,6 +354,7 @@ impl Spec {
                 image: restart.image.into(),
             },
             good_run: restart.good_run,
+            delay: self.stop.delay,
             grace: self.stop.grace,
         }
     }
@@ -379,10 +384,12 @@ mod tests {
         let spec = Spec::parse(br#"{"id": "web", "bundle": "/srv/web"}"#).unwrap();
         assert_eq!(spec.restart, RestartSpec::default());
         assert_eq!((spec.stop.signal, spec.log.max_files), (libc::SIGTERM, 5));
-        let text = br#"{"id": "web", "bundle": "b", "stop": {"grace": "0"},
+        assert_eq!(spec.stop.delay, Duration::ZERO);
+        let text = br#"{"id": "web", "bundle": "b", "stop": {"grace": "0", "delay": "2s"},
             "restart": {"policy": "on-failure", "image": {"cap": "2s"}}}"#;
         let spec = Spec::parse(text).unwrap();
         assert_eq!(spec.stop.grace, Duration::ZERO);
+        assert_eq!(spec.policy().delay, Duration::from_secs(2));
         assert_eq!(spec.restart.policy, Restart::OnFailure);
         let image = spec.restart.image;
         assert_eq!((image.cap, image.factor), (Duration::from_secs(2), 2.0));

@@ -58,6 +58,7 @@ fn policy() -> Policy {
             image: curve(500, 8000),
         },
         good_run: Duration::from_secs(10),
+        delay: Duration::ZERO,
         grace: Duration::from_secs(3),
     }
 }

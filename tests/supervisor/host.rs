@@ -65,11 +65,17 @@ impl Host {
 
     /// An answer of HTTP: its status and its body.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "")
+    }
+
+    /// What a request with this body is answered.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(self.path("socket")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut answer = String::new();
@@ -106,9 +112,14 @@ impl Host {
     }
 
     /// Starts the daemon and waits until it answers.
-    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
     pub fn start(&mut self) {
-        let mut daemon = Running::spawn(&mut self.command(), Stdio::null());
+        self.start_as(&mut self.command());
+    }
+
+    /// The same with another command line.
+    #[allow(clippy::disallowed_methods, reason = "a test has an end")]
+    pub fn start_as(&mut self, command: &mut Command) {
+        let mut daemon = Running::spawn(command, Stdio::null());
         let end = Instant::now() + PATIENCE;
         while !self.parctl(&["version"]).0.status.success() {
             if daemon.ends_within(Duration::from_millis(20)) {

@@ -1,15 +1,11 @@
-//! Programs inside instances, at their clients' and their own worst: much at once, clients that vanish, terminals.
+//! Programs inside instances, at their clients' and their own worst: much at once, clients that vanish.
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, openpt, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::json;
 
 use crate::caller::Running;
@@ -20,8 +16,6 @@ pub fn all() -> Vec<Trial> {
     tests![
         much_goes_in_and_out_at_once,
         a_client_that_vanishes_leaves_no_program,
-        the_terminal_is_given_back_when_parctl_is_told_to_end,
-        an_interrupt_is_heard_however_much_is_printed,
         a_token_is_needed_to_enter_and_to_restart,
         there_are_at_most_128_sessions_and_one_that_ends_makes_room,
     ]
@@ -155,58 +149,4 @@ fn a_client_that_vanishes_leaves_no_program() {
     client.signal(Signal::KILL);
     client.end();
     host.until("the program has ended", || !is_there(&word));
-}
-
-/// parctl with a new terminal as its own; the master and the slave.
-fn on_terminal(host: &Host, words: &[&str]) -> (std::process::Child, File, OwnedFd) {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).unwrap();
-    unlockpt(&master).unwrap();
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
-    let parctl = host.parctl_command(words);
-    let mut command = Command::new("setsid");
-    command.arg("--ctty").arg(parctl.get_program());
-    command.args(parctl.get_args());
-    command.env("PARHELION_SOCKET", host.path("socket"));
-    let stream = || Stdio::from(slave.try_clone().unwrap());
-    let streams = command.stdin(stream()).stdout(stream()).stderr(stream());
-    (streams.spawn().unwrap(), File::from(master), slave)
-}
-
-fn is_raw(terminal: &OwnedFd) -> bool {
-    let modes = tcgetattr(terminal).unwrap().local_modes;
-    !modes.contains(LocalModes::ICANON)
-}
-
-fn the_terminal_is_given_back_when_parctl_is_told_to_end() {
-    let host = Host::new(SLEEP);
-    let name = host.deploy(&json!({}));
-    let exec = ["exec", "-it", &name, "/bin/busybox", "sleep", "1000"];
-    for words in [&exec[..], &["top"]] {
-        for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
-            let (mut parctl, _master, terminal) = on_terminal(&host, words);
-            host.until("it is raw", || is_raw(&terminal));
-            let pid = rustix::process::Pid::from_child(&parctl);
-            rustix::process::kill_process(pid, signal).unwrap();
-            parctl.wait().unwrap();
-            assert!(!is_raw(&terminal), "{words:?} {signal:?}");
-        }
-    }
-}
-
-fn an_interrupt_is_heard_however_much_is_printed() {
-    let host = Host::new(SLEEP);
-    let name = host.deploy(&json!({}));
-    let script = "trap 'exit 9' INT; while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done";
-    let words = ["exec", "-it", &name, "/bin/busybox", "sh", "-c", script];
-    let (mut parctl, master, terminal) = on_terminal(&host, &words);
-    host.until("it is raw", || is_raw(&terminal));
-    let mut reading = master.try_clone().unwrap();
-    let mut block = [0; 4096];
-    assert!(reading.read(&mut block).unwrap() > 0);
-    std::thread::spawn(move || while reading.read(&mut block).is_ok_and(|count| count > 0) {});
-    (&master).write_all(b"\x03").unwrap();
-    let ended = std::thread::spawn(move || parctl.wait().unwrap().code());
-    host.until("it has ended", || ended.is_finished());
-    assert_eq!(ended.join().unwrap(), Some(9));
 }

@@ -18,6 +18,7 @@ pub fn all() -> Vec<Trial> {
         the_killed_daemon_is_not_missed,
         a_restarted_instance_has_another_process,
         a_stopped_job_stays_deployed_and_starts_again,
+        who_uses_a_service_finds_another_one_before_it_is_told_to_end,
         a_newer_version_takes_the_place_of_the_older_one,
         a_version_that_never_runs_leaves_the_older_one,
         an_expired_job_goes_by_itself,
@@ -167,6 +168,36 @@ fn a_stopped_job_stays_deployed_and_starts_again() {
     assert_eq!(host.json(&["jobs"])[0]["deployments"][0]["goal"], "stop");
     host.parctl(&["start", "web", "--wait"]).success();
     assert_ne!(host.pid(), before);
+}
+
+fn who_uses_a_service_finds_another_one_before_it_is_told_to_end() {
+    let host = Host::new("trap 'echo told; exit 0' TERM; while :; do sleep 1000 & wait; done");
+    let job = |delay: &str| {
+        json!({
+            "ports": { "http": {} },
+            "registration": [{ "service": "web", "port": "http" }],
+            "stop": { "delay": delay, "grace": "1m" },
+        })
+    };
+    let name = host.deploy(&job("1h"));
+    let endpoints = || host.json(&["services"])[0]["endpoints"].clone();
+    assert_eq!(endpoints()[0]["instance"], name.as_str());
+    let pid = host.pid();
+    host.parctl(&["stop", "web"]).success();
+    host.until("it stops", || host.instance()["phase"] == "stopping");
+    // No endpoint any more, and it runs on and knows nothing of it.
+    assert_eq!(endpoints(), json!([]));
+    assert_eq!(host.pid(), pid);
+    assert_eq!(host.parctl(&["logs", &name]).success(), "");
+    kill(pid);
+    host.until("it has stopped", || host.instance()["phase"] == "stopped");
+    host.parctl(&["undeploy", "web", "--wait"]).success();
+    let file = host.job("2", &job("100ms"));
+    host.parctl(&["create", &file]).success();
+    host.parctl(&["deploy", "web:2", "--wait"]).success();
+    let name = host.instance()["name"].as_str().unwrap().to_owned();
+    host.parctl(&["stop", "web:2", "--wait"]).success();
+    assert_eq!(host.parctl(&["logs", &name]).success(), "told\n");
 }
 
 fn a_newer_version_takes_the_place_of_the_older_one() {

@@ -8,13 +8,14 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::caller::Running;
-use crate::host::Host;
+use crate::caller::{Fifo, Running};
+use crate::host::{Host, parctl_at};
 use crate::support::tests;
 
 pub fn all() -> Vec<Trial> {
     tests![
         logs_are_printed_and_followed,
+        a_log_is_followed_over_the_rotation_of_its_files,
         programs_run_inside_with_streams_and_exit_codes,
         a_program_inside_has_a_terminal_of_the_callers_size,
         a_watch_tells_each_change,
@@ -60,6 +61,46 @@ fn logs_are_printed_and_followed() {
     let expected: Vec<u32> = (numbers[0]..numbers[0] + 4).collect();
     assert_eq!(numbers, expected);
     follower.signal(Signal::INT);
+}
+
+/// No line is lost or doubled, whenever somebody begins to follow and however often a new file is begun.
+fn a_log_is_followed_over_the_rotation_of_its_files() {
+    const LINES: usize = 20_000;
+    let script = format!(
+        "read x < /tmp/go; i=0; while [ $i -lt {LINES} ]; do echo line $i, and so on up to some length that fills files; \
+         i=$((i+1)); done; while :; do sleep 1; done"
+    );
+    let host = Host::new(&script);
+    let mut gate = Fifo::new(&host.bundle, "go");
+    let log = json!({ "maxSize": "128KiB", "maxFiles": 100 });
+    let name = host.deploy(&json!({ "log": log }));
+    let follow = || {
+        let mut command = host.parctl_command(&["logs", "--follow", &name]);
+        Running::spawn(&mut command, Stdio::null())
+    };
+    let mut followers = vec![follow()];
+    gate.say("go");
+    // Others begin while it is printed.
+    followers.extend((0..3).map(|_| follow()));
+    for follower in &followers {
+        for number in 0..LINES {
+            let line = follower.line();
+            let expected = format!("line {number}, and so on up to some length that fills files");
+            assert_eq!(line, expected);
+        }
+        assert!(!follower.has_line());
+        follower.signal(Signal::INT);
+    }
+    let instances = host.path("supervisor/agent/instances").join(&name);
+    let folder = std::fs::read_dir(instances).unwrap().flatten();
+    let is_log = |name: &str| name.starts_with("log");
+    let files = folder.filter(|entry| is_log(&entry.file_name().to_string_lossy()));
+    assert!(files.count() > 5, "no file was rotated");
+    let last = host.parctl(&["logs", &name, "--tail", "3"]).success();
+    assert!(
+        last.lines().count() == 3 && last.contains(&format!("line {}", LINES - 1)),
+        "{last}"
+    );
 }
 
 fn programs_run_inside_with_streams_and_exit_codes() {
@@ -225,6 +266,10 @@ fn versions_and_hosts_are_told() {
     );
     let told = host.parctl(&["version"]).success();
     assert_eq!(told.matches(own).count(), 2, "{told}");
+    let socket = host.path("socket");
+    let words = ["version", "--socket", socket.to_str().unwrap()];
+    let mut elsewhere = parctl_at(&host.path("nowhere"), &words);
+    assert!(elsewhere.output().unwrap().status.success());
     let told = host.json(&["hosts"]);
     assert_eq!(told.as_array().unwrap().len(), 1);
     assert_eq!(

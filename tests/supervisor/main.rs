@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "shared with tests/runtime")]
 #[path = "../runtime/caller.rs"]
 mod caller;
+mod commands;
 mod disk;
 mod down;
 mod errors;
@@ -23,6 +24,7 @@ mod storm;
 #[path = "../runtime/support.rs"]
 mod support;
 mod takeover;
+mod terminal;
 mod unit;
 #[path = "../agent/victims.rs"]
 mod victims;
@@ -35,6 +37,8 @@ fn main() {
     let trials = [
         life::all(),
         looking::all(),
+        commands::all(),
+        terminal::all(),
         inside::all(),
         errors::all(),
         disk::all(),

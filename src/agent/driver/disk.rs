@@ -99,8 +99,14 @@ fn write(path: &Path, content: &[u8], synchronise: bool) -> std::io::Result<()> 
 /// It can not be written; what was wanted before stays.
 pub fn write_wanted(state: &Path, wanted: &Wanted) -> Result<()> {
     let text = serde_json::to_string(wanted).context("put into JSON what is wanted")?;
-    let content = format!("{HEAD}{}\n{text}", checksum(text.as_bytes()));
-    replace(&state.join(WANTED), content.as_bytes())
+    replace(&state.join(WANTED), &with_checksum(text.as_bytes()))
+}
+
+/// What the file of what is wanted contains when this is wanted.
+pub fn with_checksum(text: &[u8]) -> Vec<u8> {
+    let mut content = format!("{HEAD}{}\n", checksum(text)).into_bytes();
+    content.extend_from_slice(text);
+    content
 }
 
 /// What was wanted last; None when there never was anything.

@@ -198,6 +198,27 @@ impl Log {
         self.last.send_replace(self.next - 1);
     }
 
+    /// Notes one more, and looks whether its number is above all that are known, and reserved on disk.
+    ///
+    /// # Panics
+    ///
+    /// It is not.
+    #[cfg(feature = "fuzzing")]
+    pub fn check_next(&mut self) {
+        let before = self.ring.lock().back().map_or(0, |event| event.number);
+        let number = self.next;
+        self.add(Note {
+            job: None,
+            instance: None,
+            kind: "fuzzed",
+            cause: String::new(),
+            attempt: None,
+        });
+        assert!(number > before, "{number} after {before}");
+        assert!(number < self.reserved, "{number} of {}", self.reserved);
+        assert_eq!(self.fault, None);
+    }
+
     fn write(&mut self) -> Result<()> {
         if self.file.is_none() {
             self.file = Some(open(&self.directory)?);

@@ -4,6 +4,8 @@
 
 mod disk;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod inbox;
 mod link;

@@ -29,7 +29,7 @@ use crate::lifecycle::record::Snapshot;
 use crate::network::{self, Published};
 
 /// What an instance's directory says of itself.
-const FILE: &str = "instance.json";
+pub(super) const FILE: &str = "instance.json";
 
 /// What is in it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -339,7 +339,7 @@ fn unknown(name: &str) -> Facts {
 }
 
 /// Whether its program runs, by what its last keeper has written.
-fn runs(directory: &Path) -> bool {
+pub(super) fn runs(directory: &Path) -> bool {
     let text = fs::read(directory.join(status::FILE)).unwrap_or_default();
     let status: Option<Status> = serde_json::from_slice(&text).ok();
     let tasks = status.map(|status| status.tasks).unwrap_or_default();

@@ -221,7 +221,8 @@ fn is_kept(directory: &Path) -> bool {
     client::find_now(directory).is_ok_and(|found| !matches!(found, Now::Nobody))
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 pub mod tests {
     use std::path::PathBuf;
 

@@ -148,6 +148,9 @@ pub struct LogsQuery {
     /// Whether each line's moment stands before it.
     #[serde(default)]
     timestamps: bool,
+    /// Whether each line is told as JSON, with its moment and stream: a LogLine.
+    #[serde(default)]
+    json: bool,
 }
 
 /// What a task has printed.
@@ -175,8 +178,13 @@ pub async fn logs(
         follow: query.follow,
         stream: query.stream,
         timestamps: query.timestamps,
+        json: query.json,
     };
-    let (feed, answer) = Feed::new("text/plain; charset=utf-8", control.stop.clone());
+    let kind = match query.json {
+        true => "application/x-ndjson",
+        false => "text/plain; charset=utf-8",
+    };
+    let (feed, answer) = Feed::new(kind, control.stop.clone());
     tokio::spawn(follow::tell(path, wish, feed));
     Ok(answer)
 }

@@ -36,7 +36,9 @@ pub async fn create(
         .map_err(|problem| Refusal::bad(format!("a job file: {problem}"), "send JSON in UTF-8"))?;
     let job = job::parse(text, job::Format::Json).map_err(|refusal| {
         let hint = "parctl schema prints what a job file may say";
-        Refusal::bad(refusal.to_string(), hint)
+        let mut bad = Refusal::bad(refusal.to_string(), hint);
+        bad.problem.faults = refusal.faults().cloned().collect();
+        bad
     })?;
     let id = job.id();
     if let Some(claimed) = query.id.filter(|claimed| *claimed != id.to_string()) {

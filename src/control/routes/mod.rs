@@ -81,6 +81,7 @@ type Shared = State<Arc<Control>>;
         api::Host,
         api::Instance,
         api::JobInfo,
+        api::LogLine,
         api::Patch,
         api::Service,
         api::Version,

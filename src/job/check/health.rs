@@ -18,7 +18,12 @@ pub(super) fn check(job: &Job, task: &Task, checker: &mut Checker) {
 
 fn one(job: &Job, purpose: Purpose, check: &Check, checker: &mut Checker) {
     match check.probe() {
-        None => checker.problem("must have exactly one of exec, http and tcp"),
+        None => {
+            let is_so = !checker.knows_here(&[]);
+            checker.require(is_so, || {
+                "must have exactly one of exec, http and tcp".to_owned()
+            });
+        }
         Some(Probe::Exec(command)) => checker.inside("exec", |c| super::task::command(command, c)),
         Some(Probe::Tcp(tcp)) => checker.inside("tcp", |c| port(job, &tcp.port, c)),
         Some(Probe::Http(request)) => checker.inside("http", |c| http(job, request, c)),
@@ -37,7 +42,9 @@ fn one(job: &Job, purpose: Purpose, check: &Check, checker: &mut Checker) {
 
 fn port(job: &Job, name: &str, checker: &mut Checker) {
     checker.inside("port", |c| match job.ports.get(name) {
-        None => c.problem(format!("{name:?} is none of the job's ports")),
+        None => c.require(!c.knows(&["ports"]), || {
+            format!("{name:?} is none of the job's ports")
+        }),
         Some(port) if port.protocol != Protocol::Tcp => {
             c.problem(format!("port {name:?} is for udp, where nobody answers"));
         }

@@ -37,16 +37,59 @@ impl Job {
     /// All that is wrong, each with the path of its field.
     pub fn check(&self) -> Result<(), Problems> {
         let mut all = Problems::default();
-        for (path, message) in problems(self) {
+        for (path, message) in problems(self, Vec::new()) {
             all.add(written(&path), message);
         }
         all.into_result()
     }
 }
 
-/// All that is wrong with a job.
-pub(super) fn problems(job: &Job) -> Vec<Problem> {
-    let mut checker = Checker::default();
+/// What a job file says, and is not in the job that is checked, because it could not be read or is missing.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// Where.
+    pub path: Vec<Step>,
+    /// What it may be.
+    pub meant: Meant,
+}
+
+/// What something lost may be.
+#[derive(Debug, Clone)]
+pub(super) enum Meant {
+    /// What it is called.
+    Itself,
+    /// A field that nobody knows: this one beside it.
+    Beside(String),
+    /// A field that nobody knows: any one beside it.
+    AnyBeside,
+}
+
+impl Lost {
+    /// Whether a value may be another one than the file says: it, or one of its members, or what may be meant to be it.
+    fn may_be(&self, path: &[Step]) -> bool {
+        let is_member = self.path.len() == path.len() + 1 && self.path.starts_with(path);
+        if path.starts_with(&self.path) || is_member {
+            return true;
+        }
+        let (Some((_, above)), Some((last, beside))) = (self.path.split_last(), path.split_last())
+        else {
+            return false;
+        };
+        let fits = match &self.meant {
+            Meant::Itself => false,
+            Meant::Beside(name) => *last == Step::Key(name.clone()),
+            Meant::AnyBeside => true,
+        };
+        fits && above == beside
+    }
+}
+
+/// All that is wrong with a job, but for what follows from what was lost.
+pub(super) fn problems(job: &Job, lost: Vec<Lost>) -> Vec<Problem> {
+    let mut checker = Checker {
+        lost,
+        ..Checker::default()
+    };
     checker.inside("name", |c| c.matches(&job.name, &NAME));
     checker.inside("version", |c| c.matches(&job.version, &NAME));
     checker.inside("tasks", |c| tasks(job, c));
@@ -83,12 +126,31 @@ pub(super) fn problems(job: &Job) -> Vec<Problem> {
 #[derive(Default)]
 struct Checker {
     at: Vec<Step>,
+    lost: Vec<Lost>,
     problems: Vec<Problem>,
 }
 
 impl Checker {
     fn problem(&mut self, message: impl Into<String>) {
-        self.problems.push((self.at.clone(), message.into()));
+        if !self.lost.iter().any(|lost| self.at.starts_with(&lost.path)) {
+            self.problems.push((self.at.clone(), message.into()));
+        }
+    }
+
+    /// Whether a value of the job is what the file says: a rule between it and another one can be told of.
+    fn knows(&self, path: &[&str]) -> bool {
+        let path: Vec<Step> = path
+            .iter()
+            .map(|key| Step::Key((*key).to_owned()))
+            .collect();
+        !self.lost.iter().any(|lost| lost.may_be(&path))
+    }
+
+    /// The same of a value from here on.
+    fn knows_here(&self, path: &[&str]) -> bool {
+        let path = path.iter().map(|key| Step::Key((*key).to_owned()));
+        let path: Vec<Step> = self.at.iter().cloned().chain(path).collect();
+        !self.lost.iter().any(|lost| lost.may_be(&path))
     }
 
     /// Notes the problem if there is one.
@@ -145,9 +207,8 @@ fn words(key: &str, value: &str, checker: &mut Checker) {
 
 fn tasks(job: &Job, checker: &mut Checker) {
     let count = job.tasks.len();
-    checker.require((1..=MAX_TASKS).contains(&count), || {
-        format!("must be 1 to {MAX_TASKS}, are {count}")
-    });
+    let fits = (1..=MAX_TASKS).contains(&count) || !checker.knows_here(&[]);
+    checker.require(fits, || format!("must be 1 to {MAX_TASKS}, are {count}"));
     for (name, task) in &job.tasks {
         checker.inside(name, |c| {
             c.matches(name, &TASK_NAME);
@@ -158,7 +219,7 @@ fn tasks(job: &Job, checker: &mut Checker) {
 
 fn shared(job: &Job, kind: Shared, checker: &mut Checker) {
     let word = format!("{kind:?}").to_ascii_lowercase();
-    checker.require(job.tasks.len() > 1, || {
+    checker.require(job.tasks.len() > 1 || !checker.knows(&["tasks"]), || {
         format!("{word}: there is only one task")
     });
     let one = match job.network {
@@ -166,7 +227,7 @@ fn shared(job: &Job, kind: Shared, checker: &mut Checker) {
         Network::Host => Some("the host's"),
         Network::Bridge => Some("that of its instance"),
     };
-    if let Some(one) = one.filter(|_| kind == Shared::Network) {
+    if let Some(one) = one.filter(|_| kind == Shared::Network && checker.knows(&["network"])) {
         checker.problem(format!(
             "{word}: every task has {one}: leave it out, or say network = \"none\""
         ));
@@ -208,7 +269,8 @@ fn inside(network: Network, port: &Port, checker: &mut Checker) {
     if let Some(number) = port.port {
         checker.inside("port", |c| {
             c.require(number > 0, || "must be from 1 to 65535, is 0".to_owned());
-            c.require(own || network == Network::None, || {
+            let other = own || network == Network::None || !c.knows(&["network"]);
+            c.require(other, || {
                 "the program listens at the host's port itself: say external, or network = \"bridge\""
                     .to_owned()
             });
@@ -237,7 +299,8 @@ fn network(job: &Job, checker: &mut Checker) {
         let count = dns.servers.len();
         // MAXNS of resolv.h.
         c.inside("servers", |c| {
-            c.require((1..=3).contains(&count), || {
+            let fits = (1..=3).contains(&count) || !c.knows_here(&[]);
+            c.require(fits, || {
                 format!("must be 1 to 3, as further ones are never asked, are {count}")
             });
         });
@@ -259,9 +322,8 @@ fn registration(job: &Job, checker: &mut Checker) {
         } = service;
         c.inside("service", |c| c.matches(name, &text::PORT_NAME));
         c.inside("port", |c| {
-            c.require(job.ports.contains_key(port), || {
-                format!("{port:?} is none of the job's ports")
-            });
+            let is_one = job.ports.contains_key(port) || !c.knows(&["ports"]);
+            c.require(is_one, || format!("{port:?} is none of the job's ports"));
         });
         c.inside("protocol", |c| c.matches(protocol, &WORD));
         c.inside("tags", |c| c.each(tags, |tag, c| c.matches(tag, &WORD)));
@@ -269,6 +331,6 @@ fn registration(job: &Job, checker: &mut Checker) {
             c.inside("domain", |c| c.matches(domain, &WORD));
         }
         let new = seen.insert((name, port, protocol, domain));
-        c.require(new, || "is there twice".to_owned());
+        c.require(new || !c.knows_here(&[]), || "is there twice".to_owned());
     });
 }

@@ -80,7 +80,9 @@ pub(super) fn check(job: &Job, task: &Task, checker: &mut Checker) {
 /// A program and its arguments.
 pub(super) fn command(words: &[String], checker: &mut Checker) {
     let named = words.first().is_some_and(|program| !program.is_empty());
-    checker.require(named, || "must name the program to run".to_owned());
+    checker.require(named || !checker.knows_here(&[]), || {
+        "must name the program to run".to_owned()
+    });
     checker.each(words, |word, c| {
         c.require(!word.contains('\0'), || "must have no byte 0".to_owned());
     });
@@ -95,9 +97,10 @@ fn path(path: &str, checker: &mut Checker) {
 fn resources(resources: &Resources, checker: &mut Checker) {
     let largest = Size(1 << 60);
     checker.range("memory", resources.memory, Size(1), largest);
+    let is_known = checker.knows_here(&["memory"]);
     if let Some(swap) = resources.memory_swap {
         checker.inside("memorySwap", |c| match resources.memory {
-            None => c.problem("needs memory, which it counts too"),
+            None => c.require(!is_known, || "needs memory, which it counts too".to_owned()),
             Some(memory) => c.require(swap >= memory, || {
                 format!("must be at least memory, {memory}, which it counts too, is {swap}")
             }),
@@ -139,7 +142,9 @@ fn io(io: &Io, checker: &mut Checker) {
                     "must be the numbers of a disk as \"8:0\": lsblk tells them".to_owned()
                 });
                 let given = device != &crate::job::IoDevice::default();
-                c.require(given, || "must have a limit".to_owned());
+                c.require(given || !c.knows_here(&[]), || {
+                    "must have a limit".to_owned()
+                });
                 let largest = Size(1 << 60);
                 c.range("readBytes", device.read_bytes, Size(1), largest);
                 c.range("writeBytes", device.write_bytes, Size(1), largest);
@@ -187,7 +192,12 @@ fn mounts(job: &Job, task: &Task, checker: &mut Checker) {
 
 fn source(volume: &Volume, checker: &mut Checker) {
     match volume.source() {
-        None => checker.problem("must have exactly one of host, name and instance"),
+        None => {
+            let is_so = !checker.knows_here(&[]);
+            checker.require(is_so, || {
+                "must have exactly one of host, name and instance".to_owned()
+            });
+        }
         Some(Source::Host(host)) => checker.inside("host", |c| {
             path(host.to_str().unwrap_or_default(), c);
         }),

@@ -30,7 +30,7 @@ pub(super) const FIELDS: &[(&str, &str, Read)] = &[
         "`registration[].domain`",
         network::domain,
     ),
-    ("gracePeriod", "kept in `metadata`", network::grace_period),
+    ("gracePeriod", "`stop.delay`", network::grace_period),
     ("volumes", "`tasks.main.volumes`", mounts::volumes),
     ("ramdisks", "`tasks.main.tmpfs`", mounts::ramdisks),
     (

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Import, Options};
-use crate::job::{Network, Port, Protocol, Service};
+use crate::job::{Network, Port, Protocol, Service, Time};
 
 /// PortMapping.java.
 #[derive(Deserialize)]
@@ -157,10 +157,6 @@ pub(super) fn grace_period(import: &mut Import, _options: &Options) {
             "is left out, as in Helios where there is no registration",
         );
     } else {
-        import.note(
-            "gracePeriod",
-            "is kept in metadata, and nothing waits: who asks for services is told at once that one stops",
-        );
-        import.keep("gracePeriod", seconds.to_string());
+        import.job.stop.delay = Time::from_secs(u64::from(seconds));
     }
 }

@@ -69,11 +69,11 @@ impl Reader<'_> {
         members
     }
 
-    fn elements(&mut self) -> Vec<Node> {
+    fn elements(&mut self) -> Vec<(usize, Node)> {
         let mut elements = Vec::new();
         self.at += 1; // the bracket
         while !matches!(self.next(), b']' | 0) {
-            elements.push(self.value());
+            elements.push((elements.len(), self.value()));
             if self.next() == b',' {
                 self.at += 1;
             }

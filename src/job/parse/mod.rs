@@ -1,8 +1,8 @@
 //! A job file to a [`Job`], or to all that is wrong in it, each with its line and column.
 //!
-//! Both formats become one tree with places (`tree.rs`). serde reads its values; what it refuses is noted, taken
-//! away, and it reads again, so that one reading of a file tells everything. What fits by itself is held against
-//! the rules of [`Job::check`] then.
+//! Both formats become one tree with places (`tree.rs`). serde reads its values; what it refuses is noted and taken
+//! away, for what is missing something stands in, and it reads again. What is left is held against the rules of
+//! [`Job::check`], but for those about what was taken away. So one reading of a file tells everything.
 
 mod json;
 mod suggest;
@@ -14,8 +14,11 @@ mod tree;
 use std::fmt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_path_to_error::Segment;
+use utoipa::ToSchema;
 
+use super::check::{Lost, Meant};
 use super::{Job, check};
 use tree::Node;
 
@@ -41,7 +44,7 @@ pub enum Format {
 pub struct Refusal(Vec<Fault>);
 
 /// One thing that is wrong in a job file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fault {
     /// Its line, from 1.
     pub line: usize,
@@ -73,17 +76,19 @@ impl Format {
 ///
 /// All that is wrong with the text; if that is nothing, all that is wrong with what it says.
 pub fn parse(text: &str, format: Format) -> Result<Job, Refusal> {
-    let root = tree(text, format)?;
-    let job = read(text, &root)?;
-    let problems = check::problems(&job);
-    let faults = problems
-        .iter()
-        .map(|(path, message)| fault(text, root.place(path), path, message));
-    let faults: Vec<Fault> = faults.collect();
-    if faults.is_empty() {
-        Ok(job)
-    } else {
-        Err(Refusal::of(faults))
+    let mut root = tree(text, format)?;
+    let mut reading = Reading {
+        text,
+        faults: Vec::new(),
+        lost: Vec::new(),
+    };
+    let job = reading.read(&mut root);
+    if let Some(job) = &job {
+        reading.check(&root, job);
+    }
+    match job {
+        Some(job) if reading.faults.is_empty() => Ok(job),
+        Some(_) | None => Err(Refusal::of(reading.faults)),
     }
 }
 
@@ -122,42 +127,73 @@ fn no_json(error: &serde_json::Error) -> Refusal {
     }])
 }
 
-/// What serde makes of the tree; or what it refuses, one thing after another.
-fn read(text: &str, root: &Node) -> Result<Job, Refusal> {
-    let mut value = root.value();
-    let mut faults: Vec<Fault> = Vec::new();
-    let mut taken: Vec<Vec<Step>> = Vec::new();
-    loop {
-        let error = match serde_path_to_error::deserialize::<_, Job>(&value) {
-            Ok(job) if faults.is_empty() => return Ok(job),
-            Ok(_) => return Err(Refusal::of(faults)),
-            Err(error) => error,
+/// A file that is being read.
+struct Reading<'a> {
+    text: &'a str,
+    faults: Vec<Fault>,
+    /// What was taken away or is missing, in the numbers of the text.
+    lost: Vec<Lost>,
+}
+
+impl Reading<'_> {
+    /// What serde makes of the tree without what it refuses, one thing after another; None where nothing can be made.
+    fn read(&mut self, root: &mut Node) -> Option<Job> {
+        while self.faults.len() <= TOLD {
+            let error = match serde_path_to_error::deserialize::<_, Job>(&root.value()) {
+                Ok(job) => return Some(job),
+                Err(error) => error,
+            };
+            let path: Vec<Step> = error.path().iter().filter_map(step).collect();
+            if !self.put_right(root, &path, &error.inner().to_string()) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Tells what is wrong, and makes the tree such that it is not told again; false where that can not be.
+    fn put_right(&mut self, root: &mut Node, path: &[Step], message: &str) -> bool {
+        if root.stands_in(path) {
+            return root.stand_in_next(path);
+        }
+        let here = root.in_text(path);
+        let missing = message.strip_prefix("missing field `");
+        if let Some(field) = missing.and_then(|rest| rest.split('`').next()) {
+            let path_of_field = [here.as_slice(), &[Step::Key(field.to_owned())]].concat();
+            // What is missing because it was wrong, and taken away, has been told.
+            if self.lost.iter().all(|lost| lost.path != path_of_field) {
+                self.tell(root.place(path), &here, message);
+                self.lost.push(Lost {
+                    path: path_of_field,
+                    meant: Meant::Itself,
+                });
+            }
+            return root.stand_in(path, field);
+        }
+        let told = suggest::helped(message);
+        self.tell(root.place(path), &here, &told);
+        let meant = match suggest::suggested(&told) {
+            _ if !message.starts_with("unknown field `") => Meant::Itself,
+            Some(name) => Meant::Beside(name),
+            None => Meant::AnyBeside,
         };
-        let path: Vec<Step> = error.path().iter().filter_map(step).collect();
-        let message = error.inner().to_string();
-        let missing = message
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.split('`').next());
-        // What is missing because it was wrong, and taken away, has been told.
-        let told = missing.is_some_and(|field| {
-            let whole = [path.as_slice(), &[Step::Key(field.to_owned())]].concat();
-            taken.contains(&whole)
+        self.lost.push(Lost { path: here, meant });
+        root.remove(path)
+    }
+
+    /// Holds what could be read against the rules.
+    fn check(&mut self, root: &Node, job: &Job) {
+        let lost = self.lost.iter().map(|lost| Lost {
+            path: root.now(&lost.path),
+            meant: lost.meant.clone(),
         });
-        if !told {
-            let message = suggest::helped(&message);
-            faults.push(fault(text, root.place(&path), &path, &message));
+        for (path, message) in check::problems(job, lost.collect()) {
+            self.tell(root.place(&path), &root.in_text(&path), &message);
         }
-        if faults.len() > TOLD || !tree::remove(&mut value, &path) {
-            return Err(Refusal::of(faults));
-        }
-        // Numbers in a list change when something is taken away: all behind it is told next time.
-        if path.iter().any(|step| matches!(step, Step::Index(_))) {
-            let above = path.iter().take_while(|step| matches!(step, Step::Key(_)));
-            let above: Vec<Step> = above.cloned().collect();
-            tree::remove(&mut value, &above);
-            taken.push(above);
-        }
-        taken.push(path);
+    }
+
+    fn tell(&mut self, at: usize, path: &[Step], message: &str) {
+        self.faults.push(fault(self.text, at, path, message));
     }
 }
 

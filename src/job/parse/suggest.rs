@@ -1,12 +1,16 @@
-//! What serde says of a name that it does not know, in words for people, with the name that was perhaps meant.
+//! What serde says of a name that it does not know, in words for people, with the name that was perhaps meant; and of a
+//! value of the wrong type, with what was perhaps meant by it.
 
-/// The message; of an unknown field or variant with a suggestion.
+/// The message; of an unknown field or variant, or a value of the wrong type, with a suggestion.
 pub(super) fn helped(message: &str) -> String {
     let kind = ["unknown field", "unknown variant"]
         .into_iter()
         .find(|kind| message.starts_with(kind));
     let Some(kind) = kind else {
-        return message.to_owned();
+        return match of_type(message) {
+            Some(meant) => format!("{message}: write {meant}"),
+            None => message.to_owned(),
+        };
     };
     let mut names = message.split('`').skip(1).step_by(2);
     let given = names.next().unwrap_or_default();
@@ -15,6 +19,35 @@ pub(super) fn helped(message: &str) -> String {
         Some(meant) => format!("{kind} `{given}`: did you mean `{meant}`?"),
         None if known.is_empty() => format!("{kind} `{given}`"),
         None => format!("{kind} `{given}`: known are {}", known.join(", ")),
+    }
+}
+
+/// The name that a message suggests.
+pub(super) fn suggested(helped: &str) -> Option<String> {
+    let (_, name) = helped.strip_suffix("`?")?.rsplit_once("did you mean `")?;
+    Some(name.to_owned())
+}
+
+/// What a value of the wrong type would be in the right one, where that is plain.
+fn of_type(message: &str) -> Option<String> {
+    let (given, expected) = message
+        .strip_prefix("invalid type: ")?
+        .split_once(", expected ")?;
+    let text = given.strip_prefix("string ");
+    let text = text.filter(|text| text.len() < 80 && !text.contains('\\'));
+    let word = given.split('`').nth(1);
+    match (expected, text, word) {
+        ("a string" | "path string", None, Some(word)) => Some(format!("{word:?}")),
+        ("a sequence", Some(one), _) | ("a sequence", None, Some(one)) => Some(format!("[{one}]")),
+        ("a boolean", Some(text), _) => {
+            let text = text.trim_matches('"');
+            ["true", "false"].contains(&text).then(|| text.to_owned())
+        }
+        ("u8" | "u16" | "u32" | "f64", Some(text), _) => {
+            let text = text.trim_matches('"');
+            text.parse::<f64>().is_ok().then(|| text.to_owned())
+        }
+        _ => None,
     }
 }
 

@@ -122,3 +122,184 @@ fn moments_of_toml_are_text() {
     let job = parse(text, Format::Toml).unwrap();
     assert_eq!(job.expires.unwrap().to_string(), "2030-01-01T00:00:00Z");
 }
+
+/// A file with faults of each kind in several tasks, and what is told of it but for the places.
+const MANY: &str = r#"{
+ "version": 1,
+ "tasks": {
+  "app": {"bundle": "srv/app", "comand": ["a"], "command": ["a", 2, "b", 3],
+   "resources": {"memory": "5 apples", "memorySwap": "1GiB"},
+   "volumes": {"/data": {"hots": "/data"}, "/logs": {}},
+   "health": {"liveness": {"tcp": {"port": "htp"}}, "readiness": {"exec": "true"}}},
+  "db": {"command": "db --serve", "readOnly": "yes", "noNewPrivileges": "true"},
+  "sidecar": {"bundle": "/srv/sidecar", "groups": [1, "x", 2, "y"]}
+ },
+ "share": ["pdi", "ipc"],
+ "ports": {"http": {"external": 0}, "admin": {"protocol": "tpc", "external": "80"}},
+ "registration": [{"service": "web", "port": "http"}, {"service": "web"}, {"service": "a b", "port": "web"}],
+ "restart": {"crash": {"factor": 0, "base": "2h"}, "successCodes": [300]},
+ "stop": {"grace": 10},
+ "lables": {"a": "b"}
+}"#;
+
+const OF_MANY: [(usize, &str, &str); 25] = [
+    (1, "", "missing field `name`"),
+    (
+        2,
+        "version",
+        "invalid type: integer `1`, expected a string: write \"1\"",
+    ),
+    (4, "tasks.app.bundle", "must be an absolute path"),
+    (
+        4,
+        "tasks.app.comand",
+        "unknown field `comand`: did you mean `command`?",
+    ),
+    (
+        4,
+        "tasks.app.command[1]",
+        "invalid type: integer `2`, expected a string: write \"2\"",
+    ),
+    (4, "tasks.app.command[3]", "invalid type: integer `3`"),
+    (
+        5,
+        "tasks.app.resources.memory",
+        "must be a size up to 1 EiB",
+    ),
+    (
+        6,
+        "tasks.app.volumes[\"/data\"].hots",
+        "unknown field `hots`: did you mean `host`?",
+    ),
+    (
+        6,
+        "tasks.app.volumes[\"/logs\"]",
+        "must have exactly one of host, name and instance",
+    ),
+    (
+        7,
+        "tasks.app.health.liveness.tcp.port",
+        "\"htp\" is none of the job's ports",
+    ),
+    (
+        7,
+        "tasks.app.health.readiness.exec",
+        "invalid type: string \"true\", expected a sequence: write [\"true\"]",
+    ),
+    (8, "tasks.db", "missing field `bundle`"),
+    (
+        8,
+        "tasks.db.command",
+        "invalid type: string \"db --serve\", expected a sequence: write [\"db --serve\"]",
+    ),
+    (
+        8,
+        "tasks.db.readOnly",
+        "invalid type: string \"yes\", expected a boolean",
+    ),
+    (
+        8,
+        "tasks.db.noNewPrivileges",
+        "invalid type: string \"true\", expected a boolean: write true",
+    ),
+    (
+        9,
+        "tasks.sidecar.groups[1]",
+        "invalid type: string \"x\", expected u32",
+    ),
+    (
+        9,
+        "tasks.sidecar.groups[3]",
+        "invalid type: string \"y\", expected u32",
+    ),
+    (11, "share[0]", "unknown variant `pdi`: did you mean `pid`?"),
+    (12, "ports.http.external", "must be from 1 to 65535, is 0"),
+    (
+        12,
+        "ports.admin.protocol",
+        "unknown variant `tpc`: did you mean `tcp`?",
+    ),
+    (
+        12,
+        "ports.admin.external",
+        "invalid type: string \"80\", expected u16: write 80",
+    ),
+    (13, "registration[1]", "missing field `port`"),
+    (13, "registration[2].service", "must be 1 to 63 letters"),
+    (
+        13,
+        "registration[2].port",
+        "\"web\" is none of the job's ports",
+    ),
+    (14, "restart.crash.base", "must be at most cap, 1m, is 2h"),
+];
+
+#[test]
+fn every_fault_of_a_file_is_told_at_once() {
+    let refusal = parse(MANY, Format::Json).unwrap_err();
+    let mut faults: Vec<&Fault> = refusal.faults().collect();
+    let rest = [
+        (14, "restart.crash.factor", "must be from 1 to 1000, is 0"),
+        (
+            14,
+            "restart.successCodes[0]",
+            "invalid value: integer `300`, expected u8",
+        ),
+        (15, "stop.grace", "must be a time up to a year"),
+        (
+            16,
+            "lables",
+            "unknown field `lables`: did you mean `labels`?",
+        ),
+    ];
+    for (line, path, start) in OF_MANY.iter().chain(&rest) {
+        let is_it = |fault: &&Fault| {
+            (fault.line, fault.path.as_str()) == (*line, *path) && fault.message.starts_with(start)
+        };
+        let found = faults.iter().position(is_it);
+        let at = found.unwrap_or_else(|| panic!("line {line}: {path}: {start}\n{faults:#?}"));
+        faults.remove(at);
+    }
+    // And nothing that only follows from another one.
+    assert_eq!(faults, Vec::<&Fault>::new());
+    // The same job in the other format: its own lines, the same paths and words.
+    let value: serde_json::Value = serde_json::from_str(MANY).unwrap();
+    let again = parse(&::toml::to_string(&value).unwrap(), Format::Toml).unwrap_err();
+    let words = |refusal: &Refusal| {
+        let faults = refusal.faults();
+        let words = faults.map(|fault| (fault.path.clone(), fault.message.clone()));
+        words.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(words(&again), words(&refusal));
+}
+
+#[test]
+fn what_only_follows_from_a_fault_is_not_told() {
+    let job = |more: &str| format!("{{\"name\": \"web\", \"version\": \"1\", {more}}}");
+    let task = r#""tasks": {"app": {"bundle": "/b"}}"#;
+    for (text, only) in [
+        (r#""tasks": {"app": 5}"#.to_owned(), "tasks.app: invalid type"),
+        (r#""tasks": 5"#.to_owned(), "tasks: invalid type"),
+        (r#""taks": {"app": {"bundle": "/b"}}, "tasks": {}"#.to_owned(), "taks: unknown field"),
+        (
+            format!(r#"{task}, "prots": {{"http": {{}}}}, "registration": [{{"service": "a", "port": "http"}}]"#),
+            "prots: unknown field `prots`: did you mean `ports`?",
+        ),
+        (format!(r#"{task}, "network": "brigde", "ports": {{"http": {{"port": 80}}}}"#), "network: unknown variant"),
+        (format!(r#"{task}, "dns": {{"servers": ["here"]}}"#), "dns.servers[0]: "),
+        (format!(r#"{task}, "restart": {{"crash": {{"base": "2h", "cap": 5}}}}"#), "restart.crash.cap: "),
+        (format!(r#"{task}, "restart": {{"successCodes": ["x"]}}"#), "restart.successCodes[0]: "),
+        (
+            r#""tasks": {"app": {"bundle": "/b", "resources": {"io": {"devices": {"8:0": {"readBytes": []}}}}}}"#
+                .to_owned(),
+            "tasks.app.resources.io.devices[\"8:0\"].readBytes: ",
+        ),
+        (
+            r#""tasks": {"app": {"bundle": "/b", "health": {"liveness": {"http": []}}}}"#.to_owned(),
+            "tasks.app.health.liveness.http: ",
+        ),
+    ] {
+        let told = told(&job(&text));
+        assert!(told.len() == 1 && told[0].contains(only), "{only}\n{told:#?}");
+    }
+}

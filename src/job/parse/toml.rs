@@ -58,7 +58,10 @@ fn node(value: &Spanned<DeValue<'_>>, wrong: &mut Vec<(usize, String)>) -> Node 
                 None => refuse(format!("{number} is no number that can be used")),
             })
         }
-        DeValue::Array(list) => Kind::List(list.iter().map(|value| node(value, wrong)).collect()),
+        DeValue::Array(list) => {
+            let nodes = list.iter().map(|value| node(value, wrong));
+            Kind::List(nodes.enumerate().collect())
+        }
         DeValue::Table(entries) => table(entries, wrong),
     };
     Node { at, kind }

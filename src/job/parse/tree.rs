@@ -18,11 +18,20 @@ pub(super) struct Node {
 pub(super) enum Kind {
     /// Names, where each stands, and their values; no name is there twice.
     Table(Vec<(String, usize, Node)>),
-    /// Values.
-    List(Vec<Node>),
+    /// Values, each with its number in the text: others may have been taken away.
+    List(Vec<(usize, Node)>),
     /// Anything else.
     Leaf(Value),
+    /// What stands in the place of something that is missing: its number in [`STAND_INS`].
+    StandIn(usize),
 }
+
+/// What is put where something is missing, one after the other until one fits: text, a table, a list.
+const STAND_INS: [fn() -> Value; 3] = [
+    || Value::String("x".to_owned()),
+    || Value::Object(Map::new()),
+    || Value::Array(Vec::new()),
+];
 
 /// One step from a value to one inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +53,53 @@ impl Node {
                     .collect();
                 object.into()
             }
-            Kind::List(nodes) => nodes.iter().map(Node::value).collect(),
+            Kind::List(nodes) => nodes.iter().map(|(_, node)| node.value()).collect(),
             Kind::Leaf(value) => value.clone(),
+            Kind::StandIn(number) => STAND_INS[*number](),
         }
+    }
+
+    /// A path with the numbers that elements of lists have in the text.
+    pub(super) fn in_text(&self, path: &[Step]) -> Vec<Step> {
+        self.renumbered(path, |nodes, index| {
+            let found = nodes.get(index);
+            found.map_or((index, None), |(number, node)| (*number, Some(node)))
+        })
+    }
+
+    /// A path of the text with the numbers that elements of lists have now; those that were taken away have a number
+    /// that none has.
+    pub(super) fn now(&self, path: &[Step]) -> Vec<Step> {
+        self.renumbered(path, |nodes, number| {
+            let mut all = nodes.iter().enumerate();
+            let found = all.find(|(_, (own, _))| *own == number);
+            found.map_or((usize::MAX, None), |(index, (_, node))| (index, Some(node)))
+        })
+    }
+
+    fn renumbered<'a>(
+        &'a self,
+        path: &[Step],
+        other: impl Fn(&'a [(usize, Node)], usize) -> (usize, Option<&'a Node>),
+    ) -> Vec<Step> {
+        let mut node = Some(self);
+        let mut steps = Vec::new();
+        for step in path {
+            let (step, next) = match (node.map(|node| &node.kind), step) {
+                (Some(Kind::List(nodes)), Step::Index(index)) => {
+                    let (new, node) = other(nodes, *index);
+                    (Step::Index(new), node)
+                }
+                (Some(Kind::Table(entries)), Step::Key(key)) => {
+                    let entry = entries.iter().find(|(name, ..)| name == key);
+                    (step.clone(), entry.map(|(.., node)| node))
+                }
+                (_, step) => (step.clone(), None),
+            };
+            steps.push(step);
+            node = next;
+        }
+        steps
     }
 
     /// Where in the text the value at this path is: the name of a member, or the value itself. Of a path that is not
@@ -64,10 +117,10 @@ impl Node {
                     None => self.at,
                 }
             }
-            (Kind::List(nodes), Step::Index(index)) => {
-                nodes.get(*index).map_or(self.at, |node| node.place(rest))
-            }
-            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_), _) => self.at,
+            (Kind::List(nodes), Step::Index(index)) => nodes
+                .get(*index)
+                .map_or(self.at, |(_, node)| node.place(rest)),
+            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_) | Kind::StandIn(_), _) => self.at,
         }
     }
 
@@ -75,34 +128,87 @@ impl Node {
         match (&self.kind, step) {
             (Kind::Table(entries), Step::Key(key)) => entries.iter().any(|(name, ..)| name == key),
             (Kind::List(nodes), Step::Index(index)) => *index < nodes.len(),
-            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_), _) => false,
+            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_) | Kind::StandIn(_), _) => false,
         }
     }
-}
 
-/// Takes away what is at a path; false where there is nothing.
-pub(super) fn remove(value: &mut Value, path: &[Step]) -> bool {
-    let Some((last, above)) = path.split_last() else {
-        return false;
-    };
-    let mut value = value;
-    for step in above {
-        let inner = match step {
-            Step::Key(key) => value.get_mut(key),
-            Step::Index(index) => value.get_mut(*index),
+    fn find(&mut self, path: &[Step]) -> Option<&mut Node> {
+        let Some((step, rest)) = path.split_first() else {
+            return Some(self);
         };
-        let Some(inner) = inner else {
+        let inner = match (&mut self.kind, step) {
+            (Kind::Table(entries), Step::Key(key)) => {
+                let entry = entries.iter_mut().find(|(name, ..)| name == key);
+                entry.map(|(.., node)| node)
+            }
+            (Kind::List(nodes), Step::Index(index)) => nodes.get_mut(*index).map(|(_, node)| node),
+            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_) | Kind::StandIn(_), _) => None,
+        };
+        inner.and_then(|node| node.find(rest))
+    }
+
+    /// Takes away what is at a path; false where there is nothing.
+    pub(super) fn remove(&mut self, path: &[Step]) -> bool {
+        let Some((last, above)) = path.split_last() else {
             return false;
         };
-        value = inner;
-    }
-    match (value, last) {
-        (Value::Object(object), Step::Key(key)) => object.remove(key).is_some(),
-        (Value::Array(list), Step::Index(index)) if *index < list.len() => {
-            list.remove(*index);
-            true
+        match (self.find(above).map(|node| &mut node.kind), last) {
+            (Some(Kind::Table(entries)), Step::Key(key)) => {
+                let before = entries.len();
+                entries.retain(|(name, ..)| name != key);
+                entries.len() < before
+            }
+            (Some(Kind::List(nodes)), Step::Index(index)) if *index < nodes.len() => {
+                nodes.remove(*index);
+                true
+            }
+            _ => false,
         }
-        _ => false,
+    }
+
+    /// Puts something in the place of what is missing at a path; false where there is no such place.
+    pub(super) fn stand_in(&mut self, above: &[Step], field: &str) -> bool {
+        let Some(Node {
+            at,
+            kind: Kind::Table(entries),
+        }) = self.find(above)
+        else {
+            return false;
+        };
+        let is_new = entries.iter().all(|(name, ..)| name != field);
+        let node = Node {
+            at: *at,
+            kind: Kind::StandIn(0),
+        };
+        entries.push((field.to_owned(), *at, node));
+        is_new
+    }
+
+    /// Whether something stands in at a path, or above it.
+    pub(super) fn stands_in(&self, path: &[Step]) -> bool {
+        let inner = match (&self.kind, path.split_first()) {
+            (Kind::StandIn(_), _) => return true,
+            (Kind::Table(entries), Some((Step::Key(key), rest))) => {
+                let entry = entries.iter().find(|(name, ..)| name == key);
+                entry.map(|(.., node)| (node, rest))
+            }
+            (Kind::List(nodes), Some((Step::Index(index), rest))) => {
+                nodes.get(*index).map(|(_, node)| (node, rest))
+            }
+            (Kind::Table(_) | Kind::List(_) | Kind::Leaf(_), _) => None,
+        };
+        inner.is_some_and(|(node, rest)| node.stands_in(rest))
+    }
+
+    /// Lets the next one stand in at a path; false where nothing does, or there is none.
+    pub(super) fn stand_in_next(&mut self, path: &[Step]) -> bool {
+        match self.find(path).map(|node| &mut node.kind) {
+            Some(Kind::StandIn(number)) if *number + 1 < STAND_INS.len() => {
+                *number += 1;
+                true
+            }
+            _ => false,
+        }
     }
 }
 

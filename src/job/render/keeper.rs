@@ -24,6 +24,9 @@ pub(super) fn keeper(job: &Job, place: &Place<'_>) -> Value {
             "whenFull": job.log.when_full,
         },
     });
+    if !job.stop.delay.is_zero() {
+        keeper["stop"]["delay"] = json!(job.stop.delay);
+    }
     let bundle = |task: &str| format!("tasks/{task}");
     if let Some((task, _)) = job.tasks.first_key_value().filter(|_| job.tasks.len() == 1) {
         keeper["id"] = container_id(place.instance, task).into();

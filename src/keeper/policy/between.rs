@@ -34,14 +34,21 @@ impl Policy {
             Phase::Running { .. } => return self.stop_for_host(state, kill_by),
             Phase::Stopping {
                 why,
+                signal_at,
                 kill_at,
                 killed,
             } => {
                 state.phase = Phase::Stopping {
                     why: if state.wanted { Stop::Host } else { why },
+                    signal_at: None,
                     kill_at: kill_at.min(kill_by),
                     killed,
                 };
+                // Nobody finds another one on this host any more.
+                return (
+                    state,
+                    signal_at.map(|_| Action::Signal).into_iter().collect(),
+                );
             }
             Phase::Removing {
                 next: Next::Attempt(..),
@@ -85,6 +92,7 @@ impl Policy {
         };
         state.phase = Phase::Stopping {
             why: Stop::Host,
+            signal_at: None,
             kill_at,
             killed: false,
         };
@@ -94,10 +102,55 @@ impl Policy {
     pub(super) fn stop(&self, mut state: State, why: Stop, now: Moment) -> Step {
         state.phase = Phase::Stopping {
             why,
+            signal_at: None,
             kill_at: now + self.grace,
             killed: false,
         };
         (state, vec![Action::Signal])
+    }
+
+    /// The same of a program that works: it is told after the delay, in which it is known to stop.
+    pub(super) fn stop_later(&self, mut state: State, why: Stop, now: Moment) -> Step {
+        if self.delay.is_zero() {
+            return self.stop(state, why, now);
+        }
+        let signal_at = now + self.delay;
+        state.phase = Phase::Stopping {
+            why,
+            signal_at: Some(signal_at),
+            kill_at: signal_at + self.grace,
+            killed: false,
+        };
+        (state, vec![])
+    }
+
+    /// A new keeper goes on to stop what runs. Moments of another boot may be far away.
+    pub(super) fn goes_on_to_stop(
+        &self,
+        mut state: State,
+        why: Stop,
+        moments: (Option<Moment>, Moment, bool),
+        now: Moment,
+    ) -> Step {
+        let (signal_at, kill_at, killed) = moments;
+        let signal_at = signal_at.filter(|at| now < *at);
+        let signal_at = signal_at.map(|at| at.min(now + self.delay));
+        let kill_at = match signal_at {
+            Some(at) => at + self.grace,
+            None => kill_at.min(now + self.grace),
+        };
+        state.phase = Phase::Stopping {
+            why,
+            signal_at,
+            kill_at,
+            killed,
+        };
+        // The signal may not have been sent by the keeper that has died.
+        let actions = match signal_at {
+            Some(_) => vec![],
+            None => vec![Action::Signal],
+        };
+        (state, actions)
     }
 
     /// A program that was told to end has ended.

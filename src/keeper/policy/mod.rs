@@ -56,6 +56,9 @@ pub struct Policy {
     pub curves: Curves,
     /// A run of this length is a good one, after which failures are counted anew.
     pub good_run: Duration,
+    /// From the end that somebody asks for to the stop signal: whoever uses it finds another one meanwhile.
+    #[serde(default)]
+    pub delay: Duration,
     /// From the stop signal to the KILL of every process.
     pub grace: Duration,
 }
@@ -77,9 +80,10 @@ impl Policy {
             Phase::Running { since } => self.running(state, since, event, now),
             Phase::Stopping {
                 why,
+                signal_at,
                 kill_at,
                 killed,
-            } => self.stopping(state, why, (kill_at, killed), event, now),
+            } => self.stopping(state, why, (signal_at, kill_at, killed), event, now),
             Phase::Removing { next, again_at } => self.removing(state, next, again_at, event, now),
         }
     }
@@ -95,7 +99,9 @@ impl Policy {
                 Some(since + self.good_run)
             }
             Phase::Running { .. } => None,
-            Phase::Stopping { kill_at, .. } => Some(kill_at),
+            Phase::Stopping {
+                signal_at, kill_at, ..
+            } => Some(signal_at.unwrap_or(kill_at)),
             Phase::Removing { again_at, .. } => again_at,
         }
     }
@@ -201,9 +207,9 @@ impl Policy {
             Event::Found(Found::Part) => self.parted(state, since, now),
             Event::Stop => {
                 state.wanted = false;
-                self.stop(state, Stop::Asked, now)
+                self.stop_later(state, Stop::Asked, now)
             }
-            Event::Restart => self.stop(state, Stop::Restart, now),
+            Event::Restart => self.stop_later(state, Stop::Restart, now),
             Event::Unhealthy => {
                 state.counts.unhealthy += 1;
                 self.forgive(&mut state, since, now);
@@ -227,13 +233,14 @@ impl Policy {
         &self,
         mut state: State,
         why: Stop,
-        kill: (Moment, bool),
+        moments: (Option<Moment>, Moment, bool),
         event: Event,
         now: Moment,
     ) -> Step {
-        let (kill_at, killed) = kill;
+        let (signal_at, kill_at, killed) = moments;
         let for_reason = |why| Phase::Stopping {
             why,
+            signal_at,
             kill_at,
             killed,
         };
@@ -251,23 +258,20 @@ impl Policy {
                 state.phase = for_reason(Stop::Restart);
                 (state, vec![])
             }
-            Event::Time if now >= kill_at => {
+            Event::Time if signal_at.is_some_and(|moment| now >= moment) => {
+                self.stop(state, why, now)
+            }
+            Event::Time if signal_at.is_none() && now >= kill_at => {
                 state.phase = Phase::Stopping {
                     why,
+                    signal_at,
                     kill_at: now + AGAIN,
                     killed: true,
                 };
                 (state, vec![Action::Kill])
             }
-            // The signal may not have been sent by the keeper that has died.
             Event::Found(Found::Alive | Found::Part) => {
-                let kill_at = kill_at.min(now + self.grace);
-                state.phase = Phase::Stopping {
-                    why,
-                    kill_at,
-                    killed,
-                };
-                (state, vec![Action::Signal])
+                self.goes_on_to_stop(state, why, (signal_at, kill_at, killed), now)
             }
             Event::Exited(_, Others::Run)
             | Event::Time

@@ -41,6 +41,7 @@ impl World {
         let restarts = [Restart::Always, Restart::OnFailure, Restart::Never];
         let mut policy = policy(restarts[(next_random(&mut random) % 3) as usize]);
         policy.curves.crash.jitter = 0.3;
+        policy.delay = Duration::from_secs(seed % 3 * 2);
         let mut world = World {
             policy,
             state: State::new(seed),
@@ -336,7 +337,7 @@ impl World {
             }
             Phase::Stopping { kill_at, why, .. } => {
                 assert_eq!(*why, Stop::Asked);
-                assert!(*kill_at <= self.now + self.policy.grace);
+                assert!(*kill_at <= self.now + self.policy.delay + self.policy.grace);
             }
             Phase::Removing { next, .. } => assert!(matches!(next, Next::Rest(_))),
             Phase::Waiting { .. } | Phase::Running { .. } => panic!("{:?}", self.state.phase),

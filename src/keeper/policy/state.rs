@@ -47,10 +47,13 @@ pub enum Phase {
         /// Since when.
         since: Moment,
     },
-    /// The program was told to end.
+    /// The program was told to end, or will be in a moment.
     Stopping {
         /// Why.
         why: Stop,
+        /// When it is told, if it was not yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal_at: Option<Moment>,
         /// When every process is killed, for the first time or again.
         kill_at: Moment,
         /// Whether that was done already.

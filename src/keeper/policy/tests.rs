@@ -20,6 +20,7 @@ pub(super) fn policy(restart: Restart) -> Policy {
             image: curve(1000, 30_000),
         },
         good_run: Duration::from_secs(10),
+        delay: Duration::ZERO,
         grace: Duration::from_secs(5),
     }
 }
@@ -331,6 +332,63 @@ fn a_stop_while_the_container_is_made_ends_it_when_it_is_there_or_after_the_grac
     let hung = "starting, kill Some(5.001s) []\n5001: Time -> starting, kill Some(6.001s) [Kill]\n\
                 5002: NotMade -> removing, Rest(Stopped) [Remove]\n";
     assert_eq!(told(&[(5001, Event::Time), (5002, Event::NotMade)]), hung);
+}
+
+#[test]
+fn a_program_that_works_is_told_to_end_after_the_delay() {
+    let policy = Policy {
+        delay: Duration::from_secs(3),
+        ..policy(Restart::Always)
+    };
+    let told = |more: &[(u64, Event)]| {
+        let begun = [(0, FOUND_NOTHING), (1, Event::Made)];
+        let events: Vec<_> = begun.iter().chain(more).copied().collect();
+        let told = story(&policy, &events);
+        told.split_once("running []\n").unwrap().1.to_owned()
+    };
+    let stopped = [
+        (1000, Event::Stop),
+        (2000, Event::Stop),
+        (3999, Event::Time),
+        (4000, Event::Time),
+        (4100, Event::Time),
+        (9000, Event::Time),
+    ];
+    let expected = "\
+1000: Stop -> stopping Asked 9000 []
+2000: Stop -> stopping Asked 9000 []
+3999: Time -> stopping Asked 9000 []
+4000: Time -> stopping Asked 9000 [Signal]
+4100: Time -> stopping Asked 9000 []
+9000: Time -> stopping Asked 10000 [Kill]
+";
+    assert_eq!(told(&stopped), expected);
+    // The next keeper waits on, but no longer than the delay: moments of another boot may be far away.
+    let found = told(&[
+        (1000, Event::Stop),
+        (2000, FOUND_ALIVE),
+        (4000, Event::Time),
+    ]);
+    let expected = "2000: Found(Alive) -> stopping Asked 9000 []\n4000: Time -> stopping Asked 9000 [Signal]\n";
+    assert!(found.ends_with(expected), "{found}");
+    let found = told(&[(1_000_000, Event::Stop), (10, FOUND_ALIVE)]);
+    assert!(
+        found.ends_with("10: Found(Alive) -> stopping Asked 8010 []\n"),
+        "{found}"
+    );
+    // A restart waits too; what does not work is told at once.
+    assert!(told(&[(1000, Event::Restart)]).ends_with("stopping Restart 9000 []\n"));
+    assert!(told(&[(1000, Event::Unhealthy)]).ends_with("stopping Unhealthy 6000 [Signal]\n"));
+    let down = Event::Halt(Duration::from_secs(90));
+    assert!(told(&[(1000, Event::Stop), (1500, down)]).ends_with("stopping Asked 6500 [Signal]\n"));
+    let ended = told(&[
+        (1000, Event::Stop),
+        (1500, Event::Exited(Exit::Code(0), Others::Ended)),
+    ]);
+    assert!(
+        ended.ends_with("removing, Rest(Stopped) [Remove]\n"),
+        "{ended}"
+    );
 }
 
 #[test]
