@@ -126,7 +126,7 @@ fn an_intent_that_was_taken_is_followed_by_the_next_agent() {
     world.until_running(1);
     let told = world.want_as(1, &[(job, 5, "start")]);
     let told = told["error"].as_str().unwrap();
-    let why = "revision 1 is older than 2, which is wanted already: everything goes on as it is.";
+    let why = "revision 1 is older than 2, which is wanted already: everything goes on as it is";
     assert!(told.starts_with(why), "{told}");
 }
 
