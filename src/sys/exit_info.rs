@@ -24,7 +24,8 @@ struct PidfdInfo {
 const EXIT: u64 = 1 << 3;
 
 /// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
-const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
+const PIDFD_GET_INFO: rustix::ioctl::Opcode =
+    rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
 
 /// The wait status (wait(2)) of the process that `pidfd` refers to, once it was reaped; None before, and on
 /// kernels that do not keep it (older than Linux 6.15).

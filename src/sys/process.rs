@@ -224,7 +224,7 @@ pub fn join_namespace(namespace: BorrowedFd<'_>, kind: u64, name: &str) -> SysRe
 ///
 /// `ENOTTY` for what is no namespace.
 pub fn namespace_type(file: BorrowedFd<'_>) -> SysResult<u64> {
-    const NS_GET_NSTYPE: u32 = rustix::ioctl::opcode::none(0xb7, 3);
+    const NS_GET_NSTYPE: rustix::ioctl::Opcode = rustix::ioctl::opcode::none(0xb7, 3);
     let args = [
         file.as_raw_fd() as usize,
         NS_GET_NSTYPE as usize,
