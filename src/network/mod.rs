@@ -29,6 +29,9 @@ use crate::job::Protocol;
 use crate::sys::netlink::Netlink;
 
 use links::Links;
+#[cfg(test)]
+pub(crate) use pool::Pool;
+#[cfg(not(test))]
 use pool::Pool;
 pub use resolve::resolv_conf;
 pub use subnet::Subnet;

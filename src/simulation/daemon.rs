@@ -4,20 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checks::Check;
+use super::checks::Checks;
 use super::disk::{Disk, Image};
-use super::people::{HOST, jobs};
+use super::people::{HOST, job_of, jobs};
 use super::{Due, Invariant, Weakness, World, ms};
 use crate::agent::health::SAVED_WITHIN;
-use crate::agent::health::policy as checks;
-use crate::agent::reconcile::{Action, Event, FoundSlot, Name, Stage, State};
-use crate::agent::{Ports, Told, Wanted, plan};
-use crate::api::{Health, TaskStatus};
+use crate::agent::reconcile::{Action, Event, FoundSlot, Name, State};
+use crate::agent::{Ports, Wanted, plan};
 use crate::control::pure::Intent;
 use crate::job::Job;
-use crate::keeper::Request;
-use crate::keeper::policy::{Event as Asked, Moment};
-use crate::keeper::status::{Faults, Status, Task};
+use crate::keeper::policy::Moment;
+use crate::network::Pool;
 use crate::store::embedded::Embedded;
 use crate::store::{self, Range, Revision, Store as _, Watch};
 
@@ -34,14 +31,21 @@ pub struct Daemon {
     /// Whether the agent is being told what is wanted.
     telling: bool,
     pub state: State,
-    ports: Ports,
+    pub ports: Ports,
+    /// Addresses of those that have a network of their own.
+    pub pool: Pool,
     /// What is wanted, by instances.
     pub jobs: BTreeMap<Name, Arc<Job>>,
     /// Instances of which an action has not ended.
-    busy: BTreeSet<Name>,
-    pub checks: BTreeMap<Name, Check>,
-    pub verdicts: BTreeMap<Name, (String, Health)>,
-    pub save_at: Option<Moment>,
+    pub busy: BTreeSet<Name>,
+    pub checks: Checks,
+}
+
+impl Daemon {
+    /// Whether something is under way for an instance.
+    pub fn is_busy(&self, name: &Name) -> bool {
+        self.busy.contains(name)
+    }
 }
 
 impl World {
@@ -58,10 +62,15 @@ impl World {
             Weakness::VerdictsForgotten => BTreeMap::new(),
             _ => self.verdicts.clone(),
         };
-        let mut ports = Ports::default();
-        if self.weakness != Weakness::PortsForgotten {
-            for (name, place) in &self.places {
+        let (mut ports, mut pool) = (Ports::default(), Pool::default());
+        for (name, place) in &self.places {
+            if self.weakness != Weakness::PortsForgotten {
                 ports.claim(name, &place.ports);
+            }
+            if let Some(address) = place.address
+                && self.weakness != Weakness::AddressesForgotten
+            {
+                pool.claim(name, address);
             }
         }
         self.daemon = Some(Daemon {
@@ -73,19 +82,18 @@ impl World {
             telling: false,
             state: State::new(self.random),
             ports,
+            pool,
             jobs: BTreeMap::new(),
             busy: BTreeSet::new(),
-            checks: BTreeMap::new(),
-            verdicts,
-            save_at: None,
+            checks: Checks::new(verdicts, self.weakness, self.now),
         });
         self.check_store();
         let found = self.places.iter().map(|(name, place)| FoundSlot {
             name: name.clone(),
-            job: jobs()[0].0.clone(),
+            job: jobs()[job_of(name)].0.clone(),
             index: 0,
             ports: place.ports.clone(),
-            address: None,
+            address: place.address,
             kept: !place.keepers.is_empty(),
         });
         let found = found.collect();
@@ -112,7 +120,9 @@ impl World {
             // What it has told last may not have come to the disk; each daemon's death has to be looked at, as the next one
             // may die before it has said anything.
             let now = self.now;
-            self.shown.retain(|_, (_, _, at)| *at + SAVED_WITHIN < now);
+            let unsaved = self.unsaved.take().unwrap_or(now);
+            let is_saved = |at: Moment| at + SAVED_WITHIN < now && at < unsaved;
+            self.shown.retain(|_, (_, _, at)| is_saved(*at));
             self.soon(Due::Daemon);
         }
     }
@@ -183,7 +193,7 @@ impl World {
 
     /// The agent writes down what is wanted, and follows it.
     pub fn want(&mut self, wanted: Wanted) {
-        let fails = self.fails();
+        let fails = self.fails() || self.disk_refuses;
         let Some(daemon) = &mut self.daemon else {
             return;
         };
@@ -206,12 +216,26 @@ impl World {
     /// A step of the agent, and the beginning of what it asks for.
     pub fn tell(&mut self, event: Event) {
         let clock = self.clock();
-        let about = match &event {
-            Event::Told(name, _) => Some(name.clone()),
-            _ => None,
-        };
+        let untold = self.weakness == Weakness::FailureUntold;
+        if matches!(event, Event::NotMade(..)) && untold {
+            return;
+        }
         let Some(daemon) = &mut self.daemon else {
             return;
+        };
+        let about: Vec<Name> = match &event {
+            Event::Begun { .. } | Event::Want(_) | Event::Halt(_) => {
+                self.places.keys().cloned().collect()
+            }
+            Event::Checked(..) | Event::Time => Vec::new(),
+            Event::Made(name, ..)
+            | Event::NotMade(name, _)
+            | Event::Kept(name)
+            | Event::NotKept(name, _)
+            | Event::Told(name, _)
+            | Event::Lost(name)
+            | Event::Deleted(name)
+            | Event::NotDeleted(name, _) => vec![name.clone()],
         };
         let actions = daemon.state.step(event, clock);
         let number = daemon.number;
@@ -222,162 +246,31 @@ impl World {
                 self.must(first, Invariant::OneOfASlot, || {
                     format!("two at a time: {action:?}")
                 });
+                self.slowly(Due::Act(number, action));
+                continue;
             } else if self.fails() {
                 continue; // what is asked of a keeper gets lost
             }
             self.soon(Due::Act(number, action));
         }
-        if let Some(name) = about {
+        for name in about {
             self.watch_health(&name);
         }
-    }
-
-    /// What the agent has begun comes to its end.
-    pub fn act(&mut self, action: Action) {
-        let fails = self.fails();
-        if let (Some(daemon), Action::Make(name) | Action::Keep(name, _) | Action::Delete(name)) =
-            (&mut self.daemon, &action)
-        {
-            daemon.busy.remove(name);
-        }
-        let why = || "no luck".to_owned();
-        match action {
-            Action::Make(name) if fails => self.tell(Event::NotMade(name, why())),
-            Action::Make(name) => self.make(name),
-            Action::Keep(name, _) if fails || !self.places.contains_key(&name) => {
-                self.tell(Event::NotKept(name, why()));
-            }
-            Action::Keep(name, begin) => {
-                self.keeper_begins(&name, begin);
-                self.tell(Event::Kept(name.clone()));
-                self.report(&name);
-            }
-            Action::Ask(name, request) => self.ask(&name, request),
-            Action::Delete(name) if fails => self.tell(Event::NotDeleted(name, why())),
-            Action::Delete(name) => {
-                self.places.remove(&name);
-                if let Some(daemon) = &mut self.daemon {
-                    daemon.ports.release(&name);
-                    daemon.checks.remove(&name);
-                }
-                self.tell(Event::Deleted(name));
-            }
-        }
-    }
-
-    fn make(&mut self, name: Name) {
-        let place = self.places.get(&name);
-        let had = place.map(|place| place.ports.clone()).unwrap_or_default();
-        let runs = place.is_some_and(|place| !place.containers.is_empty());
-        let others = self
-            .places
-            .iter()
-            .filter(|(other, place)| **other != name && !place.containers.is_empty());
-        let bound: BTreeSet<u16> = others
-            .flat_map(|(_, place)| place.ports.values().copied())
-            .collect();
-        let is_free =
-            |(_, port): (_, u16)| runs || !self.squatted.contains(&port) && !bound.contains(&port);
-        let Some(daemon) = &mut self.daemon else {
-            return;
-        };
-        let taken = match daemon.jobs.get(&name) {
-            Some(job) => daemon.ports.take(&name, &job.ports, &had, &is_free),
-            None => Err(anyhow::anyhow!("nobody knows its job any more")),
-        };
-        match taken {
-            Ok(ports) => {
-                self.places
-                    .entry(name.clone())
-                    .or_default()
-                    .ports
-                    .clone_from(&ports);
-                self.tell(Event::Made(name, ports, None));
-            }
-            Err(error) => self.tell(Event::NotMade(name, error.to_string())),
-        }
-    }
-
-    fn ask(&mut self, name: &Name, request: Request) {
-        let event = match request {
-            Request::Start => Asked::Start,
-            Request::Stop => Asked::Stop,
-            Request::Restart => Asked::Restart,
-            Request::Unhealthy { .. } => Asked::Unhealthy,
-            Request::Status | Request::Watch | Request::Exec(_) | Request::Halt { .. } => return,
-        };
-        let keepers = self.places.get(name).map(|place| &place.keepers);
-        if let Some(keeper) = keepers.and_then(|keepers| keepers.first()) {
-            let id = keeper.id;
-            self.keeper_hears(name, id, event);
-        }
-    }
-
-    pub fn is_kept(&self, name: &Name) -> bool {
-        let daemon = self.daemon.as_ref();
-        let slot = daemon.and_then(|daemon| daemon.state.slots.get(name));
-        slot.is_some_and(|slot| matches!(slot.stage, Stage::Kept { .. }))
-    }
-
-    /// A keeper tells the agent, if that listens.
-    pub fn report(&mut self, name: &Name) {
-        let Some(place) = self.places.get(name).filter(|_| self.is_kept(name)) else {
-            return;
-        };
-        let Some(keeper) = place.keepers.first() else {
-            return;
-        };
-        let status = Status {
-            tasks: vec![Task::default()],
-            root: "/run".into(),
-            boot: String::new(),
-            keeper: 1,
-            state: keeper.state.clone(),
-            flapping: false,
-            next_attempt: None,
-            attempts: Vec::new(),
-            faults: Faults::default(),
-        };
-        let mut report = Told::new(status, "main").report;
-        let task = TaskStatus {
-            container: String::new(),
-            pid: place.containers.first().map(|one| one.id as i32),
-            last_exit: None,
-        };
-        report.tasks = [("main".to_owned(), task)].into();
-        let at = self.delay_of_report(name);
-        let told = Event::Told(name.clone(), Arc::new(report));
-        let number = self.daemon.as_ref().unwrap().number;
-        self.after(at - self.now, Due::Tell(number, told));
     }
 
     pub fn daemon_wakes_at(&self) -> Option<Moment> {
         let daemon = self.daemon.as_ref()?;
         let agent = daemon.state.wake_at().map(|at| at + self.booted);
-        let checks = daemon
-            .checks
-            .values()
-            .filter_map(|check| check.state.wake_at());
-        agent.into_iter().chain(checks).chain(daemon.save_at).min()
+        let checks = daemon.checks.wake_at(self.now);
+        agent.into_iter().chain(checks).min()
     }
 
     pub fn daemon_time(&mut self) {
-        let (now, clock) = (self.now, self.clock());
-        let Some(daemon) = &mut self.daemon else {
-            return;
-        };
-        if daemon.save_at.is_some_and(|at| at <= now) {
-            daemon.save_at = None;
-            self.verdicts.clone_from(&daemon.verdicts);
-        }
-        let due = daemon.checks.iter();
-        let due = due.filter(|(_, check)| check.state.wake_at().is_some_and(|at| at <= now));
-        let due: Vec<Name> = due.map(|(name, _)| name.clone()).collect();
-        let agent = daemon.state.wake_at().is_some_and(|at| at <= clock);
-        for name in due {
-            self.check_hears(&name, None, checks::Event::Time);
-        }
-        if agent {
+        let clock = self.clock();
+        self.checks_time();
+        let daemon = self.daemon.as_ref();
+        let wakes = daemon.and_then(|daemon| daemon.state.wake_at());
+        if wakes.is_some_and(|at| at <= clock) {
             self.tell(Event::Time);
         }
     }

@@ -22,8 +22,11 @@ use crate::sys::Errno;
 pub const HOST: &str = "here";
 
 /// The job that has an end, and when that is.
-const ENDS: usize = 5;
+pub const ENDS: usize = 5;
 const END: Moment = Duration::from_secs(150);
+
+/// Within which time after its end nothing is left of it.
+const SOON: Duration = Duration::from_secs(30);
 
 /// What somebody wants of a job, by its number.
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +48,15 @@ pub struct Model {
     deployed: BTreeMap<usize, (Goal, u32)>,
 }
 
-/// All jobs that there may be: with ports and without, with a check and without, one with an end.
+/// The job whose checks can have its instances restarted, of which there are several.
+const CHECKED: usize = 6;
+
+/// All jobs that there may be: with ports and without, with a check and without, with a network of their own and
+/// without, of one task and of several, one with an end.
 pub fn jobs() -> &'static [(JobId, Arc<Job>)] {
     static JOBS: OnceLock<Vec<(JobId, Arc<Job>)>> = OnceLock::new();
     JOBS.get_or_init(|| {
-        let jobs = (0..=ENDS).map(|number| {
+        let jobs = (0..=CHECKED).map(|number| {
             let mut job = json!({
                 "name": format!("web{number}"),
                 "version": "1",
@@ -57,12 +64,28 @@ pub fn jobs() -> &'static [(JobId, Arc<Job>)] {
             });
             match number {
                 0 => job["ports"] = json!({ "http": { "external": 8080 } }),
-                1 | 2 => job["ports"] = json!({ "http": {} }),
+                1 => job["ports"] = json!({ "http": {} }),
+                2 | 4 => {
+                    job["network"] = json!("bridge");
+                    job["ports"] = json!({ "http": { "port": 80 } });
+                }
                 _ => {}
+            }
+            for more in ["first", "second"] {
+                if number == 2 || number == 3 {
+                    job["tasks"][more] = json!({ "bundle": "/srv/more" });
+                }
+            }
+            if number == 3 {
+                job["restart"] = json!({ "policy": "on-failure" });
             }
             if number % 2 == 1 {
                 job["tasks"]["main"]["health"] =
                     json!({ "readiness": { "exec": ["x"], "interval": "1s" } });
+            }
+            if number == CHECKED {
+                job["tasks"]["main"]["health"] =
+                    json!({ "liveness": { "exec": ["x"], "interval": "1s", "failures": 2 } });
             }
             if number == ENDS {
                 job["expires"] = json!("2030-01-01T00:02:30Z");
@@ -72,6 +95,15 @@ pub fn jobs() -> &'static [(JobId, Arc<Job>)] {
         });
         jobs.collect()
     })
+}
+
+/// The number of an instance's job.
+pub fn job_of(name: &Name) -> usize {
+    let is_its = |(id, _): &(JobId, Arc<Job>)| {
+        name.strip_prefix(id.name.as_str())
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
+    jobs().iter().position(is_its).unwrap()
 }
 
 impl Model {
@@ -115,8 +147,11 @@ impl World {
     /// Somebody wants something.
     pub fn wish(&mut self) {
         let job = random(&mut self.random, jobs().len() as u64) as usize;
-        // A port of one's own choice is one instance's.
-        let most = if job == 0 { 1 } else { 2 };
+        let most = match job {
+            0 => 1, // a port of one's own choice is one instance's
+            CHECKED => 5,
+            _ => 2,
+        };
         let count = 1 + random(&mut self.random, most) as u32;
         let wish = match random(&mut self.random, 10) {
             0..4 => Wish::Create(job),
@@ -210,9 +245,14 @@ impl World {
         self.after(Duration::from_secs(2), Due::Expire(number));
     }
 
+    /// Whether a job's end has just come, and it may be there or not.
+    pub fn is_about_to_end(&self) -> bool {
+        (END..END + SOON).contains(&self.now)
+    }
+
     /// Whether a job is still there whose end has come some time ago.
     pub fn is_overdue(&self) -> bool {
-        let is_over = self.now > END + Duration::from_secs(30);
+        let is_over = self.now > END + SOON;
         is_over && (self.model.jobs.contains(&ENDS) || self.model.deployed.contains_key(&ENDS))
     }
 }
@@ -227,6 +267,7 @@ fn transaction(wish: Wish, all: &[Arc<KeyValue>]) -> Option<Txn> {
     let stored = at(&keys::job(id)).map(|pair| Stored::read(pair).unwrap());
     let before = at(&key).map(|pair| (keys::read_deployment(pair).unwrap(), pair.mod_revision));
     match wish {
+        Wish::Create(_) if stored.is_some() => None,
         Wish::Create(_) => {
             let record = keys::JobRecord {
                 created: String::new(),

@@ -29,13 +29,13 @@ const HOST_LEAST: usize = 5;
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Instances that are checked: how many of the job there are on this host.
+    /// Instances that have checks and are to run: how many of the job there are on this host.
     Count(JobId, usize),
     /// An instance is to be restarted, for this reason.
     Ask(JobId, String, String),
     /// An instance is well: it does not wait any more, and the next one need not wait for it.
     Well(JobId, String),
-    /// An instance runs anew, by our restart or another: it does not wait any more.
+    /// An instance runs anew, by our restart or another, or is about to: it does not wait any more.
     New(JobId, String),
     /// An instance is gone.
     Gone(JobId, String),
@@ -82,6 +82,8 @@ struct Away {
 pub struct Limiter {
     jobs: BTreeMap<JobId, Group>,
     recent: VecDeque<Moment>,
+    /// What counts as a restart of each job: nobody knows what was restarted before.
+    began: Option<Moment>,
 }
 
 fn forget(recent: &mut VecDeque<Moment>, now: Moment) {
@@ -119,14 +121,32 @@ impl Group {
 }
 
 impl Limiter {
+    /// Begins. What the daemon before has restarted is not known: of each job that has several instances it is taken for
+    /// one just now, so that a daemon that dies again and again restarts no more than one that lives.
+    #[must_use]
+    pub fn new(now: Moment) -> Limiter {
+        Limiter {
+            began: Some(now),
+            ..Limiter::default()
+        }
+    }
+
+    fn group(&mut self, job: JobId) -> &mut Group {
+        let began = self.began;
+        self.jobs.entry(job).or_insert_with(|| Group {
+            recent: began.into_iter().collect(),
+            ..Group::default()
+        })
+    }
+
     /// Goes on: whose turn it is now.
     #[must_use]
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Restart> {
         match event {
             Event::Count(job, 0) => drop(self.jobs.remove(&job)),
-            Event::Count(job, count) => self.jobs.entry(job).or_default().count = count,
+            Event::Count(job, count) => self.group(job).count = count,
             Event::Ask(job, instance, reason) => {
-                let group = self.jobs.entry(job).or_default();
+                let group = self.group(job);
                 group.drop(&instance);
                 group.waiting.push_back((instance, reason));
                 let failing = group.waiting.len() + usize::from(group.away.is_some());

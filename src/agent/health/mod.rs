@@ -3,7 +3,7 @@
 //!
 //! Whoever knows which instances run says so with [`Checks::set`], and hears of each change of what is true of one.
 
-mod limiter;
+pub mod limiter;
 mod memory;
 pub mod policy;
 mod probe;
@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{Health, Instance, Phase};
-use crate::job::{Job, JobId};
+use crate::api::{Goal, Health, Instance, Phase};
+use crate::job::{Job, JobId, Task};
 use limiter::Limiter;
 use memory::{Verdict, Verdicts};
 use policy::{Action, Moment, State};
@@ -39,7 +39,7 @@ pub fn read_verdicts(path: &std::path::Path) {
     memory::load(path, |_| true);
 }
 
-/// An instance whose programs run.
+/// An instance that has checks and is to run.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its name.
@@ -51,31 +51,29 @@ pub struct Target {
     /// Its address, where it has a network of its own.
     pub address: Option<Ipv4Addr>,
     /// Which run it is: another text when its programs were started anew, and the same after a restart of the daemon.
-    pub run: String,
+    /// None while they do not run.
+    pub run: Option<String>,
 }
 
-/// What is checked of an instance; None when its programs do not run, or it has no checks.
+/// What is checked of an instance; None when it is not to run, or has no checks.
 #[must_use]
 pub fn target(view: &Instance, job: &Arc<Job>) -> Option<Target> {
-    let checked = job
-        .tasks
-        .values()
-        .any(|task| task.health != crate::job::Health::default());
-    if !checked || view.phase != Phase::Running {
+    let is_checked = |task: &Task| task.health != crate::job::Health::default();
+    let runs = view.phase == Phase::Running;
+    if !job.tasks.values().any(is_checked) || !runs && view.goal != Some(Goal::Start) {
         return None;
     }
-    // Neither changes when a daemon or a keeper does.
-    let pids = view
-        .tasks
-        .values()
-        .map(|task| task.pid.unwrap_or(0).to_string());
-    let pids: Vec<String> = pids.collect();
+    // Neither changes when a daemon or a keeper does, nor when a task without checks has completed.
+    let tasks = view.tasks.iter();
+    let tasks = tasks.filter(|(name, _)| job.tasks.get(*name).is_some_and(is_checked));
+    let pids = tasks.map(|(_, task)| task.pid.unwrap_or(0).to_string());
+    let pids = || format!("{}:{}", view.restarts, pids.collect::<Vec<_>>().join(","));
     Some(Target {
         instance: view.name.clone(),
         job: Arc::clone(job),
         ports: view.ports.clone(),
         address: view.address,
-        run: format!("{}:{}", view.restarts, pids.join(",")),
+        run: runs.then(pids),
     })
 }
 
@@ -107,7 +105,7 @@ impl Checks {
         Checks(sender)
     }
 
-    /// Says which instances run; all others are not checked any more.
+    /// Says which instances there are; all others are not checked any more.
     pub fn set(&self, targets: Vec<Target>) {
         // The loop ends with the runtime only: then nobody is checked.
         let _ended = self.0.send(targets);
@@ -117,6 +115,7 @@ impl Checks {
 /// One instance under checks.
 struct Watched {
     target: Target,
+    run: String,
     id: JobId,
     ports: Arc<BTreeMap<String, u16>>,
     plan: Vec<policy::Planned>,
@@ -133,6 +132,8 @@ struct Loop {
     tell: Teller,
     began: Instant,
     watched: BTreeMap<String, Watched>,
+    /// Those whose programs do not run now.
+    down: BTreeMap<String, JobId>,
     limiter: Limiter,
     /// How many of a job there are, as the limiter knows it.
     counts: BTreeMap<JobId, usize>,
@@ -155,7 +156,8 @@ async fn run(
         tell,
         began: Instant::now(),
         watched: BTreeMap::new(),
-        limiter: Limiter::default(),
+        down: BTreeMap::new(),
+        limiter: Limiter::new(Duration::ZERO),
         counts: BTreeMap::new(),
         answers,
         verdicts,
@@ -204,25 +206,50 @@ impl Loop {
     fn set(&mut self, targets: Vec<Target>) {
         let now = self.now();
         let mut before = std::mem::take(&mut self.watched);
+        let mut were_down = std::mem::take(&mut self.down);
         let mut counts: BTreeMap<JobId, usize> = BTreeMap::new();
+        let mut begun = Vec::new();
         for target in targets {
-            let old = before.remove(&target.instance);
+            let name = target.instance.clone();
+            let old = before.remove(&name);
+            let was_down = were_down.remove(&name);
+            let id = old.as_ref().map(|old| old.id.clone()).or(was_down);
+            let id = id.unwrap_or_else(|| target.job.id());
+            *counts.entry(id.clone()).or_default() += 1;
+            let Some(run) = target.run.clone() else {
+                if old.is_some() {
+                    self.verdicts.remove(&name);
+                    self.limit(limiter::Event::New(id.clone(), name.clone()));
+                }
+                self.down.insert(name, id);
+                continue;
+            };
             let same = old.filter(|old| {
-                let old = &old.target;
-                old.run == target.run && old.ports == target.ports && old.address == target.address
+                let last = &old.target;
+                old.run == run && last.ports == target.ports && last.address == target.address
             });
-            let one = same.unwrap_or_else(|| self.begin(target, now));
-            *counts.entry(one.id.clone()).or_default() += 1;
-            self.watched.insert(one.target.instance.clone(), one);
-        }
-        for one in before.into_values() {
-            let name = one.target.instance;
-            if !self.watched.contains_key(&name) {
-                self.verdicts.remove(&name);
-                self.limit(limiter::Event::Gone(one.id, name));
+            match same {
+                Some(same) => drop(self.watched.insert(name, same)),
+                None => begun.push(self.begin(target, run, id, now)),
             }
         }
-        // What is as before is not told: each of these looks at all jobs.
+        let before = before.into_iter().map(|(name, one)| (name, one.id));
+        for (name, id) in before.chain(were_down) {
+            self.verdicts.remove(&name);
+            self.limit(limiter::Event::Gone(id, name));
+        }
+        self.count(counts);
+        for (one, reason) in begun {
+            let name = one.target.instance.clone();
+            self.limit(limiter::Event::New(one.id.clone(), name.clone()));
+            self.say(&one, one.state.health(), reason.to_owned());
+            self.watched.insert(name, one);
+        }
+        self.time();
+    }
+
+    /// Tells how many there are of each job. What is as before is not told: each of these looks at all jobs.
+    fn count(&mut self, counts: BTreeMap<JobId, usize>) {
         let gone = self.counts.keys().filter(|id| !counts.contains_key(id));
         let gone: Vec<_> = gone.map(|id| (id.clone(), 0)).collect();
         let before = std::mem::replace(&mut self.counts, counts.clone());
@@ -231,23 +258,27 @@ impl Loop {
                 self.limit(limiter::Event::Count(id, count));
             }
         }
-        self.time();
     }
 
-    /// A run that was not known.
-    fn begin(&mut self, target: Target, now: Moment) -> Watched {
+    /// A run that was not known, and why it is as it is.
+    fn begin(
+        &self,
+        target: Target,
+        run: String,
+        id: JobId,
+        now: Moment,
+    ) -> (Watched, &'static str) {
         let plan = policy::plan(&target.job);
         let last = self.verdicts.get(&target.instance);
-        let last = last
-            .filter(|last| last.run == target.run)
-            .map(|last| last.health);
+        let last = last.filter(|last| last.run == run).map(|last| last.health);
         let mut hasher = DefaultHasher::new();
         target.instance.hash(&mut hasher);
         let spread = (hasher.finish() % 1_000_000) as f64 / 1e6;
         let state = State::new(plan.clone(), last, spread, now);
         let one = Watched {
-            id: target.job.id(),
+            id,
             ports: Arc::new(target.ports.clone()),
+            run,
             target,
             plan,
             state,
@@ -258,12 +289,7 @@ impl Loop {
         } else {
             "it has begun"
         };
-        self.limit(limiter::Event::New(
-            one.id.clone(),
-            one.target.instance.clone(),
-        ));
-        self.say(&one, one.state.health(), reason.to_owned());
-        one
+        (one, reason)
     }
 
     fn note(&mut self, one: &Watched, health: Health) {
@@ -271,7 +297,7 @@ impl Loop {
             return;
         }
         let verdict = Verdict {
-            run: one.target.run.clone(),
+            run: one.run.clone(),
             health,
         };
         let name = &one.target.instance;
@@ -284,11 +310,7 @@ impl Loop {
 
     fn answer(&mut self, name: &str, run: &str, index: usize, answer: Result<(), String>) {
         let now = self.now();
-        let Some(one) = self
-            .watched
-            .get_mut(name)
-            .filter(|one| one.target.run == run)
-        else {
+        let Some(one) = self.watched.get_mut(name).filter(|one| one.run == run) else {
             return; // of a run that has ended
         };
         // Answered probes are taken away, so that they do not gather.
@@ -332,7 +354,7 @@ impl Loop {
             planned: one.plan[index].clone(),
             exec: Arc::clone(&self.exec),
         };
-        let (answers, run) = (self.answers.clone(), one.target.run.clone());
+        let (answers, run) = (self.answers.clone(), one.run.clone());
         one.probes.spawn(async move {
             let answer = probe::ask(&asked).await;
             // The loop has ended: nobody wants to know.

@@ -81,7 +81,7 @@ fn target(name: &str, run: &str, health: Value, port: u16) -> Target {
         job: Arc::new(job),
         ports: BTreeMap::from([("http".to_owned(), port)]),
         address: None,
-        run: run.to_owned(),
+        run: Some(run.to_owned()),
     }
 }
 

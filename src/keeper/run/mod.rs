@@ -212,6 +212,8 @@ impl Keeper {
         }
         if let Some(program) = self.status.program(task) {
             program.pid = Some(pid);
+            // It may be of an attempt before, where the disk has not taken what came later.
+            program.exit = None;
         }
         Ok(())
     }
