@@ -17,7 +17,7 @@ use crate::agent::{Refused, Wanted, WantedJob};
 use crate::api::Deployment;
 use crate::error;
 use crate::job::{Job, JobId};
-use crate::store::{Change, Event, KeyValue, Range, Revision};
+use crate::store::{self, Change, Event, KeyValue, Range, Revision};
 
 /// How long it waits before it tries again what has failed: the disk or a value may be mended meanwhile.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -220,9 +220,16 @@ async fn identify(control: &Control, before: Option<Revision>) -> Result<()> {
 
 impl Control {
     /// What the store wants of this host, and the revision at which it does.
+    ///
+    /// Not of one that could not be written when it was opened: of what it says, the last may never have come to the disk,
+    /// and be gone after the next end of the host.
     async fn intent(&self) -> Result<(Intent, Revision)> {
         let all = Range::Prefix(b"/".to_vec());
-        let found = self.store(move |store| store.get(&all)).await;
+        let found = self.store(move |store| match store.fault() {
+            Some(fault @ store::Error::ReadOnly(_)) => Err(fault),
+            Some(_) | None => store.get(&all),
+        });
+        let found = found.await;
         let found = found.map_err(in_words)?;
         let mut intent = Intent::new(&self.host);
         for pair in &found.keys {

@@ -142,6 +142,13 @@ impl World {
         let Some(daemon) = &mut self.daemon else {
             return;
         };
+        // What was read may not be on the disk.
+        if let Some(store::Error::ReadOnly(_)) = daemon.store.fault()
+            && daemon.store.mend().is_err()
+        {
+            let number = daemon.number;
+            return self.after(AGAIN, Due::Load(number));
+        }
         let all = daemon.store.get(&Range::Prefix(b"/".to_vec())).unwrap();
         daemon.intent = Intent::new(HOST);
         for pair in &all.keys {
@@ -197,7 +204,8 @@ impl World {
         let Some(daemon) = &mut self.daemon else {
             return;
         };
-        daemon.telling = false;
+        // When that fails it reads all anew, and tells nothing in between.
+        daemon.telling = fails;
         let number = daemon.number;
         let last = daemon.state.revision;
         let is_older = last.is_some_and(|last| wanted.revision < last);

@@ -41,7 +41,7 @@ fn name(index: usize) -> String {
 
 impl World {
     fn new(count: usize, seed: u64, heals: bool) -> World {
-        let job: Job = serde_json::from_value(json!({
+        let job: crate::job::Job = serde_json::from_value(json!({
             "name": "web", "version": "1", "tasks": { "app": { "bundle": "/b", "health": {
                 "startup": { "exec": ["a"], "failures": 5 },
                 "readiness": { "exec": ["b"], "interval": "3s", "failures": 1, "successes": 2 },

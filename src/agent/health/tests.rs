@@ -74,7 +74,7 @@ fn target(name: &str, run: &str, health: Value, port: u16) -> Target {
         "name": "web", "version": "1", "ports": { "http": {} },
         "tasks": { "app": { "bundle": "/b", "health": health } }
     });
-    let job: Job = serde_json::from_value(job).unwrap();
+    let job: crate::job::Job = serde_json::from_value(job).unwrap();
     job.check().unwrap();
     Target {
         instance: name.to_owned(),
