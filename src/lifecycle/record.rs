@@ -368,15 +368,17 @@ pub(super) fn text(id: &str, facts: Facts, init: Option<Process>) -> serde_json:
 
 /// What a state directory says; without a record, only when it was made.
 fn read_contents(directory: &Directory, known: Option<Known>) -> Result<(Facts, Option<Process>)> {
-    match (directory.read_state()?, known) {
+    let file = directory.file(STATE);
+    let mut text = directory.read_state()?;
+    if text.is_none() && trail::find(directory)?.is_some() {
+        // The record is written before the trail: while a container is made, it may have come since.
+        let lost = || format!("{}: missing: the record of a container", file.display());
+        text = Some(directory.read_state()?.with_context(lost)?);
+    }
+    match (text, known) {
         (Some(text), Some(known)) if text == known.text => Ok((known.facts, known.init)),
         (Some(text), _) => {
-            let file = directory.file(STATE);
             parse(&text).with_context(|| format!("{}: not a record of a container", file.display()))
-        }
-        (None, _) if trail::find(directory)?.is_some() => {
-            let lost = directory.file(STATE);
-            bail!("{}: missing: the record of a container", lost.display())
         }
         (None, _) => {
             let created = rfc3339(directory.modified()?);
