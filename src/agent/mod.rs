@@ -25,7 +25,7 @@ pub use door::{Events, Handle, start, start_halting};
 #[doc(hidden)]
 pub use driver::fuzzing;
 #[cfg(test)]
-pub(crate) use driver::{Ports, plan};
+pub(crate) use driver::{Ports, about, plan};
 pub use origin::{Origin, Refused};
 #[cfg(test)]
 pub(crate) use report::Told;

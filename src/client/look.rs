@@ -30,6 +30,14 @@ pub async fn status(client: &Client, output: &Output, status: Status) -> Result<
     output.table(&show::INSTANCES, &rows)
 }
 
+/// What is wrong with a host, or this word.
+fn state(host: &Host, well: &str) -> Cell {
+    match &host.fault {
+        None => Cell::new(well.to_owned(), Colour::Green),
+        Some(fault) => Cell::new(fault.clone(), Colour::Red),
+    }
+}
+
 /// Lists hosts.
 pub async fn hosts(client: &Client, output: &Output) -> Result<(), Failure> {
     let hosts: Vec<Host> = client.get("/v1/hosts").await?;
@@ -37,10 +45,7 @@ pub async fn hosts(client: &Client, output: &Output) -> Result<(), Failure> {
         return output.value(&hosts);
     }
     let row = |host: &Host| {
-        let state = match &host.fault {
-            None => Cell::new("up".to_owned(), Colour::Green),
-            Some(fault) => Cell::new(fault.clone(), Colour::Red),
-        };
+        let state = state(host, "up");
         vec![
             host.name.clone().into(),
             state,
@@ -68,10 +73,7 @@ pub async fn store(client: &Client, output: &Output, verb: StoreVerb) -> Result<
         return output.value(&hosts);
     }
     let row = |host: &Host| {
-        let state = match &host.fault {
-            None => Cell::new("followed".to_owned(), Colour::Green),
-            Some(fault) => Cell::new(fault.clone(), Colour::Red),
-        };
+        let state = state(host, "followed");
         let store = host.store.clone().unwrap_or_else(|| "none yet".to_owned());
         vec![host.name.clone().into(), store.into(), state]
     };

@@ -9,6 +9,7 @@ mod connection;
 mod deploy;
 mod exec;
 mod failure;
+mod halt;
 mod jobs;
 mod look;
 mod pick;
@@ -22,6 +23,7 @@ use clap::{CommandFactory, Parser};
 use arguments::{Arguments, Verb};
 use connection::Client;
 use failure::Failure;
+pub use halt::halt;
 use show::Output;
 
 /// The definition of the command line, for completions and manual pages.

@@ -71,9 +71,9 @@ enum End {
     Upgrade,
 }
 
-/// Runs the daemon by this process' command line; the exit code.
+/// Runs the daemon by this process' command line; the exit code. Another daemon is asked by `ask`, of the layer beside this one.
 #[must_use]
-pub fn main() -> i32 {
+pub fn main(ask: halt::Ask) -> i32 {
     let options = Options::parse();
     error::set_log(Log {
         destination: None,
@@ -83,7 +83,7 @@ pub fn main() -> i32 {
             false => Level::Warning,
         },
     });
-    match run(&options) {
+    match run(&options, ask) {
         Ok(()) => 0,
         Err(problem) => {
             error::report(&problem);
@@ -92,13 +92,13 @@ pub fn main() -> i32 {
     }
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: &Options, ask: halt::Ask) -> Result<()> {
     let successor = Successor::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().context("the loop")?;
     if let Some(within) = options.halt {
         let within = Duration::from_secs(within.into());
-        return runtime.block_on(halt::halt(options, within));
+        return runtime.block_on(halt::halt(options, within, ask));
     }
     let (end, listener) = runtime.block_on(serve(options, &successor))?;
     // Waits for nothing: what is still on a thread is no deed of anybody's.
@@ -173,7 +173,8 @@ async fn serve(options: &Options, successor: &Successor) -> Result<(End, OwnedFd
     tokio::spawn(exec::serve(runtime, run, sessions));
     notify(&[NotifyState::Ready]);
     error::debug(|| format!("ready at {:?}", options.socket));
-    let end = live(&mut signals, &mut api, successor).await?;
+    let going_down = || agent.snapshots().borrow().halting.is_some();
+    let end = live(&mut signals, &mut api, successor, going_down).await?;
     let _ends_with_it = stop.send(true);
     api.join().await?;
     agent.stop().await;
@@ -243,7 +244,12 @@ fn api(
 }
 
 /// Lives until it is to end. The watchdog hears of it as long as both threads answer.
-async fn live(signals: &mut Signals, api: &mut Api, successor: &Successor) -> Result<End> {
+async fn live(
+    signals: &mut Signals,
+    api: &mut Api,
+    successor: &Successor,
+    going_down: impl Fn() -> bool,
+) -> Result<End> {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut ticks = tokio::time::interval(watchdog.unwrap_or(ALIVE));
     let [term, int] = &mut signals.stop;
@@ -270,6 +276,11 @@ async fn live(signals: &mut Signals, api: &mut Api, successor: &Successor) -> Re
         if !upgrade {
             notify(&[NotifyState::Stopping]);
             return Ok(End::Stop);
+        }
+        // It would start everything again.
+        if going_down() {
+            error::warn("no other program takes over: this host is going down");
+            continue;
         }
         match successor.check().await {
             Ok(()) => {

@@ -10,7 +10,7 @@ use super::people::{HOST, job_of, jobs};
 use super::{Due, Invariant, Weakness, World, ms};
 use crate::agent::health::SAVED_WITHIN;
 use crate::agent::reconcile::{Action, Event, FoundSlot, Name, State};
-use crate::agent::{Ports, Wanted, plan};
+use crate::agent::{Ports, Wanted, about, plan};
 use crate::control::pure::Intent;
 use crate::job::Job;
 use crate::keeper::policy::Moment;
@@ -235,15 +235,8 @@ impl World {
             Event::Begun { .. } | Event::Want(_) | Event::Halt(_) => {
                 self.places.keys().cloned().collect()
             }
-            Event::Checked(..) | Event::Time => Vec::new(),
-            Event::Made(name, ..)
-            | Event::NotMade(name, _)
-            | Event::Kept(name)
-            | Event::NotKept(name, _)
-            | Event::Told(name, _)
-            | Event::Lost(name)
-            | Event::Deleted(name)
-            | Event::NotDeleted(name, _) => vec![name.clone()],
+            Event::Checked(..) => Vec::new(),
+            event => about(event).cloned().into_iter().collect(),
         };
         let actions = daemon.state.step(event, clock);
         let number = daemon.number;

@@ -6,6 +6,7 @@ use std::fs;
 use std::process::Stdio;
 
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::caller::Running;
@@ -103,6 +104,8 @@ fn programs_have_their_grace_nothing_is_ready_or_started_and_all_are_back_afterw
         status == 503 && told.contains("this host is going down"),
         "{told}"
     );
+    // A newer program would start everything.
+    host.daemon.as_ref().unwrap().signal(Signal::USR2);
     // A keeper that dies is replaced by one that starts nothing.
     let name = host.instance()["name"].as_str().unwrap().to_owned();
     let instances = host.path("supervisor/agent/instances");
@@ -128,7 +131,8 @@ fn programs_have_their_grace_nothing_is_ready_or_started_and_all_are_back_afterw
     assert_eq!(lines(&host, "ended"), 2);
     assert!(are(&host, "stopped"), "{:#}", host.json(&["status"]));
     assert_eq!(attempts(&host, &name), 1);
-    host.stop_daemon();
+    let told = host.stop_daemon();
+    assert!(told.contains("takes over: this host is"), "{told}");
     host.start();
     host.until("what is wanted is there", || {
         let all = host.json(&["status"]);

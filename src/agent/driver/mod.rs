@@ -348,7 +348,7 @@ impl Driver {
 }
 
 /// The instance that an event is about, if it is one.
-fn about(event: &Event) -> Option<&Name> {
+pub(crate) fn about(event: &Event) -> Option<&Name> {
     match event {
         Event::Begun { .. } | Event::Want(_) | Event::Halt(_) | Event::Time => None,
         Event::Made(name, ..)
